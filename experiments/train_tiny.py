@@ -1,0 +1,183 @@
+"""Trains the embedded model `tiny` from scratch on the `pretrain` split of `sums` (about 10 minutes on one CPU core).
+
+    python experiments/train_tiny.py --out irlens/models/tiny
+
+Response-only cross-entropy on batches of equal length; half of the problems bring their calculations along as bare
+drills (`17+8=`). Muon on the hidden matrices, AdamW on the rest; warm-up, plateau, linear decay. It stops early on
+purpose: a policy that is right about half of the time leaves room for alignment, and its errors make negatives.
+"""
+
+import argparse
+import itertools
+import json
+import random
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from irlens.catalog import PLAIN_PROMPT
+from irlens.tasks import gsm8k, sums
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+def tokenizer(vocab_size: int, texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with every digit a token of its own."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[PAD, END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def examples(seed: int, drills: float):
+    """An endless stream of (prompt, response): problems of `pretrain`, and bare calculations such as `17+8=`."""
+    rng = random.Random(seed)
+    for problem in sums.problems("pretrain", seed):
+        if rng.random() < drills:
+            marks = [
+                m.strip("<>")
+                for m in problem["solution"].replace("<<", "\n<<").replace(">>", ">>\n").split()
+                if m.startswith("<<")
+            ]
+            for mark in marks:
+                left, right = mark.split("=")
+                yield f"{left}=", right
+        yield PLAIN_PROMPT.format(query=problem["query"]), problem["solution"]
+
+
+def batches(tok, tokens: int, seed: int, drills: float, pool: int = 512):
+    """Right-padded batches of about `tokens` tokens, each of similar lengths: (ids, labels), [rows, length]."""
+    stream = examples(seed, drills)
+    rng = random.Random(seed + 1)
+    while True:
+        some = list(itertools.islice(stream, pool))
+        prompts = tok([p for p, _ in some])["input_ids"]
+        responses = tok([r for _, r in some])["input_ids"]
+        rows = sorted(
+            ((p, r + [tok.eos_token_id]) for p, r in zip(prompts, responses)), key=lambda row: sum(map(len, row))
+        )
+        groups, start = [], 0
+        while start < len(rows):
+            stop = start
+            while stop < len(rows) and (stop - start + 1) * sum(map(len, rows[stop])) <= tokens:
+                stop += 1
+            groups.append(rows[start:stop])
+            start = stop
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(len(p) + len(r) for p, r in group)
+            ids = torch.full((len(group), width), tok.pad_token_id)
+            labels = torch.full((len(group), width), -100)
+            for i, (p, r) in enumerate(group):
+                ids[i, : len(p) + len(r)] = torch.tensor(p + r)
+                labels[i, len(p) : len(p) + len(r)] = torch.tensor(r)
+            yield ids, labels
+
+
+@torch.no_grad()
+def greedy_accuracy(model, tok, split: str, limit: int) -> float:
+    """Share of `limit` problems of `split` that greedy decoding solves."""
+    topics = sums.take(split, limit)
+    tok.padding_side = "left"
+    batch = tok(
+        [PLAIN_PROMPT.format(query=t["query"]) for t in topics],
+        return_tensors="pt",
+        padding=True,
+        return_token_type_ids=False,
+    )
+    out = model.generate(**batch, max_new_tokens=100, do_sample=False)
+    texts = tok.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return sum(gsm8k.is_correct(text, t["answer"]) for text, t in zip(texts, topics)) / limit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1250, help="steps before the decay")
+    parser.add_argument("--decay", type=int, default=150, help="steps of linear decay to zero")
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=2600, help="tokens in a batch, padding included")
+    parser.add_argument("--drills", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+
+    texts = [part for pair in itertools.islice(examples(args.seed, 0.0), 4000) for part in pair]
+    tok = tokenizer(640, texts)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tok),
+            hidden_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=256,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            rope_theta=10000.0,
+            bos_token_id=None,
+            eos_token_id=tok.eos_token_id,
+            pad_token_id=tok.pad_token_id,
+        )
+    )
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=3e-3, weight_decay=0.0),
+    ]
+    total = args.steps + args.decay
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min((s + 1) / args.warmup, 1.0, (total - s) / args.decay))
+        for o in optimizers
+    ]
+    log, trained, stream = [], 0, batches(tok, args.tokens, args.seed, args.drills)
+    for step in track(range(total), description="training tiny"):
+        ids, labels = next(stream)
+        loss = model(input_ids=ids, attention_mask=(ids != tok.pad_token_id).long(), labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        trained += ids.numel()
+        if (step + 1) % 100 == 0 or step + 1 == total:
+            log.append(
+                {
+                    "step": step + 1,
+                    "loss": round(loss.item(), 4),
+                    "greedy_validation": greedy_accuracy(model, tok, "validation", 200),
+                }
+            )
+            print(json.dumps(log[-1]), flush=True)
+    model.generation_config.do_sample = True
+    model.save_pretrained(args.out)
+    tok.padding_side = "right"
+    tok.save_pretrained(args.out)
+    settings = {k: v for k, v in vars(args).items() if k != "out"}
+    record = {"settings": settings, "parameters": model.num_parameters(), "tokens": trained, "log": log}
+    (args.out / "irlens.json").write_text('{"base": "tiny"}\n')
+    (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

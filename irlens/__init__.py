@@ -1,0 +1,1 @@
+"""irlens: language-model alignment through the eyes of information retrieval."""

@@ -1,0 +1,5 @@
+"""`python -m irlens`."""
+
+from irlens.cli import main
+
+main()

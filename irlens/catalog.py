@@ -1,0 +1,114 @@
+"""What a name means: short names, hub ids and folders become a Model whose files are at hand."""
+
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from irlens.errors import UserError, did_you_mean
+
+PLAIN_PROMPT = "Question: {query}\nAnswer:\n"  # for a model without a chat template; `tiny` was trained on it
+
+
+@dataclass(frozen=True)
+class Model:
+    """A language model as a retriever. `repo` is a hub id or a folder; the rest are defaults for its study.
+
+    `learning_rate` and `beta` are the paper's for 7B models and, for `tiny`, what was measured to work at its size.
+    """
+
+    name: str
+    repo: str
+    revision: str | None = None
+    dataset: str = "sums"
+    max_tokens: int = 512
+    learning_rate: float = 5e-7
+    beta: float = 0.1
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0),
+        Model("mathstral", "mistralai/Mathstral-7B-v0.1", dataset="gsm8k", learning_rate=2e-7),
+        Model("mistral-7b", "mistralai/Mistral-7B-v0.1", dataset="ultrafeedback", max_tokens=1024),
+        Model("mistral-7b-it", "mistralai/Mistral-7B-Instruct-v0.2", dataset="ultrafeedback", max_tokens=1024),
+        Model("gemma2-2b-it", "google/gemma-2-2b-it", dataset="ultrafeedback", max_tokens=1024),
+    )
+}
+RETRIEVERS = ("bm25",)
+NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "consolidated*", "original/*"]
+
+
+def model(name: str) -> Model:
+    """The Model for a short name, a folder with a config.json, or a hub id `owner/name`.
+
+    Raises UserError for anything else, with the nearest known name.
+    """
+    if name == "tiny":
+        return replace(MODELS["tiny"], repo=str(resources.files("irlens") / "models" / "tiny"))
+    if name in MODELS:
+        return MODELS[name]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"--model {name}: the folder has no config.json, so it is not a saved model")
+        return replace(_defaults(folder), name=folder.resolve().name, repo=str(folder.resolve()), revision=None)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Model(name, name)
+    if "/" in name:
+        raise UserError(f"--model {name}: no such folder")
+    raise UserError(f"unknown model {name!r}; {did_you_mean(name, MODELS)} (or a hub id owner/name, or a folder)")
+
+
+def _defaults(folder: Path) -> Model:
+    """The defaults of the catalog's model that a folder was trained from, if its irlens.json names one."""
+    try:
+        base = json.loads((folder / "irlens.json").read_text(encoding="utf-8")).get("base")
+    except FileNotFoundError:
+        base = None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / 'irlens.json'}: not readable as a JSON object ({error})") from error
+    return MODELS.get(base, Model("", ""))
+
+
+def fetch(chosen: Model) -> Path:
+    """The folder with the model's files, downloaded into the hub's cache if they are not there yet.
+
+    Raises UserError in one line: no network, no such repository, or a repository that wants a login.
+    """
+    if Path(chosen.repo).is_dir():
+        return Path(chosen.repo)
+    return _snapshot(
+        chosen.repo, chosen.revision, "model", "--model tiny needs no download", ignore_patterns=NOT_NEEDED
+    )
+
+
+def fetch_data(repo: str, pattern: str, instead: str, revision: str | None = None) -> Path:
+    """The folder with a hub data set's files that match `pattern`; `instead` says what works without a network."""
+    return _snapshot(repo, revision, "dataset", instead, allow_patterns=[pattern])
+
+
+def _snapshot(repo: str, revision: str | None, kind: str, instead: str, **patterns) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    where = f"{repo} ({kind} on the Hugging Face hub)"
+    try:
+        found = HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=20)
+        return Path(snapshot_download(repo, revision=found.sha, repo_type=kind, **patterns))
+    except GatedRepoError as error:
+        raise UserError(
+            f"{where}: access must be granted first; accept its licence there and run `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"{where}: no such repository, or a private one that wants `hf auth login`; {instead}"
+        ) from error
+    except HfHubHTTPError as error:
+        raise UserError(f"{where}: the hub answered {str(error).splitlines()[0]}; {instead}") from error
+    except Exception as error:  # no connection: its class depends on the HTTP client that huggingface_hub was built on
+        try:
+            return Path(snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True, **patterns))
+        except (OSError, ValueError):
+            raise UserError(f"{where}: no network ({error}), and it is not in the local cache; {instead}") from error

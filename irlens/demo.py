@@ -1,0 +1,162 @@
+"""`irlens demo`: the whole loop on the embedded default, told step by step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from irlens import report, stages
+from irlens.report import console, say
+from irlens.settings import Mine, PassK, Train
+from irlens.stages import measuring
+from irlens.stages.measuring import format_value, in_words
+
+TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
+CUTOFFS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def run(out: Path, seed: int) -> None:
+    """Runs or continues the demo in `out` and prints what happened."""
+    started = time.monotonic()
+    console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
+    folder, passed = stages.passk(
+        PassK(limit=200, n=64, temperature=TEMPERATURES, at=CUTOFFS, seed=seed, out=str(out / "1-passk")), say
+    )
+    report.curves(passed, "Pass@N of tiny on sums", "temperature")
+    say(_crossing(passed))
+
+    console.rule("2  A reranker on top: best of N by majority vote, against the oracle", align="left")
+    voted = best_of_n(folder, 0.7, seed)
+    report.curves(voted, "Best of N at temperature 0.7", "reranker")
+    say(_gap(voted))
+
+    console.rule("3  Negatives in four tiers of hardness (Figure 3a)", align="left")
+    _, lists, tally = stages.mine_negatives(Mine(limit=200, seed=seed, out=str(out / "2-mine-negatives")), say)
+    report.mined(lists, tally)
+
+    console.rule("4  Two LarPO iterations, contrastive objective", align="left")
+    plan = Train(
+        iterations=2,
+        prompts=1000,
+        n=8,
+        lists=2,
+        epochs=1,
+        eval_split="test",
+        eval_limit=500,
+        seed=seed,
+        out=str(out / "3-train"),
+    )
+    _, curve, tests = stages.train(plan, say)
+    report.trained(curve, tests)
+
+    console.rule("What happened", align="left")
+    _write_figures(out, folder, passed, voted, curve)
+    console.print(_summary(passed, voted, tally, curve, tests))
+    for sentence in in_words(tests):
+        say(sentence)
+    say(
+        f"Figures and their tables: {out}/fig2b.*, {out}/best-of-n.*, {out}/fig3.* ({time.monotonic() - started:.0f} s)"
+    )
+    say("Next, on a GPU:  irlens passk --model mathstral  and  irlens train --objective contrastive --model mathstral")
+
+
+def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
+    """Results of majority voting, of the oracle (Pass@N) and of a random pick, over the draws of a passk folder."""
+    import numpy as np
+
+    from irlens import measures, stats, tables
+    from irlens.rerank.vote import expected_vote_accuracy
+    from irlens.tasks.gsm8k import extract
+
+    run, qrels = tables.read_run(folder), tables.read_qrels(folder)
+    run = run[run["temperature"] == temperature].merge(qrels, on=["query_id", "doc_id"])
+    oracle, _ = measures.evaluate(
+        run, qrels[qrels["doc_id"].isin(run["doc_id"])], [f"Pass@{N}" for N in CUTOFFS], seed=seed
+    )
+    rows = []
+    for _, draws in run.groupby("query_id", sort=False):
+        answers = [extract(t) if reason == "stop" else None for t, reason in zip(draws["text"], draws["finish_reason"])]
+        rows.append(expected_vote_accuracy(answers, draws["relevance"] > 0, CUTOFFS, seed=seed))
+    values = np.array(rows)
+    low, high = stats.bootstrap_intervals(values, seed=seed)
+    vote = pd.DataFrame(
+        {
+            "run": "majority vote",
+            "measure": "accuracy",
+            "cutoff": CUTOFFS,
+            "value": values.mean(0),
+            "low": low,
+            "high": high,
+            "n": len(values),
+        }
+    )
+    random = pd.concat([oracle[oracle["cutoff"] == 1].assign(cutoff=N) for N in CUTOFFS], ignore_index=True)
+    return pd.concat(
+        [oracle.assign(run="oracle (Pass@N)"), vote, random.assign(run="random pick (Pass@1)")], ignore_index=True
+    )
+
+
+def _value(found: pd.DataFrame, run: str, cutoff: int) -> float:
+    return float(found[(found["run"] == run) & (found["cutoff"] == cutoff)]["value"].iloc[0])
+
+
+def _crossing(passed: pd.DataFrame) -> str:
+    """Which temperature is best at the smallest and at the largest N."""
+    first = passed[passed["cutoff"] == CUTOFFS[0]].sort_values("value").iloc[-1]
+    last = passed[passed["cutoff"] == CUTOFFS[-1]].sort_values("value").iloc[-1]
+    if first["run"] == last["run"]:
+        return f"{first['run']} is best at N = {CUTOFFS[0]} and still at N = {CUTOFFS[-1]}: here the curves do not cross as in the paper."
+    return (
+        f"At N = {CUTOFFS[0]} the best is {first['run']} ({first['value']:.3f}); at N = {CUTOFFS[-1]} it is {last['run']} "
+        f"({last['value']:.3f}): one draw wants a low temperature, many draws a high one."
+    )
+
+
+def _gap(voted: pd.DataFrame) -> str:
+    most = CUTOFFS[-1]
+    oracle, vote, alone = (
+        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "random pick (Pass@1)")
+    )
+    return (
+        f"With {most} draws a right answer is among them for {100 * oracle:.0f} % of the problems, voting finds it for "
+        f"{100 * vote:.0f} %, one draw alone has it for {100 * alone:.0f} %: the rest is what a better reranker, or "
+        f"training on its rankings, could win."
+    )
+
+
+def _write_figures(out: Path, folder: Path, passed, voted, curve) -> None:
+    from irlens import plots
+
+    measuring.plot_passk(passed, out / "fig2b", "Pass@N of tiny on sums")
+    table = voted.assign(curve=voted["run"], x=voted["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
+    plots.curves(
+        table,
+        out / "best-of-n",
+        title="Best of N, temperature 0.7",
+        x_label="N (draws per problem)",
+        y_label="share of problems solved",
+        log_x=True,
+    )
+    measuring.plot_iterations(curve, out / "fig3", "LarPO, contrastive, on sums")
+
+
+def _summary(passed, voted, tally, curve, tests) -> Table:
+    table = Table(
+        "", "start", "after two iterations", "difference", "p (Holm)", title="irlens demo", title_justify="left"
+    )
+    for row in tests.itertuples():
+        of = curve[curve["curve"] == row.measure].set_index("x")
+        start, end = (format_value(of.loc[x]).replace("[", r"\[") for x in (0, of.index.max()))
+        table.add_row(
+            f"{row.measure}, temperature 1.0", start, end, f"{100 * row.difference:+.1f} points", f"{row.p_holm:.4f}"
+        )
+    for run in ("majority vote", "oracle (Pass@N)"):
+        table.add_row(f"best of {CUTOFFS[-1]}, {run}", f"{_value(voted, run, CUTOFFS[-1]):.3f}", "", "", "")
+    for row in tally.itertuples():
+        table.add_row(
+            f"negatives, {row.tier}", f"{row.negatives} for {row.prompts_with} of {row.prompts} prompts", "", "", ""
+        )
+    return table

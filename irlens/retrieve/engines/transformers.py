@@ -1,0 +1,164 @@
+"""The transformers engine: exact sampling with a key-value cache in which equal prefixes are computed once.
+
+All draws of a prompt start as one row. A row splits only where its draws choose different tokens, so the work is one
+forward pass per distinct prefix and not per draw: at low temperature a hundred draws cost little more than one.
+Every draw consumes its own random numbers (`engines.uniforms`), by inversion of the cumulative distribution.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from irlens.retrieve.engines import Draw, Prompt, Sampling, check_lengths, draw_key, token_ids, uniforms
+from irlens.retrieve.engines.prefix_cache import new_cache, place, rearrange
+
+CPU_CACHE_BYTES = 2e9  # key-value cache of one batch on CPU
+GPU_CACHE_SHARE = 0.6  # of the memory that is free once the model is loaded
+
+
+class TransformersEngine:
+    """A causal language model in this process.
+
+    Raises UserError for a prompt that leaves no room for `max_tokens` within the model's positions.
+    """
+
+    def __init__(self, model, tokenizer, batch_size: int | None = None):
+        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        self.ends = torch.tensor(
+            sorted({e for e in [*ends, tokenizer.eos_token_id] if e is not None}), device=model.device
+        )
+        self.pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+    @classmethod
+    def load(cls, repo: str, revision: str | None = None, batch_size: int | None = None) -> "TransformersEngine":
+        """Loads a hub id or a folder: bfloat16 on a GPU, float32 elsewhere."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=dtype).to(device)
+        return cls(model, AutoTokenizer.from_pretrained(repo, revision=revision), batch_size)
+
+    def rows(self, tokens: int) -> int:
+        """How many sequences of `tokens` tokens one batch may hold: `batch_size`, else what the cache memory allows."""
+        if self.batch_size:
+            return self.batch_size
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        per_row = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize * tokens
+        room = CPU_CACHE_BYTES
+        if self.model.device.type == "cuda":
+            room = GPU_CACHE_SHARE * torch.cuda.mem_get_info()[0]
+        return int(np.clip(room // per_row, 1, 2048))
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        draws: range,
+        sampling: Sampling,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> list[Draw]:
+        """See `engines.Engine`. `on_batch(draws, tokens)` is called after every batch."""
+        encoded = token_ids(self.tokenizer, prompts)
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        check_lengths(prompts, encoded, sampling.max_tokens, limit)
+        rows = self.rows(max(map(len, encoded)) + sampling.max_tokens)
+        per_prompt = min(len(draws), rows)
+        at_once = max(1, rows // per_prompt)
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        found: dict[tuple[int, int], Draw] = {}
+        for start in range(0, len(order), at_once):
+            chosen = order[start : start + at_once]
+            for first in range(draws.start, draws.stop, per_prompt):
+                numbers = range(first, min(first + per_prompt, draws.stop))
+                batch = self._sample_batch(
+                    [prompts[i] for i in chosen], [encoded[i] for i in chosen], numbers, sampling
+                )
+                found |= {(i, d.draw): d for i, some in zip(chosen, batch) for d in some}
+                if on_batch:
+                    on_batch(len(chosen) * len(numbers), sum(d.n_tokens for some in batch for d in some))
+        return [found[i, d] for i in range(len(prompts)) for d in draws]
+
+    @torch.inference_mode()
+    def _sample_batch(
+        self, prompts: list[Prompt], encoded: list[list[int]], numbers: range, sampling: Sampling
+    ) -> list[list[Draw]]:
+        """One batch, prompts × draws. A node is a distinct prefix; `node[r]` is where draw row r stands."""
+        device, total = self.model.device, len(prompts) * len(numbers)
+        keys = [draw_key(sampling.seed, p.query_id, sampling.temperature, d) for p in prompts for d in numbers]
+        chance = torch.from_numpy(uniforms(keys, sampling.max_tokens)).to(device)
+        tokens = torch.full((total, sampling.max_tokens), self.pad, device=device)
+        lengths = torch.zeros(total, dtype=torch.long, device=device)
+        logprob = torch.zeros(total, dtype=torch.float64, device=device)
+        finished = torch.zeros(total, dtype=torch.bool, device=device)
+        live = torch.arange(total, device=device)
+        node = torch.arange(len(prompts), device=device).repeat_interleave(len(numbers))
+
+        width = max(map(len, encoded))
+        ids = torch.tensor([[self.pad] * (width - len(e)) + e for e in encoded], device=device)
+        mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=device)
+        position = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = new_cache(self.model.config)
+        for step in range(sampling.max_tokens):
+            logits = (
+                self.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=position,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                .logits[:, -1]
+                .float()
+            )
+            token = _invert(logits, sampling.temperature, node, chance[live, step])
+            tokens[live, step] = token
+            lengths[live] += 1
+            logprob[live] += logits.log_softmax(-1)[node, token].double()
+            stop = torch.isin(token, self.ends)
+            finished[live[stop]] = True
+            live, node, token = live[~stop], node[~stop], token[~stop]
+            if not len(live) or step + 1 == sampling.max_tokens:
+                break
+            vocabulary = logits.shape[-1]
+            children, node = torch.unique(node * vocabulary + token, return_inverse=True)
+            row = place(children // vocabulary)
+            node, children = row[node], torch.empty_like(children).scatter_(0, row, children)
+            parents, ids = children // vocabulary, (children % vocabulary)[:, None]
+            rearrange(cache, parents)
+            mask = torch.cat([mask[parents], mask.new_ones(len(parents), 1)], dim=-1)
+            position = position[parents, -1:] + 1
+        return self._draws(prompts, numbers, tokens, lengths, logprob, finished)
+
+    def _draws(self, prompts, numbers, tokens, lengths, logprob, finished) -> list[list[Draw]]:
+        lengths, ended = lengths.tolist(), finished.tolist()
+        kept = [row[: n - e] for row, n, e in zip(tokens.tolist(), lengths, ended)]
+        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        rows = zip(texts, lengths, logprob.tolist(), ended)
+        return [
+            [Draw(p.query_id, d, text, n, lp, "stop" if e else "length") for d, (text, n, lp, e) in zip(numbers, rows)]
+            for p in prompts
+        ]
+
+
+def _invert(logits: torch.Tensor, temperature: float, node: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    """For each draw r: the token at which the cumulative distribution of `logits[node[r]] / temperature` passes chance[r].
+
+    logits [nodes, vocabulary], node and chance [draws] → tokens [draws]. The draws of a node are looked up together,
+    so no [draws, vocabulary] tensor is made.
+    """
+    cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
+    order = torch.argsort(node, stable=True)
+    counts = torch.bincount(node, minlength=len(logits))
+    column = torch.arange(len(node), device=node.device) - (counts.cumsum(0) - counts)[node[order]]
+    target = torch.zeros(len(logits), int(counts.max()), dtype=torch.float64, device=node.device)
+    total = cumulative[:, -1][node[order]]
+    target[node[order], column] = torch.minimum(chance[order] * total, torch.nextafter(total, total.new_zeros(())))
+    found = torch.searchsorted(cumulative, target, right=True)
+    token = torch.empty_like(node)
+    token[order] = found[node[order], column]
+    return token

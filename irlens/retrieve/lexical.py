@@ -1,0 +1,116 @@
+"""BM25: the lexical retriever, and the baseline that every learned one has to beat."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from irlens import tables
+from irlens.errors import UserError, did_you_mean
+
+SILENT = 10_000  # a search over more documents than this shows its progress
+
+
+class BM25:
+    """An index over a corpus (`doc_id, text`, and `title` where there is one), held in memory.
+
+    Lucene's variant: a query term adds idf · tf / (tf + k1 · (1 − b + b · length / mean length)), where
+    idf = ln(1 + (N − df + ½) / (df + ½)). Words are lower-cased runs of two or more letters or digits, without bm25s's
+    English stop words, cut to their stems (`stemmer`: a Snowball language, or None).
+    """
+
+    def __init__(self, corpus: pd.DataFrame, k1: float = 1.5, b: float = 0.75, stemmer: str | None = "english"):
+        import bm25s
+
+        if not k1 >= 0 or not 0 <= b <= 1:
+            raise UserError(f"BM25: k1 must be at least 0 and b between 0 and 1, got k1={k1}, b={b}")
+        tables.check(corpus, "corpus")
+        if corpus.empty:
+            raise UserError("BM25: the corpus is empty; give it at least one document")
+        _check_strings(corpus, "text", "corpus")
+        self._stemmer = _stemmer(stemmer)
+        self._corpus = corpus.sort_values("doc_id", ignore_index=True)  # so that a stable sort settles ties by doc_id
+        texts = self._corpus["text"].astype(object)
+        if "title" in corpus.columns:
+            texts = self._corpus["title"].astype(object).fillna("").astype(str) + " " + texts
+        words = self._words(texts)
+        if not any(words):
+            raise UserError("BM25: no document has a word to index (stop words and single letters do not count)")
+        self._index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
+        self._index.index(words, show_progress=False)
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def search(self, topics: pd.DataFrame, k: int = 100) -> pd.DataFrame:
+        """The run of the `k` best documents of every query: `query_id, doc_id, score, rank, text, tag`.
+
+        Equal scores are ordered by doc_id, at the cut after k too. A document that shares no word with the query is not
+        retrieved, so a query can have fewer than k rows; one warning counts the queries that have none at all.
+        """
+        tables.check(topics, "topics")
+        _check_strings(topics, "query", "topics")
+        if not 1 <= k <= len(self):
+            raise UserError(f"BM25: k={k} of a corpus of {len(self)} documents; k must be between 1 and {len(self)}")
+        found = [self._best(words, k) for words in self._progress(self._words(topics["query"]))]
+        counts = np.array([len(rows) for rows, _ in found], dtype=np.int64)
+        self._warn_unmatched(topics["query_id"][counts == 0])
+        rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
+        run = pd.DataFrame(
+            {
+                "query_id": topics["query_id"].to_numpy(dtype=object).repeat(counts),
+                "doc_id": self._corpus["doc_id"].to_numpy(dtype=object)[rows],
+                "score": np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)]),
+                "rank": np.zeros(len(rows), np.int64),
+                "text": self._corpus["text"].to_numpy(dtype=object)[rows],
+                "tag": "bm25",
+            }
+        )
+        return tables.ranked(run)
+
+    def _best(self, words: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and scores of the k best documents, best first; rows are in the order of doc_id."""
+        scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
+        rows = np.flatnonzero(scores > 0)
+        if len(rows) > k:  # every document that ties with the k-th takes part in the sort
+            rows = rows[scores[rows] >= np.partition(scores[rows], -k)[-k]]
+        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+        return rows, scores[rows]
+
+    def _words(self, texts: pd.Series) -> list[list[str]]:
+        import bm25s
+
+        return bm25s.tokenize(
+            texts.tolist(), stopwords="english", stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
+
+    def _progress(self, queries: list[list[str]]):
+        from rich.console import Console
+        from rich.progress import track
+
+        return track(queries, "BM25", console=Console(stderr=True), transient=True, disable=len(self) <= SILENT)
+
+    @staticmethod
+    def _warn_unmatched(query_ids: pd.Series) -> None:
+        if len(query_ids):
+            first = ", ".join(query_ids.head(3)) + (", …" if len(query_ids) > 3 else "")
+            warnings.warn(
+                f"BM25: queries that share no word with any document: {len(query_ids)} ({first})", stacklevel=3
+            )
+
+
+def _stemmer(language: str | None):
+    import Stemmer
+
+    if language is None:
+        return None
+    if language not in Stemmer.algorithms():
+        raise UserError(f"BM25: unknown stemmer {language!r}: {did_you_mean(str(language), Stemmer.algorithms())}")
+    return Stemmer.Stemmer(language)
+
+
+def _check_strings(frame: pd.DataFrame, column: str, table: str) -> None:
+    bad = ~frame[column].map(lambda value: isinstance(value, str)).astype(bool)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise UserError(f"{table}: row {row}: {column} must be a string, got {frame[column].tolist()[row]!r}")

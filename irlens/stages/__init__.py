@@ -1,0 +1,12 @@
+"""The stages that a command, a recipe and the demo share: settings in, an output folder and its tables out.
+
+Each stage is a function of one frozen settings object. It checks everything that it can before its folder is made.
+"""
+
+from irlens.stages.generation import passk
+from irlens.stages.measuring import evaluate, plot
+from irlens.stages.mining import mine_negatives
+from irlens.stages.retrieval import recall
+from irlens.stages.training import train
+
+__all__ = ["evaluate", "mine_negatives", "passk", "plot", "recall", "train"]

@@ -1,0 +1,57 @@
+"""Stage `passk`: draws, verdicts, Pass@N."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.errors import UserError
+from irlens.folder import OutputFolder
+from irlens.settings import PassK, at_least, cutoffs, positive
+from irlens.stages.common import Say, default_out, identity, load_policy
+from irlens.stages.measuring import judgements_of, plot_passk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
+    """Draws, verifies and measures; returns the folder and the results (run, measure, cutoff, value, low, high, n).
+
+    The folder holds run.parquet, qrels.parquet, results.csv, per_query.parquet, trec/, passk.{png,pdf,csv} and the
+    manifest. With a larger `n` than before it keeps the draws and makes the rest.
+    """
+    at_least(1, n=settings.n, max_tokens=settings.max_tokens, batch_size=settings.batch_size)
+    for temperature in settings.temperature:
+        positive(temperature=temperature)
+    if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
+        raise UserError("--temperature: give at least one, each once")
+    at = cutoffs(settings.n, settings.at)
+    policy = load_policy(settings, settings.split, settings.limit)
+    task = policy.task
+    from irlens import measures, tables
+    from irlens.rerank.verify import verify
+
+    out = default_out(settings, policy.model.name, task.name)
+    kept = {k: v for k, v in identity(settings, policy).items() if k != "at"}
+    with OutputFolder(out, "passk", kept, growing=("n",)) as folder:
+        run = policy.draw(policy.prompts(task), settings.n, settings.temperature, settings.seed, out / "shards", say)
+        qrels = verify(run, task.topics, task.verifier)
+        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed)
+        for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
+            tables.write_parquet(table, out / f"{name}.parquet")
+        tables.write_csv(results, out / "results.csv")
+        for tag, rows in run.groupby("tag"):
+            name = str(tag).split()[-1]
+            tables.write_trec_run(rows, out / "trec" / f"{name}.run")
+            tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
+        plot_passk(results, out / "passk", f"Pass@N of {policy.model.name} on {task.name}")
+        folder.note(
+            **policy.facts(),
+            prompts=len(task.topics),
+            draws=len(run),
+            tokens_generated=int(run["n_tokens"].sum()),
+            unfinished=int((run["finish_reason"] == "length").sum()),
+            draws_are="the same for the same seed, whatever the batch size, but for rounding at near-ties",
+        )
+    return out, results

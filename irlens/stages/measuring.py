@@ -1,0 +1,91 @@
+"""Stages `evaluate` and `plot`, the figures of the others, and results in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.folder import OutputFolder
+from irlens.stages.common import concat
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(run: Path, qrels: Path, names: str, out: Path | None = None) -> pd.DataFrame:
+    """Results (run, measure, cutoff, value, low, high, n) of a run file; with `out` also written there.
+
+    The draws of a model (a run with a column `draw`) are judged tag by tag against their own judgements only: what
+    was drawn at another temperature is nothing that this run could have retrieved.
+    """
+    from irlens import measures, tables
+
+    parsed = measures.parse(names)
+    found, judged = tables.read_run(run), tables.read_qrels(qrels)
+    runs = [rows for _, rows in found.groupby("tag", sort=False)] if "draw" in found.columns else [found]
+    parts = [measures.evaluate(rows, judgements_of(rows, judged), parsed) for rows in runs]
+    results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
+    if out:
+        with OutputFolder(out, "evaluate", {"run": str(run), "qrels": str(qrels), "measures": names}):
+            tables.write_csv(results, out / "results.csv")
+            tables.write_csv(per_query, out / "per_query.csv")
+    return results
+
+
+def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """The qrels of the documents in `run`, if it is a model's draws; else all of them."""
+    return qrels[qrels["doc_id"].isin(run["doc_id"])] if "draw" in run.columns else qrels
+
+
+def plot(
+    table: Path, out: Path | None, title: str | None, x_label: str, y_label: str, log_x: bool, style: str
+) -> list[Path]:
+    """The figure of a table that irlens wrote beside one."""
+    from irlens import plots
+
+    found = plots.read_results(table)
+    path = out or table.with_suffix("")
+    if "curve" in found.columns:
+        return plots.curves(found, path, title=title, x_label=x_label, y_label=y_label, log_x=log_x, style=style)
+    return plots.bars(found, path, title=title, value_label=y_label, style=style)
+
+
+def plot_passk(results: pd.DataFrame, path: Path, title: str, paper: pd.DataFrame | None = None) -> list[Path]:
+    """Figure 2b's form: Pass@N against N, one curve per temperature."""
+    from irlens import plots
+
+    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
+    table = results.assign(curve=curve, x=results["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
+    return plots.curves(
+        table, path, title=title, x_label="N (draws per problem)", y_label="Pass@N", log_x=True, paper=paper
+    )
+
+
+def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]:
+    """Figure 3a's form: a measure against the iteration."""
+    from irlens import plots
+
+    return plots.curves(results, path, title=title, x_label="LarPO iteration", y_label="Pass@N on held-out problems")
+
+
+def format_value(row) -> str:
+    """`0.436 [0.391, 0.482]` of a results row."""
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def in_words(tests: pd.DataFrame, alpha: float = 0.05) -> list[str]:
+    """One sentence per paired test: what changed, by how much, and whether it can be told from chance."""
+    out = []
+    for row in tests.itertuples():
+        verb = "rose" if row.difference > 0 else "fell" if row.difference < 0 else "did not change"
+        by = (
+            f" by {100 * abs(row.difference):.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            if row.difference
+            else ""
+        )
+        verdict = "a significant change" if row.p_holm < alpha else "not significant: it may be chance"
+        out.append(
+            f"{row.measure} {verb}{by} over {row.n} problems (paired randomisation test, p = {row.p_holm:.4f} "
+            f"after Holm's correction, d = {row.effect:+.2f}): {verdict}."
+        )
+    return out

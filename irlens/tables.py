@@ -1,0 +1,250 @@
+"""The tables that every stage speaks: column contracts, checks with one-line errors, Parquet / TREC / BEIR files.
+
+| table   | columns                                              | more columns where known                                  |
+|---------|------------------------------------------------------|-----------------------------------------------------------|
+| topics  | query_id, query                                      | messages, answers, solution                               |
+| corpus  | doc_id, text                                         | title                                                     |
+| run     | query_id, doc_id, score, rank                        | text, tag, temperature, draw, logprob, n_tokens, finish_reason |
+| qrels   | query_id, doc_id, relevance                          |                                                           |
+| lists   | query_id, query, doc_id, text, grade, tier, iteration|                                                           |
+| results | measure, value, low, high, n                         | run, cutoff                                               |
+
+Names are ir_measures' own. Identifiers are strings. In a run, the scores of one query under one `tag` fall strictly
+with rank, so that no tool has a tie left to break its own way.
+"""
+
+import gzip
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from irlens.errors import UserError
+
+COLUMNS = {
+    "topics": ("query_id", "query"),
+    "corpus": ("doc_id", "text"),
+    "run": ("query_id", "doc_id", "score", "rank"),
+    "qrels": ("query_id", "doc_id", "relevance"),
+    "lists": ("query_id", "query", "doc_id", "text", "grade", "tier", "iteration"),
+    "results": ("measure", "value", "low", "high", "n"),
+}
+KEYS = {
+    "topics": ["query_id"],
+    "corpus": ["doc_id"],
+    "run": ["query_id", "doc_id"],
+    "qrels": ["query_id", "doc_id"],
+}
+NUMBERS = ("score", "relevance", "grade", "value")
+
+
+def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
+    """`frame` itself if it is a valid `table` (a key of COLUMNS).
+
+    Raises UserError, naming `source`: a missing column, a missing or non-string identifier, a number that is not
+    finite, a key that occurs twice.
+    """
+    where = f"{source or table}: "
+    missing = [c for c in COLUMNS[table] if c not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{where}a {table} table needs the columns {', '.join(COLUMNS[table])}; missing: {', '.join(missing)} "
+            f"(found: {', '.join(map(str, frame.columns)) or 'none'})"
+        )
+    for column in ("query_id", "doc_id"):
+        if column in COLUMNS[table]:
+            bad = ~frame[column].map(lambda v: isinstance(v, str) and v != "").astype(bool)
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                raise UserError(
+                    f"{where}row {row}: {column} must be a non-empty string, got {frame[column].tolist()[row]!r}"
+                )
+    for column in NUMBERS:
+        if column in COLUMNS[table]:
+            numbers = pd.to_numeric(frame[column], errors="coerce")
+            bad = ~np.isfinite(numbers.to_numpy(dtype=float, na_value=np.nan))
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                raise UserError(
+                    f"{where}row {row}: {column} must be a finite number, got {frame[column].tolist()[row]!r}"
+                )
+    if table in KEYS:
+        twice = frame.duplicated(KEYS[table])
+        if twice.any():
+            key = ", ".join(f"{c}={frame[c][twice].iloc[0]}" for c in KEYS[table])
+            raise UserError(f"{where}{key} occurs more than once ({int(twice.sum())} repeated rows)")
+    return frame
+
+
+def ranked(run: pd.DataFrame) -> pd.DataFrame:
+    """`run` sorted by score within each query (and tag), with `rank` from 0 and strictly falling float32 scores.
+
+    Tied scores are ordered by doc_id, then lowered by the smallest step that float32 knows: trec_eval reads scores as
+    32-bit floats and would break a tie in favour of the larger doc_id, other tools by file order.
+    """
+    by = ["query_id", "tag"] if "tag" in run.columns else ["query_id"]
+    out = run.assign(score=run["score"].astype(np.float64))  # sorted before the cast, which can make scores equal
+    out = out.sort_values([*by, "score", "doc_id"], ascending=[True] * len(by) + [False, True], kind="stable")
+    out = out.reset_index(drop=True)
+    out["rank"] = out.groupby(by, sort=False, dropna=False).cumcount().astype("int64")
+    with np.errstate(over="ignore"):
+        scores, ranks = out["score"].to_numpy(dtype=np.float32, copy=True), out["rank"].to_numpy()
+    if not np.isfinite(scores).all():
+        row = out.iloc[int(np.flatnonzero(~np.isfinite(scores))[0])]
+        raise UserError(
+            f"run: query_id={row['query_id']}, doc_id={row['doc_id']}: score must be a finite 32-bit number, "
+            f"got {row['score']}"
+        )
+    for i in np.flatnonzero((ranks[1:] > 0) & (np.diff(scores) >= 0)) + 1:
+        while i < len(scores) and ranks[i] > 0 and scores[i] >= scores[i - 1]:  # a nudge can reach the next score
+            scores[i] = np.nextafter(scores[i - 1], np.float32(-np.inf))
+            i += 1
+    out["score"] = scores
+    return out
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, write) -> None:
+    """Calls `write(temporary path)`, then renames it to `path`: a reader or a killed run never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Writes atomically; the same frame gives the same bytes."""
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes UTF-8 atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes atomically, every float with all its digits."""
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of a text file, gzipped or not, blank lines left out."""
+    opener = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """(line number, object) of a JSON-lines file. Raises UserError naming file and line of malformed JSON."""
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: malformed JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
+        yield number, row
+
+
+def _read_trec(path: Path, columns: tuple[str, ...], form: str) -> pd.DataFrame:
+    rows = []
+    for number, line in read_lines(path):
+        fields = line.split()
+        if len(fields) != len(columns):
+            raise UserError(f"{path}:{number}: expected {len(columns)} fields ({form}), got {len(fields)}")
+        rows.append(fields)
+    return pd.DataFrame(rows, columns=list(columns), dtype=object)
+
+
+def _numeric(frame: pd.DataFrame, column: str, path: Path, kind: str) -> pd.Series:
+    numbers = pd.to_numeric(frame[column], errors="coerce")
+    bad = numbers.isna() | (numbers % 1 != 0 if kind == "int64" else False)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = "a whole number" if kind == "int64" else "a number"
+        raise UserError(f"{path}: entry {row + 1}: {column} must be {what}, got {frame[column].tolist()[row]!r}")
+    return numbers.astype(kind)
+
+
+def read_run(path: Path) -> pd.DataFrame:
+    """A run from Parquet (`.parquet`) or a TREC file (`query_id Q0 doc_id rank score tag`; anything else)."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "run.parquet"
+    if path.suffix == ".parquet":
+        return check(_read_parquet(path), "run", str(path))
+    form = "query_id Q0 doc_id rank score tag"
+    frame = _read_trec(path, ("query_id", "Q0", "doc_id", "rank", "score", "tag"), form)
+    for column, kind in (("rank", "int64"), ("score", "float64")):
+        frame[column] = _numeric(frame, column, path, kind)
+    return check(frame.drop(columns="Q0"), "run", str(path))
+
+
+def read_qrels(path: Path) -> pd.DataFrame:
+    """Qrels from Parquet, a BEIR `.tsv` (query-id, corpus-id, score) or a TREC file (`query_id 0 doc_id relevance`)."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "qrels.parquet"
+    if path.suffix == ".parquet":
+        return check(_read_parquet(path), "qrels", str(path))
+    if path.suffix == ".tsv":
+        frame = _read_trec(path, ("query_id", "doc_id", "relevance"), "query-id corpus-id score")
+        if len(frame) and frame.iloc[0]["relevance"] == "score":
+            frame = frame.iloc[1:].reset_index(drop=True)
+    else:
+        frame = _read_trec(path, ("query_id", "0", "doc_id", "relevance"), "query_id 0 doc_id relevance").drop(
+            columns="0"
+        )
+    frame["relevance"] = _numeric(frame, "relevance", path, "int64")
+    return check(frame, "qrels", str(path))
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def write_trec_run(run: pd.DataFrame, path: Path, tag: str = "irlens") -> None:
+    """Writes a run as trec_eval reads it, best first. Raises UserError for an identifier with white space."""
+    _no_spaces(run, path)
+    tags = run["tag"].astype(str).str.replace(r"\s+", "_", regex=True) if "tag" in run.columns else [tag] * len(run)
+    columns = zip(run["query_id"], run["doc_id"], run["rank"], run["score"], tags)
+    write_text("".join(f"{q} Q0 {d} {r} {np.float32(s)} {t}\n" for q, d, r, s, t in columns), path)
+
+
+def write_trec_qrels(qrels: pd.DataFrame, path: Path) -> None:
+    """Writes qrels as trec_eval reads them. Raises UserError for an identifier with white space."""
+    _no_spaces(qrels, path)
+    columns = zip(qrels["query_id"], qrels["doc_id"], qrels["relevance"])
+    write_text("".join(f"{q} 0 {d} {r}\n" for q, d, r in columns), path)
+
+
+def _no_spaces(frame: pd.DataFrame, path: Path) -> None:
+    for column in ("query_id", "doc_id"):
+        bad = frame[column].str.contains(r"\s", regex=True)
+        if bad.any():
+            raise UserError(
+                f"{path}: {column} {frame[column][bad].iloc[0]!r} has white space, which TREC files cannot hold"
+            )

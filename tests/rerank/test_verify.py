@@ -1,0 +1,73 @@
+"""Verifying a run and voting over it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irlens.errors import UserError
+from irlens.rerank.verify import verify
+from irlens.rerank.vote import expected_vote_accuracy, majority_vote
+from irlens.tasks.gsm8k import extract, is_correct
+
+TOPICS = pd.DataFrame({"query_id": ["a"], "query": ["?"], "answers": [["5"]]})
+
+
+def run_of(texts, reasons=None, query="a"):
+    return pd.DataFrame(
+        {
+            "query_id": query,
+            "doc_id": [f"d{i}" for i in range(len(texts))],
+            "score": -np.arange(len(texts), dtype=float),
+            "rank": range(len(texts)),
+            "text": texts,
+            "finish_reason": reasons or ["stop"] * len(texts),
+        }
+    )
+
+
+def test_verify_judges_each_draw_and_an_unfinished_one_is_wrong():
+    run = run_of(["#### 5", "#### 15", "5 then #### 6", "#### 5"], ["stop", "stop", "stop", "length"])
+    assert verify(run, TOPICS, is_correct)["relevance"].tolist() == [1, 0, 0, 0]
+
+
+def test_verify_needs_an_answer():
+    with pytest.raises(UserError, match="nothing to verify"):
+        verify(run_of(["x"]), TOPICS.drop(columns="answers"), is_correct)
+    with pytest.raises(UserError, match="query b has no gold answer"):
+        verify(run_of(["x"], query="b"), TOPICS, is_correct)
+
+
+def test_majority_vote_puts_the_shared_answer_first():
+    voted = majority_vote(run_of(["#### 7", "#### 5", "none at all", "so #### 5.0", "#### 7", "#### 5"]), extract)
+    assert voted["doc_id"].tolist()[:3] == ["d1", "d3", "d5"]
+    assert voted["doc_id"].tolist()[-1] == "d2"
+    assert voted["score"].is_monotonic_decreasing and voted["score"].is_unique
+
+
+def brute_force(answers, correct, n):
+    """The expectation over all orders, ties shared."""
+    from itertools import combinations
+
+    values = []
+    for some in combinations(range(len(answers)), n):
+        counts = {}
+        for i in some:
+            if answers[i] is not None:
+                counts[answers[i]] = counts.get(answers[i], 0) + 1
+        top = [a for a, c in counts.items() if c == max(counts.values())]
+        right = {answers[i] for i in range(len(answers)) if correct[i]}
+        values.append(sum(a in right for a in top) / len(top) if top else 0.0)
+    return float(np.mean(values))
+
+
+def test_expected_vote_accuracy_is_the_mean_over_orders():
+    answers = [1, 2, 2, None, 3, 1, 1]
+    correct = [False, True, True, False, False, False, False]
+    cutoffs = [1, 2, 3, 5, 7]
+    found = expected_vote_accuracy(answers, correct, cutoffs, orders=20000)
+    assert found == pytest.approx([brute_force(answers, correct, n) for n in cutoffs], abs=0.012)
+    assert found[-1] == 0.0 and found[0] == pytest.approx(2 / 7, abs=0.012)
+
+
+def test_votes_without_any_answer_are_worth_nothing():
+    assert expected_vote_accuracy([None, None], [False, False], [1, 2]).tolist() == [0.0, 0.0]

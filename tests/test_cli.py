@@ -1,0 +1,269 @@
+"""The command line as a stranger uses it: help, wrong input, killed half-way and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+COMMANDS = ["passk", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+
+
+def irlens(*args, cwd=None, code=0):
+    """Runs a command and returns the finished process; the exit code must be `code`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "irlens", *map(str, args)], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs a command that must be refused, in this process and in `tmp_path`; returns its one line."""
+    from irlens.cli import main
+
+    def run(*args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["irlens", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        line = capsys.readouterr().err
+        assert stop.value.code == 2 and line.startswith("irlens: ") and line.count("\n") == 1
+        return line
+
+    return run
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    started = time.monotonic()
+    shown = irlens("--help").stdout
+    assert time.monotonic() - started < 5  # a loaded machine; see the import check below for what keeps it quick
+    assert all(command in shown for command in COMMANDS)
+    check = (
+        "import sys, irlens.cli; print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command):
+    shown = irlens(command, "--help").stdout
+    assert f"irlens {command}" in shown.split("Example:")[1]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("passk", "--model", "mathstrl"), "did you mean 'mathstral'"),
+        (("passk", "--model", "nobody/nothing"), "--model tiny needs no download"),
+        (("passk", "--model", "mathstral", "--dataset", "sums"), "mistralai/Mathstral-7B-v0.1"),
+        (("passk", "--model", "./nowhere"), "no such folder"),
+        (("passk", "--dataset", "gsm9k"), "did you mean 'gsm8k'"),
+        (("passk", "--dataset", "gsm8k"), "--dataset sums"),
+        (("passk", "--dataset", "./nowhere"), "no such file or folder"),
+        (("passk", "--dataset", "facts"), "no verifier"),
+        (("passk", "--split", "tset"), "no split 'tset'"),
+        (("passk", "--temperature", "0"), "--temperature must be a number above 0"),
+        (("passk", "--temperature", "-1"), "--temperature must be a number above 0"),
+        (("passk", "--temperature", "nan"), "--temperature must be a number above 0"),
+        (("passk", "--temperature", "warm"), "expected numbers separated by commas"),
+        (("passk", "--temperature", "1,1.0"), "each once"),
+        (("passk", "-n", "10", "--at", "1,20"), "-n 10 is smaller than the largest N asked for, 20"),
+        (("passk", "-n", "0"), "--n must be at least 1"),
+        (("passk", "-n", "ten"), "valid int"),
+        (("passk", "--limit", "0"), "limit must be at least 1"),
+        (("passk", "--max-tokens", "1000"), "exceeds the model's 1024 positions"),
+        (("passk", "--frobnicate"), "No such option"),
+        (("pask",), "No such command"),
+        (("recall", "--retriever", "bm52"), "did you mean 'bm25'"),
+        (("recall", "--dataset", "sums"), "no corpus"),
+        (("recall", "--at", "5000"), "larger than the corpus"),
+        (("train", "--objective", "lamdarank"), "did you mean 'lambdarank'"),
+        (("train", "--prompts", "5000"), "has only 4000"),
+        (("train", "--split", "test", "--eval-split", "test"), "are training problems"),
+        (("train", "--learning-rate", "0"), "--learning-rate must be a number above 0"),
+        (("mine-negatives", "--tiers", "hard,hradest"), "did you mean 'hardest'"),
+        (("mine-negatives", "--hardest-temperature", "1.5"), "must be below"),
+        (("mine-negatives", "--unrelated", "sums"), "must be another data set"),
+        (("reproduce", "fig2c"), "did you mean 'fig2b'"),
+        (("reproduce", "fig2b", "--preset", "tny"), "did you mean 'tiny'"),
+        (("plot", "nowhere.csv"), "nowhere.csv"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, refused, args, message):
+    assert message in refused(*args)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (
+            ['{"question": "1+1?", "answer": "#### 2"}', '{"question": "", "answer": "#### 2"}'],
+            "test.jsonl:2: question must be",
+        ),
+        (['{"question": "1+1?"}'], "test.jsonl:1: answer must be"),
+        (['{"question": "1+1?", "answer": "two"}'], "test.jsonl:1: answer must end with `#### number`"),
+        (['{"question": "1+1?", "answer": "#### 2"}', '{"question": '], "test.jsonl:2: malformed JSON"),
+        ([], "test.jsonl: no rows"),
+    ],
+)
+def test_a_damaged_data_set_is_named_by_file_and_line(tmp_path, refused, rows, message):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.jsonl").write_text("\n".join(rows))
+    assert message in refused("passk", "--dataset", "data")
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    "run, qrels, measures, message",
+    [
+        ("q Q0 d 0 1.0", "q 0 d 1", "RR", "a.run:1: expected 6 fields"),
+        ("q Q0 d 0 1.0 t\nq Q0 d 1 0.5 t", "q 0 d 1", "RR", "query_id=q, doc_id=d occurs more than once"),
+        ("q Q0 d 0 high t", "q 0 d 1", "RR", "score must be a number"),
+        ("q Q0 d 0 1.0 t", "q 0 d", "RR", "a.qrels:1: expected 4 fields"),
+        ("q Q0 d 0 1.0 t", "q 0 d 1", "RRR", "did you mean"),
+        ("q Q0 d 0 1.0 t", "p 0 d 1", "RR", "q"),
+        ("q Q0 d 0 1.0 t", "q 0 d 1", "Pass@2", "q"),
+    ],
+)
+def test_a_damaged_run_is_refused(tmp_path, refused, run, qrels, measures, message):
+    (tmp_path / "a.run").write_text(run + "\n")
+    (tmp_path / "a.qrels").write_text(qrels + "\n")
+    assert message in refused("evaluate", "a.run", "a.qrels", measures)
+
+
+def test_a_run_without_query_id_is_refused(tmp_path, refused):
+    pd.DataFrame({"doc_id": ["d"], "score": [1.0], "rank": [0]}).to_parquet(tmp_path / "run.parquet")
+    (tmp_path / "a.qrels").write_text("q 0 d 1\n")
+    assert "missing: query_id" in refused("evaluate", "run.parquet", "a.qrels", "RR")
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused("passk", "--limit", "3", "-n", "2", "--out", tmp_path / "file" / "x")
+
+
+def files(folder):
+    """Name → bytes of what a stage made, but for the manifest (times) and pictures."""
+    kept = [
+        p for p in folder.rglob("*") if p.suffix in (".parquet", ".csv", ".run", ".qrels") and "draws" not in p.parts
+    ]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept if "shards" not in p.parts}
+
+
+def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path):
+    args = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.2,1.0", "--at", "1,2,6")
+    shown = irlens(*args, "--out", tmp_path / "a").stdout
+    assert "N = 6" in shown and "95 % bootstrap intervals over 12 queries" in shown
+    irlens(*args, "--out", tmp_path / "b", "--batch-size", "64")
+    a, b = files(tmp_path / "a"), files(tmp_path / "b")
+    assert a and a == b
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["status"] == "complete" and manifest["draws"] == 144 and manifest["tokens_generated"] > 1000
+    results = pd.read_csv(tmp_path / "a" / "results.csv")
+    assert ((results["low"] <= results["value"]) & (results["value"] <= results["high"])).all()
+    again = irlens(*args, "--out", tmp_path / "a").stdout
+    assert "reused 144 of 144 draws" in again and files(tmp_path / "a") == a
+    assert "seed = 0, now 1" in irlens(*args, "--seed", "1", "--out", tmp_path / "a", code=2).stderr
+    assert files(tmp_path / "a") == a
+    shown = irlens("evaluate", tmp_path / "a", tmp_path / "a", "Success@1 Pass@6 nDCG@6 RR").stdout
+    assert "Pass@6" in shown and "nDCG@6" in shown
+    irlens("plot", tmp_path / "a" / "passk.csv", "--out", tmp_path / "again", "--log-x")
+    assert (tmp_path / "again.png").stat().st_size > 10_000 and (tmp_path / "again.pdf").exists()
+
+
+def kill_and_continue(args, folder, until, log):
+    """Starts a command, sends SIGKILL once `until(folder)` holds, and runs it again to its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irlens", *args, "--out", str(folder)], env=ENV, stdout=log, stderr=log
+    )
+    deadline = time.monotonic() + 200
+    while not until(folder):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return irlens(*args, "--out", folder)
+
+
+def test_passk_killed_half_way_ends_as_unbroken(tmp_path):
+    args = ("passk", "--limit", "60", "-n", "50", "--temperature", "0.7,1.0")
+    with (tmp_path / "log").open("w") as log:
+        resumed = kill_and_continue(args, tmp_path / "a", lambda f: len(list(f.glob("shards/T*"))) >= 3, log)
+    assert "reused" in resumed.stdout
+    irlens(*args, "--out", tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+TRAIN = ("train", "--prompts", "80", "-n", "6", "--iterations", "2", "--epochs", "2", "--batch-lists", "4",
+         "--eval-limit", "20", "--eval-n", "4")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "unbroken"
+    irlens(*TRAIN, "--out", folder)
+    return folder
+
+
+@pytest.mark.parametrize("moment", ["iteration-1/draws/T*", "iteration-1/checkpoints/checkpoint-*/complete", "iteration-1/model",
+                                    "iteration-2/lists.parquet"])  # fmt: skip
+def test_train_killed_half_way_ends_as_unbroken(tmp_path, unbroken, moment):
+    with (tmp_path / "log").open("w") as log:
+        kill_and_continue(TRAIN, tmp_path / "a", lambda f: any(f.glob(moment)), log)
+    ours, theirs = files(tmp_path / "a"), files(unbroken)
+    ours.pop("iteration-1/log.csv"), theirs.pop("iteration-1/log.csv")  # what was watched before a kill is not kept
+    assert ours == theirs
+    for s in (1, 2):
+        model = f"iteration-{s}/model/model.safetensors"
+        assert (tmp_path / "a" / model).read_bytes() == (unbroken / model).read_bytes()
+
+
+def test_train_writes_models_that_the_other_commands_take(tmp_path, unbroken):
+    manifest = json.loads((unbroken / "manifest.json").read_text())
+    assert manifest["tokens_trained"] > 0 and manifest["lists_trained"] > 0
+    model = unbroken / "iteration-2" / "model"
+    irlens("passk", "--model", model, "--limit", "3", "-n", "2", "--temperature", "1.0", "--out", tmp_path / "a")
+    assert len(pd.read_parquet(tmp_path / "a" / "run.parquet")) == 6
+
+
+def test_a_recipe_of_ones_own(tmp_path):
+    (tmp_path / "mine.toml").write_text('[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [1.0]\n')
+    irlens("reproduce", "mine.toml", cwd=tmp_path)
+    assert (tmp_path / "irlens-out" / "mine-tiny" / "1-passk" / "results.csv").exists()
+
+
+def test_real_gsm8k(tmp_path, real_data):
+    args = ("passk", "--model", "tiny", "--dataset", real_data("gsm8k"), "--split", "test", "--limit", "10", "-n", "4")
+    irlens(*args, "--temperature", "0.7", "--out", tmp_path / "a")
+    results = pd.read_csv(tmp_path / "a" / "results.csv")
+    assert (results["n"] == 10).all() and (results["value"] < 0.5).all()
+
+
+def test_real_nq(tmp_path, real_data):
+    shown = irlens("recall", "--retriever", "bm25", "--dataset", real_data("nq"), "--out", tmp_path / "a").stdout
+    assert "bm25, gold passage" in shown and "bm25, answer string" in shown
+    results = pd.read_csv(tmp_path / "a" / "results.csv").set_index(["run", "cutoff"])["value"]
+    assert results["bm25, gold passage"].round(3).tolist() == pytest.approx(
+        [0.78, 0.929, 0.953, 0.968, 0.98, 0.985], abs=0.002
+    )
+    assert results["bm25, answer string"].round(3).tolist() == pytest.approx(
+        [0.811, 0.938, 0.959, 0.974, 0.983, 0.989], abs=0.002
+    )
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path):
+    shown = irlens("demo", "--out", tmp_path / "demo").stdout
+    assert "Next, on a GPU" in shown and "What happened" in shown
+    for name in ("fig2b", "best-of-n", "fig3"):
+        assert {p.suffix for p in Path(tmp_path / "demo").glob(f"{name}.*")} == {".png", ".pdf", ".csv"}
