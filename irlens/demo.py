@@ -15,7 +15,7 @@ from irlens.stages import measuring
 from irlens.stages.measuring import format_value, in_words
 
 TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
-CUTOFFS = (1, 2, 4, 8, 16, 32, 64)
+CUTOFFS = (1, 2, 5, 10, 20, 50)
 
 
 def run(out: Path, seed: int) -> None:
@@ -23,7 +23,7 @@ def run(out: Path, seed: int) -> None:
     started = time.monotonic()
     console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
     folder, passed = stages.passk(
-        PassK(limit=200, n=64, temperature=TEMPERATURES, at=CUTOFFS, seed=seed, out=str(out / "1-passk")), say
+        PassK(limit=200, n=CUTOFFS[-1], temperature=TEMPERATURES, at=CUTOFFS, seed=seed, out=str(out / "1-passk")), say
     )
     report.curves(passed, "Pass@N of tiny on sums", "temperature")
     say(_crossing(passed))
@@ -54,7 +54,7 @@ def run(out: Path, seed: int) -> None:
 
     console.rule("What happened", align="left")
     _write_figures(out, folder, passed, voted, curve)
-    console.print(_summary(passed, voted, tally, curve, tests))
+    report.tables.print(_summary(voted, tally, curve, tests))
     for sentence in in_words(tests):
         say(sentence)
     say(
@@ -95,7 +95,7 @@ def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
     )
     random = pd.concat([oracle[oracle["cutoff"] == 1].assign(cutoff=N) for N in CUTOFFS], ignore_index=True)
     return pd.concat(
-        [oracle.assign(run="oracle (Pass@N)"), vote, random.assign(run="random pick (Pass@1)")], ignore_index=True
+        [oracle.assign(run="oracle (Pass@N)"), vote, random.assign(run="one draw (Pass@1)")], ignore_index=True
     )
 
 
@@ -118,7 +118,7 @@ def _crossing(passed: pd.DataFrame) -> str:
 def _gap(voted: pd.DataFrame) -> str:
     most = CUTOFFS[-1]
     oracle, vote, alone = (
-        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "random pick (Pass@1)")
+        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "one draw (Pass@1)")
     )
     return (
         f"With {most} draws a right answer is among them for {100 * oracle:.0f} % of the problems, voting finds it for "
@@ -143,20 +143,15 @@ def _write_figures(out: Path, folder: Path, passed, voted, curve) -> None:
     measuring.plot_iterations(curve, out / "fig3", "LarPO, contrastive, on sums")
 
 
-def _summary(passed, voted, tally, curve, tests) -> Table:
-    table = Table(
-        "", "start", "after two iterations", "difference", "p (Holm)", title="irlens demo", title_justify="left"
-    )
+def _summary(voted: pd.DataFrame, tally: pd.DataFrame, curve: pd.DataFrame, tests: pd.DataFrame) -> Table:
+    most = CUTOFFS[-1]
+    table = report.new_table("irlens demo", "", "start", "after LarPO", "points", "p (Holm)")
     for row in tests.itertuples():
         of = curve[curve["curve"] == row.measure].set_index("x")
         start, end = (format_value(of.loc[x]).replace("[", r"\[") for x in (0, of.index.max()))
-        table.add_row(
-            f"{row.measure}, temperature 1.0", start, end, f"{100 * row.difference:+.1f} points", f"{row.p_holm:.4f}"
-        )
-    for run in ("majority vote", "oracle (Pass@N)"):
-        table.add_row(f"best of {CUTOFFS[-1]}, {run}", f"{_value(voted, run, CUTOFFS[-1]):.3f}", "", "", "")
+        table.add_row(f"{row.measure}, T = 1", start, end, f"{100 * row.difference:+.1f}", f"{row.p_holm:.4f}")
+    table.add_row(f"vote of {most}", f"{_value(voted, 'majority vote', most):.3f}")
+    table.add_row(f"oracle of {most}", f"{_value(voted, 'oracle (Pass@N)', most):.3f}")
     for row in tally.itertuples():
-        table.add_row(
-            f"negatives, {row.tier}", f"{row.negatives} for {row.prompts_with} of {row.prompts} prompts", "", "", ""
-        )
+        table.add_row(f"{row.tier} negatives", f"for {row.prompts_with} of {row.prompts} prompts")
     return table

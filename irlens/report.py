@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console(highlight=False, soft_wrap=True)
+tables = Console(highlight=False)
+
+
+def new_table(title: str, *columns: str, left: int = 1) -> Table:
+    """A table whose first `left` columns are words and the rest numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < left else "right")
+    return table
 
 
 def say(line: str) -> None:
@@ -34,66 +44,59 @@ def _short(value: float) -> str:
 def curves(found: pd.DataFrame, title: str, first: str) -> None:
     """A row per run, a column per N."""
     cutoffs = sorted(found["cutoff"].unique())
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for cutoff in cutoffs:
-        table.add_column(f"N = {cutoff}", justify="right")
+    table = new_table(title, first, *(f"N = {cutoff}" for cutoff in cutoffs))
     for run, rows in found.groupby("run", sort=False):
         cells = {
             row.cutoff: f"{row.value:.3f}\n[dim]{_short(row.low)}–{_short(row.high)}[/dim]" for row in rows.itertuples()
         }
         table.add_row(str(run), *(cells.get(cutoff, "") for cutoff in cutoffs))
-    Console(highlight=False).print(table)
+    tables.print(table)
     say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")
 
 
 def results(found: pd.DataFrame) -> None:
     """A row per run and measure."""
-    table = Table()
-    for name in ("run", "measure", "value [95 % interval]", "queries"):
-        table.add_column(name, justify="left" if name in ("run", "measure") else "right")
+    table = new_table("", "run", "measure", "value and 95 % interval", "queries", left=2)
     for row in found.itertuples():
-        table.add_row(str(row.run), row.measure, format_value(row).replace("[", r"\["), f"{row.n:,}")
-    Console(highlight=False).print(table)
+        table.add_row(str(row.run), row.measure, _plain(format_value(row)), f"{row.n:,}")
+    tables.print(table)
+
+
+def _plain(text: str) -> str:
+    """Text whose brackets are brackets, not markup."""
+    return text.replace("[", r"\[")
 
 
 def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
     """The tally per tier, and one example of each."""
-    table = Table(title="Negatives by tier", title_justify="left")
-    table.add_column("tier")
-    for name in ("negatives", "prompts without", "false negatives removed", "duplicates removed"):
-        table.add_column(name, justify="right")
+    columns = ("negatives", "prompts without", "false negatives removed", "duplicates removed")
+    table = new_table("Negatives by tier", "tier", *columns)
     for row in tally.itertuples():
         counts = (row.negatives, row.prompts_without, row.false_negatives, row.duplicates)
         table.add_row(row.tier, *(f"{count:,}" for count in counts))
-    Console(highlight=False).print(table)
+    tables.print(table)
     most = lists.groupby("query_id")["tier"].nunique()
     if most.empty:
         say("No prompt has a negative.")
         return
     example = lists[lists["query_id"] == most.index[most.to_numpy().argmax()]]
-    table = Table(title="One list", title_justify="left", show_lines=True)
-    table.add_column("tier", width=24)
-    table.add_column(f"response to: {example['query'].iloc[0]}")
+    table = new_table("One list", "tier", f"response to: {_plain(example['query'].iloc[0])}", left=2)
     meaning = dict(zip(tally["tier"], tally["meaning"]))
     for row in example.drop_duplicates("tier").itertuples():
-        text = row.text.strip().replace("[", r"\[")
-        about = f"{row.tier}\n[dim]{meaning.get(row.tier, 'what is to be preferred')}[/dim]"
-        table.add_row(about, text if len(text) <= 400 else text[:400] + " …")
-    Console(highlight=False).print(table)
+        text = row.text.strip() if len(row.text) <= 400 else row.text.strip()[:400] + " …"
+        table.add_row(
+            f"{row.tier}\n[dim]{meaning.get(row.tier, 'the better one')}[/dim]", _plain(text), end_section=True
+        )
+    tables.print(table)
 
 
 def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Each measure by iteration, and the last policy against the start in words."""
-    table = Table(title="Held-out problems by iteration", title_justify="left")
-    table.add_column("measure")
-    for x in sorted(found["x"].unique()):
-        table.add_column("start" if x == 0 else f"iteration {x}", justify="right")
+    names = ["start" if x == 0 else f"iteration {x}" for x in sorted(found["x"].unique())]
+    table = new_table("Held-out problems by iteration", "measure", *names)
     for curve, rows in found.groupby("curve", sort=False):
-        table.add_row(
-            str(curve), *(format_value(row).replace("[", r"\[") for row in rows.sort_values("x").itertuples())
-        )
-    Console(highlight=False).print(table)
+        table.add_row(str(curve), *(_plain(format_value(row)) for row in rows.sort_values("x").itertuples()))
+    tables.print(table)
     for sentence in in_words(tests):
         say(sentence)
 
@@ -118,7 +121,7 @@ def doctor() -> None:
 
     from irlens.folder import PACKAGES, git_commit, version
 
-    table = Table("part", "found", title="irlens doctor", title_justify="left")
+    table = new_table("irlens doctor", "part", "found", left=2)
     table.add_row("python", platform.python_version())
     for name in PACKAGES:
         if name not in EXTRAS:
@@ -133,4 +136,4 @@ def doctor() -> None:
     for name, (module, purpose) in EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
         table.add_row(name, version(name) or "present" if found else f"not installed (optional; for {purpose})")
-    Console(highlight=False).print(table)
+    tables.print(table)

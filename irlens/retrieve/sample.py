@@ -13,7 +13,7 @@ from irlens.retrieve.engines import Engine, Prompt, Sampling
 from irlens.tables import ranked, write_parquet
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
-ROWS = 800  # responses in one shard, at least about
+ROWS = 2000  # responses in one shard, about; what a kill can cost
 SHARD = re.compile(r"T(?P<t>[^-]+(?:e-\d+)?)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)\.parquet")
 
 
