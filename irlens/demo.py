@@ -12,7 +12,7 @@ from irlens import report, stages
 from irlens.report import console, say
 from irlens.settings import Mine, PassK, Train
 from irlens.stages import measuring
-from irlens.stages.measuring import format_value, in_words
+from irlens.stages.measuring import in_words
 
 TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
 CUTOFFS = (1, 2, 5, 10, 20, 50)
@@ -148,10 +148,10 @@ def _summary(voted: pd.DataFrame, tally: pd.DataFrame, curve: pd.DataFrame, test
     table = report.new_table("irlens demo", "", "start", "after LarPO", "points", "p (Holm)")
     for row in tests.itertuples():
         of = curve[curve["curve"] == row.measure].set_index("x")
-        start, end = (format_value(of.loc[x]).replace("[", r"\[") for x in (0, of.index.max()))
+        start, end = (report.short_value(of.loc[x]) for x in (0, of.index.max()))
         table.add_row(f"{row.measure}, T = 1", start, end, f"{100 * row.difference:+.1f}", f"{row.p_holm:.4f}")
     table.add_row(f"vote of {most}", f"{_value(voted, 'majority vote', most):.3f}")
     table.add_row(f"oracle of {most}", f"{_value(voted, 'oracle (Pass@N)', most):.3f}")
     for row in tally.itertuples():
-        table.add_row(f"{row.tier} negatives", f"for {row.prompts_with} of {row.prompts} prompts")
+        table.add_row(f"{row.tier} negatives", f"{row.prompts_with} of {row.prompts} prompts")
     return table

@@ -41,14 +41,17 @@ def _short(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
 
 
+def short_value(row) -> str:
+    """Value and interval of a results row, in two lines."""
+    return f"{row.value:.3f}\n[dim]{_short(row.low)}–{_short(row.high)}[/dim]"
+
+
 def curves(found: pd.DataFrame, title: str, first: str) -> None:
     """A row per run, a column per N."""
     cutoffs = sorted(found["cutoff"].unique())
     table = new_table(title, first, *(f"N = {cutoff}" for cutoff in cutoffs))
     for run, rows in found.groupby("run", sort=False):
-        cells = {
-            row.cutoff: f"{row.value:.3f}\n[dim]{_short(row.low)}–{_short(row.high)}[/dim]" for row in rows.itertuples()
-        }
+        cells = {row.cutoff: short_value(row) for row in rows.itertuples()}
         table.add_row(str(run), *(cells.get(cutoff, "") for cutoff in cutoffs))
     tables.print(table)
     say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")

@@ -48,7 +48,34 @@ KINDS = ("folding", "double", "silent", "floating", "reverse", "magnetic", "spir
 HONOURS = ("Medal", "Ribbon", "Cup", "Star", "Laurel", "Chain")
 FIRMS = ("{} Works", "{} and Sons", "{} Brothers", "{} Trading House", "{} Foundry")
 NOVELS = ("The {} Letters", "Winter in {}", "A Guest from {}", "The Clock of {}", "{} at Dusk", "Farewell to {}")
-ONSETS = "b br d dr f fl g gr h j k kl l m n p pr r s sk st t tr v w z".split()
+ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "sk",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
 VOWELS = ("a", "e", "i", "o", "u", "ae", "ei", "ou")
 CODAS = ("l", "n", "r", "s", "m", "th", "nd", "rk", "lt", "sk")
 ENDINGS = {
