@@ -14,7 +14,19 @@ from pathlib import Path
 from irlens.errors import UserError
 from irlens.tables import write_text
 
-PACKAGES = ("irlens", "torch", "transformers", "accelerate", "ir-measures", "bm25s", "pandas", "numpy", "scipy", "vllm", "ray")
+PACKAGES = (
+    "irlens",
+    "torch",
+    "transformers",
+    "accelerate",
+    "ir-measures",
+    "bm25s",
+    "pandas",
+    "numpy",
+    "scipy",
+    "vllm",
+    "ray",
+)
 
 
 class OutputFolder:

@@ -7,12 +7,12 @@ prompt are cut into requests, so a repeated request repeats its draws and none i
 
 import math
 import os
+import queue
 import random
 import threading
 import time
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -67,39 +67,61 @@ class OpenAIEngine(Engine):
         self.stop = threading.Event()
         self.failure: BaseException | None = None  # what made it stop
         self.client = _client(key, timeout, concurrency)
-        self.threads = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
+        self.jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self.answers: set[queue.SimpleQueue] = set()  # one for each call of `sample` that runs
+        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
+        for thread in self.threads:  # daemons: a request that hangs must not hold up an interrupted process
+            thread.start()
 
     def sample(
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
     ) -> list[Draw]:
         """See `engines.Engine`. Raises UserError for what a server refuses, and once it is given up."""
         found: dict[tuple[int, int], Draw] = {}
+        answers: queue.SimpleQueue = queue.SimpleQueue()
+        self.answers.add(answers)
         todo = [(i, part) for i in range(len(prompts)) for part in self._parts(draws)]
-        while todo:
-            asked = {self.threads.submit(self._ask, prompts[i], part, sampling): (i, part) for i, part in todo}
-            todo = []
-            try:
-                for future in as_completed(asked):
-                    (i, part), drawn = asked[future], future.result()
-                    found |= {(i, draw.draw): draw for draw in drawn}
-                    if on_batch:
-                        on_batch(len(drawn), sum(draw.n_tokens for draw in drawn))
-                    if len(drawn) < len(part):  # a server that ignores or caps n
-                        self.per_request = min(len(drawn), self.per_request or len(drawn))
-                        todo += [(i, rest) for rest in self._parts(part[len(drawn) :])]
-            except BaseException as error:
-                self.failure = self.failure or error
-                self.stop.set()
-                for future in asked:
-                    future.cancel()
-                raise
+        missing = len(prompts) * len(draws)
+        try:
+            while missing:
+                for i, part in todo:
+                    self.jobs.put((answers, i, part, prompts[i], sampling))
+                i, part, drawn = answers.get()
+                if isinstance(drawn, BaseException):
+                    raise drawn
+                found |= {(i, draw.draw): draw for draw in drawn}
+                missing -= len(drawn)
+                if on_batch:
+                    on_batch(len(drawn), sum(draw.n_tokens for draw in drawn))
+                todo = []
+                if len(drawn) < len(part):  # a server that ignores or caps n
+                    self.per_request = min(len(drawn), self.per_request or len(drawn))
+                    todo = [(i, rest) for rest in self._parts(part[len(drawn) :])]
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.stop.set()
+            raise
+        finally:
+            self.answers.discard(answers)
         return [found[i, d] for i in range(len(prompts)) for d in draws]
 
     def close(self) -> None:
-        """Ends the requests in flight."""
+        """Ends every call of `sample` at once; requests in flight are left to themselves."""
         self.stop.set()
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        for answers in list(self.answers):
+            answers.put((0, range(0), self.failure or UserError("interrupted")))
+        for _ in self.threads:
+            self.jobs.put(None)
         self.client.close()
+
+    def _work(self) -> None:
+        """One thread: asks for what is queued until the engine is closed."""
+        while job := self.jobs.get():
+            answers, i, part, prompt, sampling = job
+            try:
+                answers.put((i, part, self._ask(prompt, part, sampling)))
+            except BaseException as error:
+                answers.put((i, part, error))
 
     def _parts(self, draws: range) -> list[range]:
         step = self.per_request or len(draws)
