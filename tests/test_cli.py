@@ -1,5 +1,6 @@
 """The command line as a stranger uses it: help, wrong input, killed half-way and started again."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from irlens import tables
 
 COMMANDS = ["passk", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160", "NO_COLOR": "1"}
@@ -81,6 +84,15 @@ def test_every_command_shows_an_example(command):
         (("passk", "--limit", "0"), "limit must be at least 1"),
         (("passk", "--max-tokens", "1000"), "exceeds the model's 1024 positions"),
         (("passk", "--frobnicate"), "No such option"),
+        (("passk", "--engine", "transfomers"), "did you mean 'transformers'"),
+        (("passk", "--engine", "openai"), "needs --base-url"),
+        (("passk", "--base-url", "http://127.0.0.1:9/v1"), "no server answers there"),
+        (("passk", "--engine", "transformers", "--chat"), "--chat is for --engine openai"),
+        (("passk", "--engine", "transformers", "--tensor-parallel", "2"), "--tensor-parallel is for --engine vllm"),
+        (("passk", "--engine", "ray", "--inner-engine", "openai"), "known: transformers, vllm"),
+        (("passk", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("passk", "--concurrency", "0"), "--concurrency must be at least 1"),
+        (("passk", "--timeout", "0"), "--timeout must be a number above 0"),
         (("pask",), "No such command"),
         (("recall", "--retriever", "bm52"), "did you mean 'bm25'"),
         (("recall", "--dataset", "sums"), "no corpus"),
@@ -178,6 +190,31 @@ def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path):
     assert "Pass@6" in shown and "nDCG@6" in shown
     irlens("plot", tmp_path / "a" / "passk.csv", "--out", tmp_path / "again", "--log-x")
     assert (tmp_path / "again.png").stat().st_size > 10_000 and (tmp_path / "again.pdf").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_continues(tmp_path, monkeypatch, refused):
+    args = ("passk", "--limit", "50", "-n", "50", "--temperature", "0.7,1.0", "--out", tmp_path / "a")
+    written = []
+
+    def full(write):
+        def writer(what, path):
+            if len(written) >= 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written.extend([path] if path.suffix == ".parquet" else [])
+            write(what, path)
+
+        return writer
+
+    with monkeypatch.context() as patch:
+        patch.setattr("irlens.retrieve.sample.write_parquet", full(tables.write_parquet))
+        patch.setattr("irlens.folder.write_text", full(tables.write_text))
+        patch.setattr("irlens.retrieve.meter.write_text", full(tables.write_text))
+        assert "the disk is full" in refused(*args)
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["status"] == "running"
+    again = irlens(*args).stdout
+    assert "reused 2,500 of 5,000 draws" in again
+    irlens(*args[:-1], tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
 def kill_and_continue(args, folder, until, log):

@@ -1,12 +1,17 @@
 """Draws as a run: shards that survive a kill, longer runs that continue shorter ones, prompts."""
 
+import errno
+import json
+import threading
+
 import pandas as pd
 import pytest
 
 from irlens.catalog import PLAIN_PROMPT
 from irlens.retrieve.engines import Draw, Engine, Prompt
+from irlens.retrieve.meter import read_account
 from irlens.retrieve.sample import prompts, sample_run
-from irlens.tables import check
+from irlens.tables import check, write_parquet
 
 ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
 
@@ -67,6 +72,82 @@ def test_a_finished_run_loads_no_engine(tmp_path):
     first = run(tmp_path)
     again = sample_run(lambda: pytest.fail("the engine was loaded"), ASKED, 100, (0.5, 1.0), 7, 16, tmp_path, "m")
     pd.testing.assert_frame_equal(first, again)
+
+
+class AtOnce(Counting):
+    """Counting, from threads: two calls of it must be under way before one returns."""
+
+    at_once, gpus = 3, 2.0
+
+    def __init__(self, dies_at=None):
+        super().__init__()
+        self.meet, self.dies_at, self.closed = threading.Barrier(2, timeout=20), dies_at, False
+
+    def sample(self, asked, draws, sampling, on_batch=None):
+        if draws.start == self.dies_at:
+            raise RuntimeError("a worker died")
+        if self.dies_at is None:
+            self.meet.wait()
+        drawn = super().sample(asked, draws, sampling)
+        on_batch(len(drawn), 3 * len(drawn))
+        return drawn
+
+    def close(self):
+        self.closed = True
+
+
+def test_calls_at_once_give_the_rows_of_one_at_a_time(tmp_path):
+    engine, said = AtOnce(), []
+    many = run(tmp_path / "a", 200, engine=engine, say=said.append)
+    pd.testing.assert_frame_equal(many, run(tmp_path / "b", 200))
+    assert engine.closed and said[-1].startswith("m: made 12,000 draws, 36,000 tokens, ")
+    account = json.loads((tmp_path / "a" / "sampled.json").read_text())
+    assert account["draws"] == 12_000 and account["tokens"] == 36_000
+    assert account["gpu_seconds"] == pytest.approx(2 * account["seconds"], abs=0.1)
+
+
+def test_a_failure_among_calls_at_once_is_raised_and_continued(tmp_path):
+    engine = AtOnce(dies_at=100)
+    with pytest.raises(RuntimeError, match="a worker died"):
+        run(tmp_path / "a", 200, engine=engine)
+    assert engine.closed
+    pd.testing.assert_frame_equal(run(tmp_path / "a", 200), run(tmp_path / "b", 200))
+
+
+def test_the_account_goes_on_where_it_was(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "a" / "shards", engine=Counting(lives=3))
+    assert 0 < read_account(tmp_path)["draws"] < 6000
+    run(tmp_path / "a" / "shards")
+    assert read_account(tmp_path)["draws"] == 6000
+
+
+def test_a_full_disk_leaves_a_folder_that_continues(tmp_path, monkeypatch):
+    written = []
+
+    def full(frame, path):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write_parquet(frame, path)
+
+    monkeypatch.setattr("irlens.retrieve.sample.write_parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path / "a")
+    monkeypatch.undo()
+    assert len(written) == 3 and all(len(pd.read_parquet(path)) for path in written)
+    engine = Counting()
+    pd.testing.assert_frame_equal(run(tmp_path / "a", engine=engine), run(tmp_path / "b"))
+    assert len(engine.made) == 6000 - sum(len(pd.read_parquet(path)) for path in written)
+
+
+def test_a_lost_shard_between_others_is_drawn_again_once(tmp_path):
+    run(tmp_path / "a", 10)
+    run(tmp_path / "a", 20)
+    run(tmp_path / "a", 30)
+    for path in (tmp_path / "a").glob("T*-d000010-000020.parquet"):
+        path.unlink()
+    pd.testing.assert_frame_equal(run(tmp_path / "a", 40), run(tmp_path / "b", 40))
 
 
 class ChatTokenizer:

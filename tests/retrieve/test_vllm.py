@@ -149,7 +149,17 @@ def server(folder):
         str(folder),
         "--served-model-name",
     ]
-    command += ["small", "--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "small",
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--no-enable-chunked-prefill",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     log = (folder / "server.log").open("w")
     process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/v1"

@@ -123,6 +123,8 @@ def load(options: EngineOptions, weights: Path) -> VllmEngine:
         "generation_config": "vllm",  # no sampling habits of the model's own
         "disable_log_stats": True,
     }
+    if not cuda:
+        given["enable_chunked_prefill"] = False  # vLLM 0.32 cannot rewind a CPU's seeded generator after half a prompt
     if options.batch_size:
         given["max_num_seqs"] = options.batch_size
     return VllmEngine(LLM(model=str(weights), **(given | engine_args(options))), options.tensor_parallel if cuda else 0)
