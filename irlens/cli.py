@@ -181,6 +181,10 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs per iteration.")] = Train.epochs,
     batch_lists: Annotated[int, typer.Option(help="Lists per optimiser step.")] = Train.batch_lists,
+    lists_at_once: Annotated[
+        int | None,
+        typer.Option(help="Lists per pass; the rest of a step is accumulated. Default: by the model's size."),
+    ] = None,
     eval_split: Annotated[str | None, typer.Option(help="Held-out split; default validation, else test.")] = None,
     eval_limit: Annotated[int, typer.Option(help="Held-out problems.")] = Train.eval_limit,
     eval_n: Annotated[int, typer.Option(help="Draws per held-out problem.")] = Train.eval_n,
@@ -214,6 +218,7 @@ def train(
         learning_rate,
         epochs,
         batch_lists,
+        lists_at_once,
         eval_split,
         eval_limit,
         eval_n,
@@ -228,14 +233,19 @@ def train(
     report.written(folder)
 
 
+LATEST = Path("irlens-out/passk-tiny-sums")  # what `irlens passk` writes by default
+
+
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run: Parquet, a TREC file, or the folder of a passk or recall.")],
-    qrels: Annotated[Path, typer.Argument(help="Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run: Parquet, a TREC file, or the folder of a passk or recall.")
+    ] = LATEST,
+    qrels: Annotated[Path, typer.Argument(help="Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")] = LATEST,
     measures: Annotated[
         str, typer.Argument(help="Measures in ir_measures' syntax, and Pass@N.")
     ] = "Success@1 Success@10 nDCG@10 RR",
-    out: Annotated[Path | None, typer.Option(help="Folder for results.csv and per_query.csv.")] = None,
+    out: Out = None,
 ) -> None:
     """Evaluate a run with any measure of ir_measures, each with a bootstrap interval over queries.
 
@@ -243,23 +253,22 @@ def evaluate(
     """
     from irlens import report, stages
 
-    results = stages.evaluate(run, qrels, measures, out)
+    folder, results = stages.evaluate(run, qrels, measures, out)
     report.results(results)
-    if out:
-        report.written(out)
+    report.written(folder)
 
 
 @app.command()
 def plot(
     table: Annotated[
         Path, typer.Argument(help="A CSV that irlens wrote beside a figure (columns curve, x, value, low, high).")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Where to write, without suffix. Default: beside the CSV.")] = None,
+    ] = LATEST / "passk.csv",
     title: Annotated[str | None, typer.Option(help="Title over the figure.")] = None,
     x_label: Annotated[str, typer.Option(help="Label of the x axis.")] = "N",
     y_label: Annotated[str, typer.Option(help="Label of the y axis.")] = "value",
     log_x: Annotated[bool, typer.Option(help="Logarithmic x axis.")] = False,
     style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
+    out: Out = None,
 ) -> None:
     """Draw a figure (PNG and PDF) from its table.
 
@@ -267,7 +276,9 @@ def plot(
     """
     from irlens import report, stages
 
-    report.say("wrote " + ", ".join(map(str, stages.plot(table, out, title, x_label, y_label, log_x, style))))
+    folder, files = stages.plot(table, title, x_label, y_label, log_x, style, out)
+    report.say("drew " + ", ".join(path.name for path in files))
+    report.written(folder)
 
 
 @app.command()

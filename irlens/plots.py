@@ -387,14 +387,19 @@ def _log_ticks(values: list[float], form: Style) -> list[float]:
     return ticks
 
 
+def checked_style(style: str) -> "Style":
+    """The Style of this name. Raises UserError for an unknown one."""
+    if style not in STYLES:
+        raise UserError(f"unknown figure style {style!r}: {did_you_mean(str(style), STYLES)}")
+    return STYLES[style]
+
+
 @contextmanager
 def _drawing(style: str):
     """matplotlib as this module wants it, whatever the user's settings; gives the Style."""
     import matplotlib
 
-    if style not in STYLES:
-        raise UserError(f"unknown figure style {style!r}: {did_you_mean(str(style), STYLES)}")
-    form = STYLES[style]
+    form = checked_style(style)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(

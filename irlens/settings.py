@@ -77,6 +77,7 @@ class Train:
     learning_rate: float | None = None
     epochs: int = 2
     batch_lists: int = 32
+    lists_at_once: int | None = None
     eval_split: str | None = None
     eval_limit: int = 200
     eval_n: int = 16

@@ -174,10 +174,13 @@ def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path):
     assert "reused 144 of 144 draws" in again and files(tmp_path / "a") == a
     assert "seed = 0, now 1" in irlens(*args, "--seed", "1", "--out", tmp_path / "a", code=2).stderr
     assert files(tmp_path / "a") == a
-    shown = irlens("evaluate", tmp_path / "a", tmp_path / "a", "Success@1 Pass@6 nDCG@6 RR").stdout
+    shown = irlens("evaluate", tmp_path / "a", tmp_path / "a", "Success@1 Pass@6 nDCG@6 RR", cwd=tmp_path).stdout
     assert "Pass@6" in shown and "nDCG@6" in shown
-    irlens("plot", tmp_path / "a" / "passk.csv", "--out", tmp_path / "again", "--log-x")
-    assert (tmp_path / "again.png").stat().st_size > 10_000 and (tmp_path / "again.pdf").exists()
+    shown = irlens("plot", tmp_path / "a" / "passk.csv", "--log-x", cwd=tmp_path).stdout
+    assert "drew passk.png, passk.pdf, passk.csv" in shown
+    (folder,) = (tmp_path / "irlens-out").glob("plot-passk-*")
+    assert (folder / "passk.png").stat().st_size > 10_000 and (folder / "manifest.json").exists()
+    assert len(list((tmp_path / "irlens-out").glob("evaluate-a-*/results.csv"))) == 1
 
 
 def kill_and_continue(args, folder, until, log):

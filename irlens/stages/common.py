@@ -136,7 +136,7 @@ def identity(settings, policy: Policy, **more) -> dict:
     task = policy.task
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "max_tokens": policy.max_tokens}
     resolved |= {"model_digest": _digest(policy.folder), **more}
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "batch_size")}
+    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "batch_size", "lists_at_once")}
     return kept | resolved
 
 

@@ -50,6 +50,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             **policy.facts(),
             prompts=len(task.topics),
             draws=len(run),
+            reward_calls=len(run),
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
             draws_are="the same for the same seed, whatever the batch size, but for rounding at near-ties",
