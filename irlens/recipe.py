@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from irlens import stages
 from irlens.errors import UserError, did_you_mean
+from irlens.folder import OutputFolder
 from irlens.settings import Mine, PassK, Recall, Train, settings_from
 from irlens.stages import measuring
 
@@ -82,13 +83,15 @@ def load(name: str, preset: str) -> Recipe:
 def run(recipe: Recipe, out: Path | None, say: Callable[[str], None] = print) -> Path:
     """Runs the stages into `out/1-<stage>`, `out/2-<stage>` …, then draws the figure with the paper's points beside ours."""
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
-    say(f"{recipe.title} (preset {recipe.preset})")
-    found = None
-    for number, (stage, settings) in enumerate(recipe.steps, 1):
-        say(f"stage {number} of {len(recipe.steps)}: {stage}")
-        found = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
-    if recipe.figure == "2b":
-        figure_2b(found, out / recipe.name, recipe)
+    steps = [{"stage": stage, **asdict(settings)} for stage, settings in recipe.steps]
+    with OutputFolder(out, "reproduce", {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}):
+        say(f"{recipe.title} (preset {recipe.preset})")
+        found = None
+        for number, (stage, settings) in enumerate(recipe.steps, 1):
+            say(f"stage {number} of {len(recipe.steps)}: {stage}")
+            found = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
+        if recipe.figure == "2b":
+            figure_2b(found, out / recipe.name, recipe)
     return out
 
 

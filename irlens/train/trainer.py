@@ -192,6 +192,9 @@ def train(
         weight_decay=0.0,
         disable_tqdm=False,
     )
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # several GPUs of one process mean DataParallel, which cannot split a Packed
     pad, share = tokenizer.pad_token_id or 0, shares_prefix(model)
     trainer = RankingTrainer(
         model=model,
