@@ -72,16 +72,23 @@ def _defaults(folder: Path) -> Model:
     return MODELS.get(base, Model("", ""))
 
 
-def fetch(chosen: Model) -> Path:
-    """The folder with the model's files, downloaded into the hub's cache if they are not there yet.
+def served(name: str) -> Model:
+    """The Model for a name that perhaps only a server knows."""
+    try:
+        return model(name)
+    except UserError:
+        return Model(name, name)
+
+
+def fetch(chosen: Model, weights: bool = True) -> Path:
+    """The folder with the model's files (without `weights` the small ones), downloaded if they are not there yet.
 
     Raises UserError in one line: no network, no such repository, or a repository that wants a login.
     """
     if Path(chosen.repo).is_dir():
         return Path(chosen.repo)
-    return _snapshot(
-        chosen.repo, chosen.revision, "model", "--model tiny needs no download", ignore_patterns=NOT_NEEDED
-    )
+    unwanted = NOT_NEEDED if weights else [*NOT_NEEDED, "*.safetensors"]
+    return _snapshot(chosen.repo, chosen.revision, "model", "--model tiny needs no download", ignore_patterns=unwanted)
 
 
 def fetch_data(repo: str, pattern: str, instead: str, revision: str | None = None) -> Path:

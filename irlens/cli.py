@@ -1,11 +1,13 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from irlens.cli_engine import takes_engine_options
 from irlens.errors import UserError
 from irlens.settings import Mine, PassK, Recall, Train
 
@@ -29,7 +31,6 @@ Split = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Use only the first so many topics.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest response in tokens. Default: the model's own.")]
-BatchSize = Annotated[int | None, typer.Option(help="Sequences in flight; changes speed and memory, not the draws.")]
 Out = Annotated[
     str | None, typer.Option(help="Output folder; the same command continues it. Default: under irlens-out/.")
 ]
@@ -45,6 +46,7 @@ def _numbers(text: str, option: str, kind: type = float) -> tuple:
 
 
 @app.command()
+@takes_engine_options
 def passk(
     model: Model = PassK.model,
     dataset: Dataset = PassK.dataset,
@@ -57,8 +59,8 @@ def passk(
     ] = None,
     seed: Seed = PassK.seed,
     max_tokens: MaxTokens = PassK.max_tokens,
-    batch_size: BatchSize = PassK.batch_size,
     out: Out = PassK.out,
+    engine: dict | None = None,
 ) -> None:
     """Pass@N of a model per temperature: the LLM's Recall@N (Figure 2b).
 
@@ -76,8 +78,8 @@ def passk(
         None if at is None else _numbers(at, "--at", int),
         seed,
         max_tokens,
-        batch_size,
         out,
+        **engine,
     )
     folder, results = stages.passk(settings, report.say)
     report.curves(results, "Pass@N", "temperature")
@@ -107,6 +109,7 @@ def recall(
 
 
 @app.command("mine-negatives")
+@takes_engine_options
 def mine_negatives(
     model: Model = Mine.model,
     dataset: Dataset = Mine.dataset,
@@ -129,8 +132,8 @@ def mine_negatives(
     ] = Mine.unrelated,
     seed: Seed = Mine.seed,
     max_tokens: MaxTokens = Mine.max_tokens,
-    batch_size: BatchSize = Mine.batch_size,
     out: Out = Mine.out,
+    engine: dict | None = None,
 ) -> None:
     """Mine negatives in four tiers of hardness (Figure 3a): lists of one positive and its negatives.
 
@@ -152,8 +155,8 @@ def mine_negatives(
         unrelated,
         seed,
         max_tokens,
-        batch_size,
         out,
+        **engine,
     )
     folder, lists, tally = stages.mine_negatives(settings, report.say)
     report.mined(lists, tally)
@@ -161,6 +164,7 @@ def mine_negatives(
 
 
 @app.command()
+@takes_engine_options
 def train(
     objective: Annotated[str, typer.Option(help="pairwise, contrastive, lambdarank or listmle.")] = Train.objective,
     model: Model = Train.model,
@@ -193,8 +197,8 @@ def train(
     ] = Train.eval_temperature,
     seed: Seed = Train.seed,
     max_tokens: MaxTokens = Train.max_tokens,
-    batch_size: BatchSize = Train.batch_size,
     out: Out = Train.out,
+    engine: dict | None = None,
 ) -> None:
     """LarPO (Algorithm 1): sample, judge, rank, train; measured on held-out problems after each iteration.
 
@@ -225,8 +229,8 @@ def train(
         eval_temperature,
         seed,
         max_tokens,
-        batch_size,
         out,
+        **engine,
     )
     folder, results, tests = stages.train(settings, report.say)
     report.trained(results, tests)
@@ -334,6 +338,10 @@ def main() -> None:
         code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; the same command continues", code=130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"the disk is full ({error}); what was written is kept: free some space, and the same command continues")
     except Exception as error:
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise

@@ -14,7 +14,19 @@ from pathlib import Path
 from irlens.errors import UserError
 from irlens.tables import write_text
 
-PACKAGES = ("irlens", "torch", "transformers", "accelerate", "ir-measures", "bm25s", "pandas", "numpy", "scipy", "vllm")
+PACKAGES = (
+    "irlens",
+    "torch",
+    "transformers",
+    "accelerate",
+    "ir-measures",
+    "bm25s",
+    "pandas",
+    "numpy",
+    "scipy",
+    "vllm",
+    "ray",
+)
 
 
 class OutputFolder:
@@ -50,8 +62,13 @@ class OutputFolder:
         seconds = time.monotonic() - self._started
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()
-        self._write("complete" if kind is None else "interrupted")
-        os.close(self._lock_file)
+        try:
+            self._write("complete" if kind is None else "interrupted")
+        except OSError:  # such as a full disk: the manifest of before stays, and says "running"
+            if kind is None:
+                raise
+        finally:
+            os.close(self._lock_file)
 
     def note(self, **facts) -> None:
         """Adds facts to the manifest: revisions, prompt template, tokens, counts."""

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from irlens.errors import UserError, did_you_mean
 
 
+def _option(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Which engine draws and how it is run: the options that every sampling stage shares.
+
+    `engine`, `inner_engine`, `chat`, `served_model` and `engine_args` say what the draws are; the others only how fast.
+    """
+
+    engine: str | None = _option(None, "transformers, vllm, openai or ray. Default: chosen by what is there, and said.")
+    batch_size: int | None = _option(None, "Sequences in flight; changes speed and memory, not the draws.")
+    num_workers: int | None = _option(None, "Workers of the ray engine. Default: one per GPU, without GPUs per core.")
+    inner_engine: str | None = _option(None, "The engine inside each ray worker: transformers or vllm.")
+    base_url: str | None = _option(None, "Servers of the openai engine, such as http://host:8000/v1, comma-separated.")
+    api_key_env: str = _option("OPENAI_API_KEY", "Environment variable that holds the server's key, if it wants one.")
+    concurrency: int = _option(64, "Requests in flight of the openai engine, over all servers.")
+    timeout: float = _option(600.0, "Seconds that one request of the openai engine may take.")
+    chat: bool = _option(False, "Chat completions: the server applies its own template.")
+    served_model: str | None = _option(None, "What the server calls the model. Default: the only one that it serves.")
+    tensor_parallel: int = _option(1, "GPUs per copy of the model (vllm).")
+    data_parallel: int = _option(1, "Copies of the model that one vllm engine spreads its prompts over.")
+    engine_args: str | None = _option(
+        None, "JSON object passed through: to vllm's LLM(...), or into every request of the openai engine."
+    )
+
+
 @dataclass(frozen=True)
-class PassK:
+class PassK(EngineOptions):
     """Pass@N of a model's draws, per temperature."""
 
     model: str = "tiny"
@@ -21,7 +49,6 @@ class PassK:
     at: tuple[int, ...] | None = None
     seed: int = 0
     max_tokens: int | None = None
-    batch_size: int | None = None
     out: str | None = None
 
 
@@ -38,7 +65,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Mine:
+class Mine(EngineOptions):
     """Lists with negatives in tiers of hardness."""
 
     model: str = "tiny"
@@ -54,12 +81,11 @@ class Mine:
     unrelated: str | None = None
     seed: int = 0
     max_tokens: int | None = None
-    batch_size: int | None = None
     out: str | None = None
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
     objective: str = "contrastive"
@@ -84,7 +110,6 @@ class Train:
     eval_temperature: float = 1.0
     seed: int = 0
     max_tokens: int | None = None
-    batch_size: int | None = None
     out: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pandas as pd
 from irlens.catalog import PLAIN_PROMPT
 from irlens.errors import UserError
 from irlens.retrieve.engines import Engine, Prompt, Sampling
+from irlens.retrieve.meter import Meter
 from irlens.tables import ranked, write_parquet
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
-ROWS = 2000  # responses in one shard, about; what a kill can cost
 SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)\.parquet")
 
 
@@ -23,15 +24,17 @@ def prompts(topics: pd.DataFrame, tokenizer, instruction: str = "") -> list[Prom
     `instruction` follows the question in a chat; a model without a template is not told it. A topic's own `messages`
     are used as they are.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        return [Prompt(q, PLAIN_PROMPT.format(query=text)) for q, text in zip(topics["query_id"], topics["query"])]
+    templated = getattr(tokenizer, "chat_template", None)
     given = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
     out = []
     for query_id, query, messages in zip(topics["query_id"], topics["query"], given):
         if messages is None:
             messages = [{"role": "user", "content": f"{query}\n\n{instruction}".rstrip()}]
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        out.append(Prompt(query_id, text))
+        messages = tuple(messages)
+        text = PLAIN_PROMPT.format(query=query)
+        if templated:
+            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        out.append(Prompt(query_id, text, messages))
     return out
 
 
@@ -68,32 +71,39 @@ def sample_run(
     missing. Raises UserError for a shard that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = _missing(folder, len(asked), n, temperatures)
+    missing = _missing(folder, len(asked), n, temperatures, Engine.shard_rows)
     total = len(asked) * n * len(temperatures)
     todo = sum((q1 - q0) * (d1 - d0) for _, q0, q1, d0, d1 in missing)
     if todo < total:
         say(f"reused {total - todo:,} of {total:,} draws from {folder}")
     if missing:
-        _sample_shards(load_engine(), asked, missing, todo, seed, max_tokens, folder, name)
+        with Meter(name, todo, folder, say) as meter:
+            engine = load_engine()
+            missing = _missing(folder, len(asked), n, temperatures, engine.shard_rows)
+            try:
+                _sample_shards(engine, asked, missing, seed, max_tokens, folder, meter)
+            finally:
+                engine.close()
     shards = sorted(folder.glob("T*.parquet"))
     try:
         run = pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
     run["query_id"] = run["query_id"].astype(object)
+    run = run.drop_duplicates(["query_id", "temperature", "draw"])  # shards overlap where one between others was lost
     kept = run["temperature"].isin([float(t) for t in temperatures]) & (run["draw"] < n)
     return _as_run(run[kept], asked, temperatures, name)
 
 
 def _missing(
-    folder: Path, queries: int, n: int, temperatures: Sequence[float]
+    folder: Path, queries: int, n: int, temperatures: Sequence[float], rows: int
 ) -> list[tuple[float, int, int, int, int]]:
-    """The blocks (temperature, query range, draw range) that no shard in `folder` holds."""
+    """The blocks (temperature, query range, draw range) of about `rows` draws that no shard in `folder` holds."""
     done = {float(t): np.zeros((queries, n), dtype=bool) for t in temperatures}
     for path in folder.glob("T*.parquet"):
         if (m := SHARD.fullmatch(path.name)) and float(m["t"]) in done:
             done[float(m["t"])][int(m["q0"]) : int(m["q1"]), int(m["d0"]) : int(m["d1"])] = True
-    block = max(1, ROWS // min(n, DRAWS))
+    block = max(1, rows // min(n, DRAWS))
     out = []
     for temperature, held in done.items():
         for q0 in range(0, queries, block):
@@ -112,32 +122,29 @@ def _missing(
     return out
 
 
-def _sample_shards(engine, asked, missing, todo, seed, max_tokens, folder, name) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def _sample_shards(engine: Engine, asked, missing, seed: int, max_tokens: int, folder: Path, meter: Meter) -> None:
+    """Draws the missing blocks and writes each as a shard; as many at once as the engine takes."""
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} draws"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task(f"sampling {name}", total=todo, rate="")
-        made = 0
+    def one(block: tuple[float, int, int, int, int]) -> None:
+        temperature, q0, q1, d0, d1 = block
+        drawn = engine.sample(asked[q0:q1], range(d0, d1), Sampling(temperature, seed, max_tokens), meter.add)
+        shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=temperature)
+        write_parquet(shard, folder / f"T{short(temperature)}-q{q0:06d}-{q1:06d}-d{d0:06d}-{d1:06d}.parquet")
+        meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
 
-        def on_batch(draws: int, tokens: int) -> None:
-            nonlocal made
-            made += tokens
-            elapsed = progress.tasks[0].elapsed or 0
-            rate = f"{made / elapsed:,.0f} tokens/s" if elapsed else ""
-            progress.update(bar, advance=draws, rate=rate)
-
-        for temperature, q0, q1, d0, d1 in missing:
-            drawn = engine.sample(asked[q0:q1], range(d0, d1), Sampling(temperature, seed, max_tokens), on_batch)
-            shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=temperature)
-            write_parquet(shard, folder / f"T{short(temperature)}-q{q0:06d}-{q1:06d}-d{d0:06d}-{d1:06d}.parquet")
+    if engine.at_once == 1:
+        for block in missing:
+            one(block)
+        return
+    with ThreadPoolExecutor(engine.at_once, thread_name_prefix="shard") as pool:
+        futures = [pool.submit(one, block) for block in missing]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            engine.close()  # ends the calls in flight, which the pool waits for
+            raise
 
 
 def _as_run(drawn: pd.DataFrame, asked: Sequence[Prompt], temperatures: Sequence[float], name: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.retrieve.engines import Prompt
-    from irlens.settings import Mine, PassK, Train
+    from irlens.settings import EngineOptions, Mine, PassK, Train
     from irlens.tasks import Task
 
 Say = Callable[[str], None]
@@ -23,14 +23,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Policy:
-    """A model at hand with its task: what sampling needs."""
+    """A model at hand with its task: what sampling needs. A chat server's model has no folder and no tokenizer here."""
 
     model: catalog.Model
-    folder: Path
+    folder: Path | None
     task: Task
     tokenizer: object
     max_tokens: int
-    batch_size: int | None
+    options: EngineOptions
 
     def prompts(self, task: Task) -> list[Prompt]:
         """The task's topics as this model reads them."""
@@ -50,46 +50,61 @@ class Policy:
         weights: Path | None = None,
     ) -> pd.DataFrame:
         """A run of n draws per prompt, by this model or by the copy of it that was trained into `weights`."""
-        from irlens.retrieve.engines.transformers import TransformersEngine
+        from irlens.retrieve import engines
         from irlens.retrieve.sample import sample_run
 
-        def load_engine() -> TransformersEngine:
-            return TransformersEngine.load(weights or self.folder, self.batch_size)
+        def load_engine() -> engines.Engine:
+            return engines.module(self.options.engine).load(self.options, weights or self.folder)
 
         return sample_run(
             load_engine, asked, n, temperatures, seed, self.max_tokens, shards, name or self.model.name, say
         )
 
-    def facts(self) -> dict:
-        """What the manifest records of the model, the data and the prompt."""
+    def facts(self, out: Path) -> dict:
+        """What the manifest records of the model, the data, the prompt, and of all sampling into folders under `out`."""
+        from irlens.retrieve import engines
+        from irlens.retrieve.meter import read_account
         from irlens.retrieve.sample import template
 
+        account = read_account(out)
         return {
-            "model_files": str(self.folder),
+            "model_files": str(self.folder or "at the server"),
             "model_digest": _digest(self.folder),
             "data_revision": self.task.revision,
-            "prompt_template": template(self.tokenizer),
+            "prompt_template": "the server's own" if self.options.chat else template(self.tokenizer),
+            "engine": {f.name: getattr(self.options, f.name) for f in fields(engines.EngineOptions)},
+            "draws_are": engines.guarantee(self.options),
+            "sampling": account,
+            "gpu_seconds": account["gpu_seconds"],
         }
 
 
-def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | None) -> Policy:
+def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | None, say: Say) -> Policy:
     """Everything but the weights, so that what can fail fails before a folder is made.
 
     Raises UserError: an unknown model or data set, no network, no usable tokenizer, no verifier, a prompt that leaves
-    no room for the response.
+    no room for the response, an engine that is absent, a server that does not answer or refuses.
     """
     from irlens import tasks
+    from irlens.retrieve import engines
 
-    model = catalog.model(settings.model)
+    options, why = engines.choose(settings)
+    served = options.engine == "openai" and options.chat  # such a model may be known to its server only
+    model = catalog.served(settings.model) if served else catalog.model(settings.model)
     task = tasks.load(settings.dataset or model.dataset, split, limit)
     if task.verifier is None:
         raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
-    folder = catalog.fetch(model)
-    _quiet_if_small(folder)
+    options = engines.module(options.engine).prepare(options, model)
+    folder = None if served else catalog.fetch(model, weights=options.engine != "openai")
+    if folder:
+        _quiet_if_small(folder)
     policy = Policy(
-        model, folder, task, _tokenizer(folder), settings.max_tokens or model.max_tokens, settings.batch_size
+        model, folder, task, folder and _tokenizer(folder), settings.max_tokens or model.max_tokens, options
     )
-    _check_lengths(policy, policy.prompts(task))
+    if folder:
+        _check_lengths(policy, policy.prompts(task))
+    where = f"{options.served_model} at {options.base_url}" if options.base_url else options.inner_engine
+    say(f"engine: {options.engine}{f' ({where})' if where else ''}, {why}")
     return policy
 
 
@@ -102,8 +117,10 @@ def _check_lengths(policy: Policy, asked: list[Prompt]) -> None:
     check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, limit)
 
 
-def _digest(folder: Path) -> str:
-    """Short SHA-256 over the weights of a small model; for a hub snapshot its revision."""
+def _digest(folder: Path | None) -> str | None:
+    """Short SHA-256 over the weights of a small model; for a hub snapshot its revision; None at a server."""
+    if folder is None:
+        return None
     if folder.parent.name == "snapshots":
         return folder.name
     sha = hashlib.sha256()
@@ -132,12 +149,15 @@ def _tokenizer(folder: Path):
 
 
 def identity(settings, policy: Policy, **more) -> dict:
-    """The settings that make the result what it is, resolved: not where it goes nor how it is batched."""
-    task = policy.task
+    """The settings that make the result what it is, resolved: not where it goes nor how the engine is run."""
+    from irlens.retrieve import engines
+
+    task, options = policy.task, policy.options
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "max_tokens": policy.max_tokens}
-    resolved |= {"model_digest": _digest(policy.folder), **more}
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "batch_size", "lists_at_once")}
-    return kept | resolved
+    resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
+    resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
+    running = {"out", "lists_at_once", *(f.name for f in fields(engines.EngineOptions))}
+    return {k: v for k, v in asdict(settings).items() if k not in running} | resolved
 
 
 def default_out(settings, *parts: str) -> Path:

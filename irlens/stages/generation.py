@@ -21,13 +21,13 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds run.parquet, qrels.parquet, results.csv, per_query.parquet, trec/, passk.{png,pdf,csv} and the
     manifest. With a larger `n` than before it keeps the draws and makes the rest.
     """
-    at_least(1, n=settings.n, max_tokens=settings.max_tokens, batch_size=settings.batch_size)
+    at_least(1, n=settings.n, max_tokens=settings.max_tokens)
     for temperature in settings.temperature:
         positive(temperature=temperature)
     if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
         raise UserError("--temperature: give at least one, each once")
     at = cutoffs(settings.n, settings.at)
-    policy = load_policy(settings, settings.split, settings.limit)
+    policy = load_policy(settings, settings.split, settings.limit, say)
     task = policy.task
     from irlens import measures, tables
     from irlens.rerank.verify import verify
@@ -47,12 +47,12 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
         plot_passk(results, out / "passk", f"Pass@N of {policy.model.name} on {task.name}")
         folder.note(
-            **policy.facts(),
+            **policy.facts(out),
             prompts=len(task.topics),
             draws=len(run),
             reward_calls=len(run),
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
-            draws_are="the same for the same seed, whatever the batch size, but for rounding at near-ties",
+            without_logprob=int(run["logprob"].isna().sum()),
         )
     return out, results

@@ -26,7 +26,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
 
     tiers = mine.parse_tiers(settings.tiers)
     _check(settings)
-    policy = load_policy(settings, train_split(settings), settings.limit)
+    policy = load_policy(settings, train_split(settings), settings.limit, say)
     task = policy.task
     other = _unrelated(settings, task) if "easiest" in tiers else None
     out = default_out(settings, policy.model.name, task.name)
@@ -47,13 +47,13 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         tables.write_csv(mined.report, out / "report.csv")
         drawn = concat(list(pools.values()))
         calls = {"tokens_generated": int(drawn["n_tokens"].sum()), "reward_calls": len(pools["high"]) + len(drawn)}
-        folder.note(**policy.facts(), **calls, lists=int(mined.lists["query_id"].nunique()))
+        folder.note(**policy.facts(out), **calls, lists=int(mined.lists["query_id"].nunique()))
     return out, mined.lists, mined.report
 
 
 def _check(settings: Mine) -> None:
     at_least(1, n=settings.n, per_tier=settings.per_tier)
-    at_least(1, max_tokens=settings.max_tokens, batch_size=settings.batch_size)
+    at_least(1, max_tokens=settings.max_tokens)
     positive(hard_temperature=settings.hard_temperature, hardest_temperature=settings.hardest_temperature)
     if settings.hardest_temperature >= settings.hard_temperature:
         raise UserError(

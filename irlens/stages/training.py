@@ -32,12 +32,14 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
 
     objectives.get(settings.objective)
     _check(settings)
-    policy = load_policy(settings, train_split(settings), None)
+    policy = load_policy(settings, train_split(settings), None, say)
     if settings.prompts > len(policy.task.topics):
         raise UserError(
             f"--prompts {settings.prompts}: the split {policy.task.split!r} of {policy.task.name} has only "
             f"{len(policy.task.topics)}"
         )
+    if policy.options.engine == "openai":
+        raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
     held_out = _held_out(policy, settings)
     plan = _plan(settings, policy)
     out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
@@ -48,7 +50,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
         plot_iterations(results, out / "training", f"{settings.objective} on {policy.task.name}")
-        folder.note(**policy.facts(), **_account(out, plan), tokens_generated_evaluation=tokens)
+        folder.note(**policy.facts(out), **_account(out, plan), tokens_generated_evaluation=tokens)
     return out, results, tests
 
 
@@ -56,7 +58,7 @@ def _check(settings: Train) -> None:
     at_least(1, iterations=settings.iterations, prompts=settings.prompts, lists=settings.lists, epochs=settings.epochs)
     at_least(1, positives=settings.positives, negatives=settings.negatives, batch_lists=settings.batch_lists)
     at_least(1, eval_n=settings.eval_n, eval_limit=settings.eval_limit)
-    at_least(1, max_tokens=settings.max_tokens, batch_size=settings.batch_size, lists_at_once=settings.lists_at_once)
+    at_least(1, max_tokens=settings.max_tokens, lists_at_once=settings.lists_at_once)
     at_least(2, n=settings.n)
     positive(temperature=settings.temperature, eval_temperature=settings.eval_temperature)
     positive(beta=settings.beta, learning_rate=settings.learning_rate)

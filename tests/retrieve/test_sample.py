@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from irlens.catalog import PLAIN_PROMPT
-from irlens.retrieve.engines import Draw, Prompt
+from irlens.retrieve.engines import Draw, Engine, Prompt
 from irlens.retrieve.sample import prompts, sample_run
 from irlens.tables import check
 
 ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
 
 
-class Counting:
+class Counting(Engine):
     """An engine whose draws are a function of their names; it dies after `lives` calls."""
 
     def __init__(self, lives=10**9):

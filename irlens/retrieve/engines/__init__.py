@@ -1,21 +1,41 @@
-"""What a sampling engine is: prompts and settings in, draws out. One file an engine, chosen by name."""
+"""What a sampling engine is: prompts and settings in, draws out. One file an engine, chosen by name.
+
+An engine is a module of this folder and a line in NAMES. The module has
+
+    GUARANTEE: str                        what the same seed gives again, for the manifest
+    prepare(options, model) -> options    what can be refused or found out before an output folder is made
+    load(options, weights) -> Engine      the engine itself, for a folder with a model
+"""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
-from irlens.errors import UserError
+from irlens.errors import UserError, did_you_mean
+from irlens.settings import EngineOptions, at_least, positive
+
+NAMES = {
+    "transformers": "a model in this process; exact draws on CPU and GPU",
+    "vllm": "vLLM in this process; needs the extra `vllm`",
+    "openai": "servers that speak the OpenAI protocol, at --base-url",
+    "ray": "workers of a Ray cluster, each with an engine of its own; needs the extra `ray`",
+}
+SEED_DRAWS = 2**16  # draws that a prompt has room for in a seeded server's numbers; see `request_seed`
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A templated prompt: exactly the text whose tokens the model reads."""
+    """A templated prompt: exactly the text whose tokens the model reads, and the messages that it was made from."""
 
     query_id: str
     text: str
+    messages: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,8 @@ class Sampling:
 class Draw:
     """One response. `logprob`: sum over its tokens of the policy's own log-probability (temperature 1), in nats.
 
-    `n_tokens` counts the end-of-sequence token, which `text` leaves out; `finish_reason` is "stop" or "length".
+    It is NaN where a server tells none. `n_tokens` counts the end-of-sequence token, which `text` leaves out;
+    `finish_reason` is "stop", or "length" for whatever did not end by itself.
     """
 
     query_id: str
@@ -42,17 +63,108 @@ class Draw:
     finish_reason: str
 
 
-class Engine(Protocol):
-    """Anything that draws."""
+OnBatch = Callable[[int, int], None]  # draws, tokens: called as they are made
 
-    def sample(self, prompts: Sequence[Prompt], draws: range, sampling: Sampling) -> list[Draw]:
+
+class Engine(Protocol):
+    """Anything that draws. A class that derives from this one inherits the defaults."""
+
+    gpus: float | None = 0  # that it keeps busy; None where a server does not tell
+    at_once: int = 1  # calls of `sample` that may run at the same time, each in a thread of its own
+    shard_rows: int = 2000  # draws that one call should ask for, about; what a kill can cost
+
+    def sample(
+        self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
+    ) -> list[Draw]:
         """Draws number `draws` of every prompt, ordered by prompt and draw."""
+
+    def close(self) -> None:
+        """Frees what it holds, and ends calls that still run."""
+
+
+def module(name: str) -> ModuleType:
+    """The module of an engine. Raises UserError for an unknown name."""
+    if name not in NAMES:
+        raise UserError(f"unknown engine {name!r}; {did_you_mean(name, NAMES)}")
+    return importlib.import_module(f"irlens.retrieve.engines.{name}")
+
+
+def choose(options: EngineOptions) -> tuple[EngineOptions, str]:
+    """`options` with an engine, and why it is that one. Raises UserError for options that do not go together."""
+    at_least(1, batch_size=options.batch_size, num_workers=options.num_workers, concurrency=options.concurrency)
+    at_least(1, tensor_parallel=options.tensor_parallel, data_parallel=options.data_parallel)
+    positive(timeout=options.timeout)
+    name, why = (options.engine, "as asked") if options.engine else _automatic(options)
+    module(name)
+    inner = options.inner_engine or "transformers" if name == "ray" else None
+    if inner and inner not in ("transformers", "vllm"):
+        raise UserError(f"--inner-engine {inner!r}; {did_you_mean(inner, ('transformers', 'vllm'))}")
+    given = {
+        "--base-url": (options.base_url, ("openai",)),
+        "--served-model": (options.served_model, ("openai",)),
+        "--chat": (options.chat, ("openai",)),
+        "--num-workers": (options.num_workers, ("ray",)),
+        "--inner-engine": (options.inner_engine, ("ray",)),
+        "--tensor-parallel": (options.tensor_parallel > 1, ("vllm",)),
+        "--data-parallel": (options.data_parallel > 1, ("vllm",)),
+        "--engine-args": (options.engine_args, ("vllm", "openai")),
+    }
+    for option, (value, takers) in given.items():
+        if value and name not in takers and inner not in takers:
+            raise UserError(f"{option} is for --engine {' or '.join(takers)}, not for {name}")
+    chosen = EngineOptions(**{f.name: getattr(options, f.name) for f in fields(EngineOptions)})
+    return replace(chosen, engine=name, inner_engine=inner), why
+
+
+def _automatic(options: EngineOptions) -> tuple[str, str]:
+    import torch
+
+    if options.base_url:
+        return "openai", "chosen because there is a --base-url"
+    if options.num_workers or options.inner_engine:
+        return "ray", "chosen because there are --num-workers or an --inner-engine"
+    if importlib.util.find_spec("vllm") is None:
+        return "transformers", "chosen because vllm is not installed"
+    if not torch.cuda.is_available():
+        return "transformers", "chosen because there is no GPU"
+    return "vllm", "chosen because there is a GPU"
+
+
+def kind(options: EngineOptions) -> str:
+    """The engine that the draws depend on: a ray worker draws what its inner engine would."""
+    return options.inner_engine or options.engine or "transformers"
+
+
+def guarantee(options: EngineOptions) -> str:
+    """What the same seed gives again, in words."""
+    return module(kind(options)).GUARANTEE
+
+
+def engine_args(options: EngineOptions) -> dict:
+    """`--engine-args` as a dict. Raises UserError if it is no JSON object."""
+    import json
+
+    try:
+        found = json.loads(options.engine_args or "{}")
+    except ValueError as error:
+        raise UserError(f"--engine-args {options.engine_args}: malformed JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f'--engine-args {options.engine_args}: expected a JSON object such as {{"top_k": -1}}')
+    return found
 
 
 def token_ids(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of templated prompts; a template that writes BOS itself does not get a second one."""
+    """Token ids of templated prompts; a template that writes BOS itself does not get a second one.
+
+    Raises UserError, naming the prompt, if two BOS come out all the same.
+    """
     bos = tokenizer.bos_token
-    return [tokenizer(p.text, add_special_tokens=not (bos and p.text.startswith(bos)))["input_ids"] for p in prompts]
+    out = [tokenizer(p.text, add_special_tokens=not (bos and p.text.startswith(bos)))["input_ids"] for p in prompts]
+    number = getattr(tokenizer, "bos_token_id", None)
+    for prompt, ids in zip(prompts, out):
+        if number is not None and ids[:2] == [number, number]:
+            raise UserError(f"{prompt.query_id}: the templated prompt begins with {bos} twice; check the chat template")
+    return out
 
 
 def check_lengths(prompts: Sequence[Prompt], ids: list[list[int]], max_tokens: int, positions: int | None) -> None:
@@ -71,6 +183,19 @@ def draw_key(seed: int, query_id: str, temperature: float, draw: int) -> int:
     """The 64-bit key of a draw's random numbers: a hash of what names the draw and of nothing else."""
     name = f"{seed}\x1f{query_id}\x1f{float(temperature)!r}\x1f{draw}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+def request_seed(seed: int, query_id: str, temperature: float, draw: int) -> int:
+    """The seed of a draw for engines that seed requests, where child i of a request uses its seed + i.
+
+    So a draw's seed is the same however its prompt's draws are cut into requests, and no two draws share one: every
+    (seed, query, temperature) has SEED_DRAWS numbers of its own, up to collisions of a 37-bit hash (for 10,000 of them
+    one in 3,000 runs has one, of two different prompts). Below 2^53, which every JSON reader keeps exactly.
+    Raises UserError for a draw that has no number.
+    """
+    if draw >= SEED_DRAWS:
+        raise UserError(f"{query_id}: draw {draw}: this engine has seeds for {SEED_DRAWS:,} draws per prompt")
+    return (draw_key(seed, query_id, temperature, -1) >> 27) * SEED_DRAWS + draw
 
 
 def uniforms(keys: Sequence[int], length: int) -> np.ndarray:

@@ -5,20 +5,37 @@ forward pass per distinct prefix and not per draw: at low temperature a hundred 
 Every draw consumes its own random numbers (`engines.uniforms`), by inversion of the cumulative distribution.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from irlens.retrieve.engines import Draw, Prompt, Sampling, check_lengths, draw_key, token_ids, uniforms
+from irlens.retrieve.engines import (
+    Draw,
+    Engine,
+    OnBatch,
+    Prompt,
+    Sampling,
+    check_lengths,
+    draw_key,
+    token_ids,
+    uniforms,
+)
 from irlens.retrieve.engines.prefix_cache import new_cache, place, rearrange
+from irlens.settings import EngineOptions
+
+GUARANTEE = (
+    "the same for the same seed, whatever the batch size, the number of workers and the point of resuming, but for "
+    "rounding at near-ties"
+)
 
 CPU_CACHE_BYTES = 2e9  # key-value cache of one batch on CPU
 GPU_CACHE_SHARE = 0.6  # of the memory that is free once the model is loaded
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """A causal language model in this process.
 
     Raises UserError for a prompt that leaves no room for `max_tokens` within the model's positions.
@@ -26,6 +43,7 @@ class TransformersEngine:
 
     def __init__(self, model, tokenizer, batch_size: int | None = None):
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        self.gpus = int(model.device.type == "cuda")
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.ends = torch.tensor(
@@ -35,9 +53,11 @@ class TransformersEngine:
 
     @classmethod
     def load(cls, repo: str, revision: str | None = None, batch_size: int | None = None) -> "TransformersEngine":
-        """Loads a hub id or a folder: bfloat16 on a GPU, float32 elsewhere."""
+        """Loads a hub id or a folder: on a GPU bfloat16, or float16 where it has none; float32 elsewhere."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        dtype = torch.float32
+        if device == "cuda":
+            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         model = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=dtype).to(device)
         return cls(model, AutoTokenizer.from_pretrained(repo, revision=revision), batch_size)
 
@@ -55,13 +75,9 @@ class TransformersEngine:
         return int(np.clip(room // per_row, 1, 2048))
 
     def sample(
-        self,
-        prompts: Sequence[Prompt],
-        draws: range,
-        sampling: Sampling,
-        on_batch: Callable[[int, int], None] | None = None,
+        self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
     ) -> list[Draw]:
-        """See `engines.Engine`. `on_batch(draws, tokens)` is called after every batch."""
+        """See `engines.Engine`."""
         encoded = token_ids(self.tokenizer, prompts)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         check_lengths(prompts, encoded, sampling.max_tokens, limit)
@@ -143,6 +159,16 @@ class TransformersEngine:
             [Draw(p.query_id, d, text, n, lp, "stop" if e else "length") for d, (text, n, lp, e) in zip(numbers, rows)]
             for p in prompts
         ]
+
+
+def prepare(options: EngineOptions, model) -> EngineOptions:
+    """Nothing can be amiss."""
+    return options
+
+
+def load(options: EngineOptions, weights: Path) -> TransformersEngine:
+    """The model in a folder, in this process."""
+    return TransformersEngine.load(weights, batch_size=options.batch_size)
 
 
 def _invert(logits: torch.Tensor, temperature: float, node: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,128 @@
+"""The vllm engine: vLLM in this process, all draws of a prompt in one request, prefixes cached."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from irlens.errors import UserError
+from irlens.retrieve.engines import (
+    Draw,
+    Engine,
+    OnBatch,
+    Prompt,
+    Sampling,
+    check_lengths,
+    engine_args,
+    request_seed,
+    token_ids,
+)
+from irlens.settings import EngineOptions
+
+GUARANTEE = (
+    "the same for the same seed on the same device and vLLM version, whatever else is in the batch, but for rounding at "
+    "near-ties; draw d of a prompt always has the same seed"
+)
+
+
+class VllmEngine(Engine):
+    """An `LLM` of vLLM that was made with `logprobs_mode="raw_logprobs"`: the policy's own, not scaled by temperature."""
+
+    shard_rows = 8192  # a call ends with its longest response, so many rows keep the device full
+
+    def __init__(self, llm, gpus: int = 0):
+        self.llm, self.gpus, self.tokenizer = llm, gpus, llm.get_tokenizer()
+
+    def sample(
+        self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
+    ) -> list[Draw]:
+        """See `engines.Engine`. The prompts go in as token ids, so nothing is put before them."""
+        from vllm import SamplingParams
+
+        encoded = token_ids(self.tokenizer, prompts)
+        check_lengths(prompts, encoded, sampling.max_tokens, self.llm.model_config.max_model_len)
+        asked = [
+            SamplingParams(
+                n=len(draws),
+                temperature=sampling.temperature,
+                seed=request_seed(sampling.seed, prompt.query_id, sampling.temperature, draws.start),
+                max_tokens=sampling.max_tokens,
+                logprobs=0,  # of the sampled token only
+            )
+            for prompt in prompts
+        ]
+        inputs = [{"prompt_token_ids": ids} for ids in encoded]
+        out = []
+        for prompt, ids, request in zip(prompts, encoded, self.llm.generate(inputs, asked, use_tqdm=False)):
+            assert list(request.prompt_token_ids) == ids, "vLLM read another prompt than it was given"
+            children = sorted(request.outputs, key=lambda child: child.index)
+            assert len(children) == len(draws), "vLLM made another number of draws than it was asked for"
+            out += [_draw(prompt.query_id, number, child) for number, child in zip(draws, children)]
+        if on_batch:
+            on_batch(len(out), sum(draw.n_tokens for draw in out))
+        return out
+
+    def close(self) -> None:
+        """Frees the device for what comes after sampling, such as training."""
+        import torch
+
+        engine = getattr(self.llm, "llm_engine", None)
+        core = getattr(engine, "engine_core", None)
+        if core is not None and hasattr(core, "shutdown"):
+            core.shutdown()
+        self.llm = None
+        del engine, core
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _draw(query_id: str, number: int, child) -> Draw:
+    if child.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"{query_id}: vLLM ended draw {number} with {child.finish_reason!r}")
+    return Draw(query_id, number, child.text, len(child.token_ids), child.cumulative_logprob, child.finish_reason)
+
+
+def prepare(options: EngineOptions, model) -> EngineOptions:
+    """Raises UserError where vLLM is absent or the model is too large in parts for the devices here.
+
+    Data parallel copies are the workers of a Ray engine: one process of vLLM holds one copy.
+    """
+    import importlib.util
+
+    engine_args(options)
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "--engine vllm: vllm is not installed; pip install 'irlens[vllm]', or use --engine transformers"
+        )
+    if options.data_parallel > 1:
+        options = replace(
+            options, engine="ray", inner_engine="vllm", num_workers=options.data_parallel, data_parallel=1
+        )
+        from irlens.retrieve.engines import ray
+
+        return ray.prepare(options, model)
+    import torch
+
+    if options.tensor_parallel > max(1, torch.cuda.device_count()):
+        raise UserError(f"--tensor-parallel {options.tensor_parallel}: here are {torch.cuda.device_count()} GPUs")
+    return options
+
+
+def load(options: EngineOptions, weights: Path) -> VllmEngine:
+    """Starts vLLM on a folder with a model: its own dtype on a GPU, float32 elsewhere."""
+    import torch
+    from vllm import LLM
+
+    cuda = torch.cuda.is_available()
+    given = {
+        "tensor_parallel_size": options.tensor_parallel,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "raw_logprobs",
+        "dtype": "auto" if cuda else "float32",
+        "generation_config": "vllm",  # no sampling habits of the model's own
+        "disable_log_stats": True,
+    }
+    if options.batch_size:
+        given["max_num_seqs"] = options.batch_size
+    return VllmEngine(LLM(model=str(weights), **(given | engine_args(options))), options.tensor_parallel if cuda else 0)

@@ -1,0 +1,121 @@
+"""A stand-in for a server of the OpenAI protocol: answers at once, or fails in the ways that servers fail.
+
+    python stub_server.py '{"ignore_n": true, "faults": 0.3}'
+
+prints its port and serves until it is ended. The text of a choice is a function of its prompt and seed alone, so a test
+sees which draws were asked for. Settings: see DEFAULTS.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+
+DEFAULTS = {
+    "model": "stub",
+    "owned_by": "vllm",
+    "key": None,  # the only one that is let in
+    "ignore_n": False,  # one choice whatever n
+    "logprobs": True,
+    "faults": 0.0,  # share of requests that go wrong
+    "kinds": ["429", "500", "truncated", "cut", "dropped", "slow", "empty"],
+    "die_after": None,  # requests
+    "status": None,  # the only answer to a completion
+    "delay": 0.0,
+}
+
+
+class Stub:
+    """One server; `count` requests for completions came in."""
+
+    def __init__(self, settings: dict):
+        self.settings, self.count, self.chance = DEFAULTS | settings, 0, random.Random(0)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                first, *lines = head.decode().split("\r\n")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if not await self.answer(writer, first.split()[1], headers, body):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    async def answer(self, writer, path: str, headers: dict, body: bytes) -> bool:
+        """Writes one answer; False ends the connection."""
+        s = self.settings
+        if s["key"] and headers.get("authorization") != f"Bearer {s['key']}":
+            return send(writer, 401, {"error": {"message": "Incorrect API key provided"}})
+        if path == "/v1/models":
+            return send(writer, 200, {"data": [{"id": s["model"], "owned_by": s["owned_by"]}]})
+        if path not in ("/v1/completions", "/v1/chat/completions"):
+            return send(writer, 404, {"error": {"message": f"no route {path}"}})
+        self.count += 1
+        if s["die_after"] and self.count > s["die_after"]:
+            os._exit(1)
+        if s["status"]:
+            return send(writer, s["status"], {"error": {"message": "as the test wants it"}})
+        if s["delay"]:
+            await asyncio.sleep(s["delay"])
+        asked = json.loads(body)
+        answer = complete(asked, s, chat="chat" in path)
+        if self.chance.random() < s["faults"]:
+            return await self.fail(writer, s["kinds"][self.count % len(s["kinds"])], answer)
+        return send(writer, 200, answer)
+
+    async def fail(self, writer, kind: str, answer: dict) -> bool:
+        text = json.dumps(answer).encode()
+        if kind == "429":
+            return send(writer, 429, {"error": {"message": "slow down"}}, "Retry-After: 0.02\r\n")
+        if kind == "500":
+            return send(writer, 500, {"error": {"message": "oops"}})
+        if kind == "empty":
+            return send(writer, 200, {"choices": []})
+        if kind == "truncated":  # half a document, properly framed
+            return send(writer, 200, text[: len(text) // 2])
+        if kind == "cut":  # the connection ends in the middle
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text[: len(text) // 2])
+        if kind == "slow":
+            await asyncio.sleep(2.0)
+            return send(writer, 200, answer)
+        return False
+
+
+def complete(asked: dict, settings: dict, chat: bool) -> dict:
+    """What a good server answers."""
+    n = 1 if settings["ignore_n"] else asked.get("n", 1)
+    prompt = asked["messages"][-1]["content"] if chat else asked["prompt"]
+    choices = []
+    for i in range(n):
+        text = f"{len(prompt)} {asked['seed'] + i} {asked['temperature']}\n#### 5"
+        choice = {"index": i, "finish_reason": "stop"}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        if settings["logprobs"]:
+            tokens = [-0.5, -0.25]
+            choice["logprobs"] = {"content": [{"logprob": v} for v in tokens]} if chat else {"token_logprobs": tokens}
+        choices.append(choice)
+    random.shuffle(choices)  # `index` tells their order
+    usage = {"prompt_tokens": 0, "completion_tokens": 2 * n}
+    return {"choices": choices, "usage": usage, "model": settings["model"]}
+
+
+def send(writer, status: int, body: dict | bytes, more: str = "") -> bool:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(content)}\r\n\r\n"
+    writer.write(head.encode() + content)
+    return True
+
+
+async def main() -> None:
+    settings = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    port = settings.pop("port", 0)
+    server = await asyncio.start_server(Stub(settings).handle, "127.0.0.1", port)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
