@@ -9,11 +9,12 @@ from pathlib import Path
 
 from irlens import stages
 from irlens.errors import UserError, did_you_mean
-from irlens.settings import Mine, PassK, Recall, Train, settings_from
+from irlens.settings import Index, Mine, PassK, Recall, Train, settings_from
 from irlens.stages import measuring
 
 STAGES = {
     "passk": (PassK, stages.passk),
+    "index": (Index, stages.index),
     "recall": (Recall, stages.recall),
     "mine-negatives": (Mine, stages.mine_negatives),
     "train": (Train, stages.train),
