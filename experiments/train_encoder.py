@@ -1,11 +1,12 @@
-"""Trains the embedded encoder `tiny-e5` from scratch on generated `facts` (about 10 minutes on one CPU core).
+"""Trains the embedded encoder `tiny-e5` from scratch on generated `facts` (about two minutes on one CPU core).
 
     python experiments/train_encoder.py --out irlens/models/tiny-e5
 
 A batch is questions about some entities of one world and one passage each; all other passages of the batch, those of
 the same entity among them, are negatives (InfoNCE both ways, as E5). Worlds of other seeds than the task's own: the
 names, people and places of the test questions are never seen, the wording of the templates is. Muon on the hidden
-matrices, AdamW on the rest; warm-up, plateau, linear decay.
+matrices, AdamW on the rest; warm-up, plateau, linear decay. It is small and stops early on purpose: with 48 dimensions
+and 300 steps it finds nearly every passage at rank 1, and Recall@N would be a flat line.
 """
 
 import argparse
@@ -135,11 +136,11 @@ def save(model, tok, out: Path, record: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--decay", type=int, default=200, help="of the steps, the last so many decay to zero")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--decay", type=int, default=60, help="of the steps, the last so many decay to zero")
     parser.add_argument("--warmup", type=int, default=30)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=16)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=1500)
     parser.add_argument("--temperature", type=float, default=0.05)

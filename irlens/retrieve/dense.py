@@ -138,7 +138,7 @@ def batches(lengths: Sequence[int], size: int | None = None) -> Iterator[np.ndar
 # -- a corpus as shards of vectors ---------------------------------------------------------------------------------
 
 
-def chunks(corpus, start: int = 0, size: int = SHARD) -> Iterator[pd.DataFrame]:
+def chunks(corpus, start: int, size: int) -> Iterator[pd.DataFrame]:
     """The rows of a corpus from `start`, `size` at a time: a frame is cut, anything else has `chunks(start, size)`."""
     if not isinstance(corpus, pd.DataFrame):
         yield from corpus.chunks(start, size)
@@ -177,7 +177,7 @@ def encode_corpus(
     try:
         with progress_bar() as progress:
             bar = progress.add_task("encoding", total=total - done, rate="")
-            for number, rows in enumerate(chunks(corpus, done), done // SHARD):
+            for number, rows in enumerate(chunks(corpus, done, SHARD), done // SHARD):
                 started = time.monotonic()
                 texts = tables.passage_texts(tables.check(rows, "corpus"))
                 vectors = encoder.encode(texts, "passage", lambda n: progress.update(bar, advance=n))

@@ -85,7 +85,7 @@ def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | 
     if task.verifier is None:
         raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
     folder = catalog.fetch(model)
-    _quiet_if_small(folder)
+    quiet_if_small(folder)
     policy = Policy(
         model, folder, task, _tokenizer(folder), settings.max_tokens or model.max_tokens, settings.batch_size
     )
@@ -114,7 +114,7 @@ def _digest(folder: Path) -> str:
     return sha.hexdigest()[:16]
 
 
-def _quiet_if_small(folder: Path) -> None:
+def quiet_if_small(folder: Path) -> None:
     """No progress bars for loading and saving weights that take no time."""
     from transformers.utils import logging
 

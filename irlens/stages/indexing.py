@@ -11,7 +11,7 @@ from irlens import catalog
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.settings import Index, Recall, at_least
-from irlens.stages.common import Say
+from irlens.stages.common import Say, quiet_if_small
 
 if TYPE_CHECKING:
     from irlens import retrieve
@@ -121,6 +121,7 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
 
         chosen = replace(chosen, **given)
     files = catalog.fetch(chosen)
+    quiet_if_small(files)
     options = {"processes": settings.processes, "batch_size": settings.batch_size, "dtype": settings.dtype}
     loaded = DenseEncoder.load(chosen, files, **options)
     return Prepared(chosen, files, lambda: loaded, search)

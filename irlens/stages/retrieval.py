@@ -13,6 +13,7 @@ from irlens.folder import OutputFolder
 from irlens.settings import Recall, at_least
 from irlens.stages.common import Say, concat, default_out
 from irlens.stages.indexing import Prepared, corpus_revision, default_index_folder, digest, prepare, with_corpus
+from irlens.stages.measuring import DRAWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +156,7 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
     tables.write_parquet(each, out / "per_query.parquet")
     if len(runs) > 1:
         tables.write_csv(_tests(each, seed), out / "tests.csv")
-    drawn = table.assign(curve=table["run"], x=table["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
+    drawn = table.assign(curve=table["run"], x=table["cutoff"])[DRAWN]
     labels = {"x_label": "N (passages per question)", "y_label": "Recall@N"}
     plots.curves(drawn, out / "recall", title=f"Recall@N on {task.name}", log_x=True, **labels)
     return table
