@@ -66,15 +66,29 @@ def plot(
         return folder, plots.bars(found, path, title=title, value_label=y_label, style=style)
 
 
+DRAWN = ["curve", "x", "value", "low", "high", "n"]
+
+
+def passk_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """Pass@N against N, one curve per temperature: what `plots.curves` draws."""
+    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
+    return results.assign(curve=curve, x=results["cutoff"])[DRAWN]
+
+
+def recall_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """Recall@N against N, one curve per retriever; judged by answer string where that is known, as DPR and Figure 2a."""
+    answers = results["run"].str.endswith(", answer string")
+    chosen = results[answers] if answers.any() else results
+    curve = chosen["run"].str.replace(r", (answer string|gold passage)$", "", regex=True)
+    return chosen.assign(curve=curve, x=chosen["cutoff"])[DRAWN]
+
+
 def plot_passk(results: pd.DataFrame, path: Path, title: str, paper: pd.DataFrame | None = None) -> list[Path]:
     """Figure 2b's form: Pass@N against N, one curve per temperature."""
     from irlens import plots
 
-    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
-    table = results.assign(curve=curve, x=results["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
-    return plots.curves(
-        table, path, title=title, x_label="N (draws per problem)", y_label="Pass@N", log_x=True, paper=paper
-    )
+    labels = {"x_label": "N (draws per problem)", "y_label": "Pass@N"}
+    return plots.curves(passk_curves(results), path, title=title, log_x=True, paper=paper, **labels)
 
 
 def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]:
