@@ -23,7 +23,10 @@ def check_ray() -> None:
 
 
 def connect() -> None:
-    """Joins the cluster of RAY_ADDRESS, else starts one on this machine. Does nothing if that was done before."""
+    """Joins the cluster of RAY_ADDRESS, else starts one on this machine. Does nothing if that was done before.
+
+    Never the cluster that Ray saw last here: it may be long gone, or another's.
+    """
     check_ray()
     import ray
 
@@ -32,7 +35,7 @@ def connect() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
+            address=os.environ.get("RAY_ADDRESS", "local"),
             log_to_driver=False,
             include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
             logging_level="ERROR",
