@@ -31,7 +31,9 @@ Split = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Use only the first so many topics.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest response in tokens. Default: the model's own.")]
-BatchSize = Annotated[int | None, typer.Option(help="Texts encoded at once; changes speed and memory, not the vectors.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Texts encoded at once; changes speed and memory, not the vectors.")
+]
 Out = Annotated[
     str | None, typer.Option(help="Output folder; the same command continues it. Default: under irlens-out/.")
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens import plots
+from irlens import figure_style, plots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,14 +33,14 @@ def panels(parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: st
 
     drawn = [plots.curve_table(part.table, part.paper, f"panel {chr(97 + i)}") for i, part in enumerate(parts)]
     table = pd.concat([t.assign(panel=chr(97 + i)) for i, t in enumerate(drawn)], ignore_index=True)
-    return plots._write(panels_figure(drawn, parts, log_x, style), table, path, style)
+    return figure_style.write(panels_figure(drawn, parts, log_x, style), table, path, style)
 
 
 def panels_figure(tables: "Sequence[pd.DataFrame]", parts: Sequence[Panel], log_x: bool, style: str) -> "Figure":
     """The Figure that `panels` writes, each table as `curve_table` returns it; every panel has its legend below it."""
     from matplotlib.figure import Figure
 
-    with plots._drawing(style) as form:
+    with figure_style.drawing(style) as form:
         figure = Figure(figsize=(form.width * 0.78 * len(parts), form.height * 1.35), layout="constrained")
         everyone = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
         for letter, (axes, table, part) in enumerate(zip(everyone, tables, parts)):
@@ -55,16 +55,16 @@ def panels_figure(tables: "Sequence[pd.DataFrame]", parts: Sequence[Panel], log_
     return figure
 
 
-def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: plots.Style) -> tuple[list, list[str]]:
+def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Style) -> tuple[list, list[str]]:
     """The curves of a table on `axes`; returns the lines and their labels."""
     origins = table["origin"] if "origin" in table.columns else table["curve"].map(lambda _: "measured")
     groups = list(table.groupby([origins.rename("from"), "curve"], sort=False))
-    looks = plots._looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
+    styles = plots.looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
     values = sorted(set(table["x"]))
-    ticks = plots._log_ticks(values, form) if log_x else plots._even_ticks(values, form)
+    ticks = plots.log_ticks(values, form) if log_x else plots.even_ticks(values, form)
     if log_x:
         axes.set_xscale("log")
         axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)
-    lines = [plots._draw_curve(axes, points, origin, looks[curve], ticks, form) for (origin, curve), points in groups]
+    lines = [plots.draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
     return lines, [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]

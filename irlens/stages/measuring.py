@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.figure_style import checked_style
 from irlens.folder import OutputFolder
 from irlens.stages.common import concat
 
@@ -56,7 +57,7 @@ def plot(
 
     found = plots.read_results(table)
     kept = {"table": str(table), "title": title, "x_label": x_label, "y_label": y_label, "log_x": log_x, "style": style}
-    plots.checked_style(style)
+    checked_style(style)
     folder = Path(out) if out else _own_folder("plot", table, kept)
     with OutputFolder(folder, "plot", kept):
         path = folder / table.stem
