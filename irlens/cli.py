@@ -98,6 +98,7 @@ QueryPrompt = Annotated[str | None, typer.Option(help="Text before every questio
 PassagePrompt = Annotated[str | None, typer.Option(help="Text before every passage. Default: the model's.")]
 Dtype = Annotated[str, typer.Option(help="Precision of the encoder: float32, float16 or bfloat16.")]
 Store = Annotated[str, typer.Option(help="Precision of the vectors on disk: float32 or float16.")]
+ShardSize = Annotated[int, typer.Option(help="Passages in a file of vectors: what a kill can cost.")]
 Processes = Annotated[int, typer.Option(help="Encoding processes on the CPU; several GPUs are used by themselves.")]
 
 
@@ -113,6 +114,7 @@ def index(
     passage_prompt: PassagePrompt = Index.passage_prompt,
     dtype: Dtype = Index.dtype,
     store: Store = Index.store,
+    shard_size: ShardSize = Index.shard_size,
     processes: Processes = Index.processes,
     batch_size: BatchSize = Index.batch_size,
     seed: Seed = Index.seed,
@@ -133,6 +135,7 @@ def index(
         passage_prompt,
         dtype,
         store,
+        shard_size,
         processes,
         batch_size,
         seed,
@@ -167,6 +170,7 @@ def recall(
     passage_prompt: PassagePrompt = Recall.passage_prompt,
     dtype: Dtype = Recall.dtype,
     store: Store = Recall.store,
+    shard_size: ShardSize = Recall.shard_size,
     processes: Processes = Recall.processes,
     batch_size: BatchSize = Recall.batch_size,
     seed: Seed = Recall.seed,
@@ -198,6 +202,7 @@ def recall(
         passage_prompt,
         dtype,
         store,
+        shard_size,
         processes,
         batch_size,
         seed,

@@ -64,6 +64,7 @@ class Index:
     passage_prompt: str | None = None
     dtype: str = "float32"
     store: str = "float32"
+    shard_size: int = 4096
     processes: int = 1
     batch_size: int | None = None
     seed: int = 0
@@ -90,6 +91,7 @@ class Recall:
     passage_prompt: str | None = None
     dtype: str = "float32"
     store: str = "float32"
+    shard_size: int = 4096
     processes: int = 1
     batch_size: int | None = None
     seed: int = 0

@@ -15,7 +15,7 @@ from irlens.catalog import Encoder
 from irlens.errors import UserError
 from irlens.progress import progress_bar
 
-SHARD = 8192  # passages in a shard of vectors: what a kill can cost
+SHARD = 4096  # passages in a shard of vectors, unless told otherwise: what a kill can cost
 LETTERS = 48_000  # longest text × texts of one batch, about: many short texts or few long ones
 MOST = 256  # texts of one batch
 DTYPES = ("float32", "float16", "bfloat16")
@@ -153,6 +153,7 @@ def encode_corpus(
     folder: Path,
     store: str = "float32",
     say: Callable[[str], None] = print,
+    shard: int = SHARD,
 ) -> None:
     """Encodes a corpus into `folder`/NNNNNN.npy (vectors [rows, dimension]) and .parquet (doc_id, text, title).
 
@@ -166,8 +167,8 @@ def encode_corpus(
     if isinstance(corpus, pd.DataFrame):
         tables.check(corpus, "corpus")
     done = 0
-    while (folder / f"{done // SHARD:06d}.npy").is_file() and done < total:
-        done += SHARD
+    while (folder / f"{done // shard:06d}.npy").is_file() and done < total:
+        done += shard
     done = min(done, total)
     if done:
         say(f"reused the vectors of {done:,} of {total:,} passages from {folder}")
@@ -177,12 +178,12 @@ def encode_corpus(
     try:
         with progress_bar() as progress:
             bar = progress.add_task("encoding", total=total - done, rate="")
-            for number, rows in enumerate(chunks(corpus, done, SHARD), done // SHARD):
+            for number, rows in enumerate(chunks(corpus, done, shard), done // shard):
                 started = time.monotonic()
                 texts = tables.passage_texts(tables.check(rows, "corpus"))
                 vectors = encoder.encode(texts, "passage", lambda n: progress.update(bar, advance=n))
                 rate = f"{len(rows) / (time.monotonic() - started):,.0f} texts/s"
-                progress.update(bar, completed=min(total - done, (number + 1) * SHARD - done), rate=rate)
+                progress.update(bar, completed=min(total - done, (number + 1) * shard - done), rate=rate)
                 _check_vectors(vectors, rows["doc_id"])
                 kept = [c for c in ("doc_id", "text", "title") if c in rows.columns]
                 tables.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}.parquet")

@@ -82,13 +82,14 @@ class Prepared:
             "normalize": encoder.normalize,
             "dtype": settings.dtype,
             "store": settings.store,
+            "shard_size": settings.shard_size,
             "dataset": task.name,
             "data": corpus_revision(task),
         }
         if self.chosen.name == "tiny-e5":
             kept["encoder"] = "tiny-e5"
         with OutputFolder(folder, "index", kept) as output:
-            encode_corpus(lambda: encoder, task.corpus, folder / "vectors", settings.store, say)
+            encode_corpus(lambda: encoder, task.corpus, folder / "vectors", settings.store, say, settings.shard_size)
             vectors = Vectors(folder / "vectors")
             if len(vectors) != len(task.corpus):
                 raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
@@ -105,7 +106,13 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
     from irlens.retrieve.dense import DTYPES, DenseEncoder
     from irlens.retrieve.index import Search, faiss_module
 
-    at_least(1, processes=settings.processes, batch_size=settings.batch_size, train_size=settings.train_size)
+    at_least(
+        1,
+        shard_size=settings.shard_size,
+        processes=settings.processes,
+        batch_size=settings.batch_size,
+        train_size=settings.train_size,
+    )
     for option, value in (("--dtype", settings.dtype), ("--store", settings.store)):
         allowed = DTYPES if option == "--dtype" else DTYPES[:2]
         if value not in allowed:

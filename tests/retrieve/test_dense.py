@@ -221,16 +221,15 @@ def test_batches_hold_every_text_once_and_similar_lengths():
     assert {len(rows) for rows in batches([5] * 100, 32)} == {32, 4}
 
 
-def test_shards_are_kept_and_the_encoder_is_not_loaded_for_nothing(tmp_path, tiny_encoder, facts, monkeypatch):
-    monkeypatch.setattr(dense, "SHARD", 500)
+def test_shards_are_kept_and_the_encoder_is_not_loaded_for_nothing(tmp_path, tiny_encoder, facts):
     told = []
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append)
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     (tmp_path / "a" / "000003.npy").unlink()
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append)
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
     assert "reused the vectors of 1,500 of 2,000" in told[-1]
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
-    encode_corpus(lambda: pytest.fail("loaded"), facts.corpus, tmp_path / "a", say=told.append)
+    encode_corpus(lambda: pytest.fail("loaded"), facts.corpus, tmp_path / "a", say=told.append, shard=500)
 
 
 def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_encoder, facts):
