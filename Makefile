@@ -9,10 +9,10 @@ demo: $(STAMP)
 	$(VENV)/bin/irlens demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-all: $(STAMP)
-	$(VENV)/bin/python -m pytest -q -m "not gpu"
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

@@ -36,7 +36,45 @@ MODELS = {
         Model("gemma2-2b-it", "google/gemma-2-2b-it", dataset="ultrafeedback", max_tokens=1024),
     )
 }
-RETRIEVERS = ("bm25",)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A sentence-transformers encoder as a retriever. `repo` is a hub id or a folder.
+
+    A prompt goes before every text; None is the model's own (its `prompts`), "" is none. `pooling` and `normalize` are
+    the model card's and used where the repository does not say them itself; None leaves them to the repository.
+    """
+
+    name: str
+    repo: str
+    revision: str | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    pooling: str | None = None
+    normalize: bool | None = None
+
+
+def _e5(name: str, repo: str, query: str = "query: ", passage: str = "passage: ", pooling: str = "mean") -> Encoder:
+    return Encoder(name, f"intfloat/{repo}", None, query, passage, pooling, True)
+
+
+WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+ENCODERS = {
+    encoder.name: encoder
+    for encoder in (
+        Encoder("tiny-e5", ""),
+        _e5("e5", "e5-base-v2"),
+        _e5("e5-small", "e5-small-v2"),
+        _e5("e5-large", "e5-large-v2"),
+        _e5("e5-multilingual", "multilingual-e5-base"),
+        _e5("e5-multilingual-small", "multilingual-e5-small"),
+        _e5("e5-multilingual-large", "multilingual-e5-large"),
+        _e5("e5-instruct", "multilingual-e5-large-instruct", WEB, ""),
+        _e5("e5-mistral", "e5-mistral-7b-instruct", WEB, "", "lasttoken"),
+    )
+}
+RETRIEVERS = ("bm25", *ENCODERS)
 NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "consolidated*", "original/*"]
 
 
@@ -61,6 +99,35 @@ def model(name: str) -> Model:
     raise UserError(f"unknown model {name!r}; {did_you_mean(name, MODELS)} (or a hub id owner/name, or a folder)")
 
 
+def encoder(name: str) -> Encoder:
+    """The Encoder for a short name, a sentence-transformers folder, or a hub id `owner/name`.
+
+    A hub id or a folder whose last part is that of a known repository (`e5-base-v2`) gets its prompts, because the
+    files of those repositories do not hold them. Raises UserError for anything else, with the nearest known name.
+    """
+    if name == "tiny-e5":
+        return replace(ENCODERS["tiny-e5"], repo=str(resources.files("irlens") / "models" / "tiny-e5"))
+    if name in ENCODERS:
+        return ENCODERS[name]
+    folder = Path(name).expanduser()
+    known = {e.repo.rpartition("/")[2]: e for e in ENCODERS.values() if e.repo}
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in ("modules.json", "config.json")):
+            raise UserError(
+                f"--retriever {name}: the folder has no modules.json and no config.json: not a saved encoder"
+            )
+        base = known.get(folder.resolve().name, Encoder("", ""))
+        return replace(base, name=folder.resolve().name, repo=str(folder.resolve()), revision=None)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        base = known.get(name.rpartition("/")[2], Encoder("", ""))
+        return replace(base if base.repo == name else Encoder("", ""), name=name.replace("/", "-"), repo=name)
+    if "/" in name:
+        raise UserError(f"--retriever {name}: no such folder")
+    raise UserError(
+        f"unknown retriever {name!r}; {did_you_mean(name, RETRIEVERS)} (or a hub id owner/name, or a folder)"
+    )
+
+
 def _defaults(folder: Path) -> Model:
     """The defaults of the catalog's model that a folder was trained from, if its irlens.json names one."""
     try:
@@ -80,7 +147,7 @@ def served(name: str) -> Model:
         return Model(name, name)
 
 
-def fetch(chosen: Model, weights: bool = True) -> Path:
+def fetch(chosen: Model | Encoder, weights: bool = True) -> Path:
     """The folder with the model's files (without `weights` the small ones), downloaded if they are not there yet.
 
     Raises UserError in one line: no network, no such repository, or a repository that wants a login.
@@ -88,7 +155,8 @@ def fetch(chosen: Model, weights: bool = True) -> Path:
     if Path(chosen.repo).is_dir():
         return Path(chosen.repo)
     unwanted = NOT_NEEDED if weights else [*NOT_NEEDED, "*.safetensors"]
-    return _snapshot(chosen.repo, chosen.revision, "model", "--model tiny needs no download", ignore_patterns=unwanted)
+    embedded = "--retriever tiny-e5" if isinstance(chosen, Encoder) else "--model tiny"
+    return _snapshot(chosen.repo, chosen.revision, "model", f"{embedded} needs no download", ignore_patterns=unwanted)
 
 
 def fetch_data(repo: str, pattern: str, instead: str, revision: str | None = None) -> Path:

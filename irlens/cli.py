@@ -9,7 +9,7 @@ import typer
 
 from irlens.cli_engine import takes_engine_options
 from irlens.errors import UserError
-from irlens.settings import Mine, PassK, Recall, Train
+from irlens.settings import Index, Mine, PassK, Recall, Train
 
 app = typer.Typer(
     name="irlens",
@@ -31,6 +31,9 @@ Split = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Use only the first so many topics.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest response in tokens. Default: the model's own.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Texts encoded at once; changes speed and memory, not the vectors.")
+]
 Out = Annotated[
     str | None, typer.Option(help="Output folder; the same command continues it. Default: under irlens-out/.")
 ]
@@ -86,25 +89,129 @@ def passk(
     report.written(folder)
 
 
-@app.command()
-def recall(
-    retriever: Annotated[str, typer.Option(help="The retriever: bm25.")] = Recall.retriever,
-    dataset: Annotated[str, typer.Option(help="`facts` (generated) or a BEIR folder.")] = Recall.dataset,
-    split: Split = Recall.split,
-    limit: Limit = Recall.limit,
-    at: Annotated[str, typer.Option(help="The N of Recall@N, separated by commas.")] = "1,5,10,20,50,100",
-    out: Out = Recall.out,
-) -> None:
-    """Recall@N of a retriever, by gold passage and by answer string (Figure 2a).
+IndexType = Annotated[
+    str | None,
+    typer.Option("--index", help="FAISS factory string: Flat, HNSW32, IVF4096,PQ64 … Default: by corpus size."),
+]
+TrainSize = Annotated[int | None, typer.Option(help="Vectors that train the index. Default: 50 per cell.")]
+QueryPrompt = Annotated[str | None, typer.Option(help="Text before every question. Default: the model's.")]
+PassagePrompt = Annotated[str | None, typer.Option(help="Text before every passage. Default: the model's.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the encoder: float32, float16 or bfloat16.")]
+Store = Annotated[str, typer.Option(help="Precision of the vectors on disk: float32 or float16.")]
+ShardSize = Annotated[int, typer.Option(help="Passages in a file of vectors: what a kill can cost.")]
+Processes = Annotated[int, typer.Option(help="Encoding processes on the CPU; several GPUs are used by themselves.")]
 
-    Example: `irlens recall --retriever bm25 --dataset path/to/beir/nq`
+
+@app.command()
+def index(
+    retriever: Annotated[
+        str, typer.Option(help="e5, e5-small, e5-large, e5-instruct, tiny-e5, a hub id or a folder.")
+    ] = Index.retriever,
+    dataset: Annotated[str, typer.Option(help="facts, nq, a BEIR folder, or an ir_datasets id.")] = Index.dataset,
+    index_type: IndexType = Index.index,
+    train_size: TrainSize = Index.train_size,
+    query_prompt: QueryPrompt = Index.query_prompt,
+    passage_prompt: PassagePrompt = Index.passage_prompt,
+    dtype: Dtype = Index.dtype,
+    store: Store = Index.store,
+    shard_size: ShardSize = Index.shard_size,
+    processes: Processes = Index.processes,
+    batch_size: BatchSize = Index.batch_size,
+    seed: Seed = Index.seed,
+    out: Out = Index.out,
+) -> None:
+    """Encode a corpus into shards of vectors and build the index over them.
+
+    Example: `irlens index --retriever e5 --dataset beir/nq --index HNSW32`
     """
     from irlens import report, stages
 
-    folder, results = stages.recall(
-        Recall(retriever, dataset, split, limit, _numbers(at, "--at", int), out), report.say
+    settings = Index(
+        retriever,
+        dataset,
+        index_type,
+        train_size,
+        query_prompt,
+        passage_prompt,
+        dtype,
+        store,
+        shard_size,
+        processes,
+        batch_size,
+        seed,
+        out,
     )
+    folder, facts = stages.index(settings, report.say)
+    report.indexed(facts)
+    report.written(folder)
+
+
+@app.command()
+def recall(
+    retriever: Annotated[
+        str, typer.Option(help="bm25, e5, tiny-e5, a hub id, a folder; several separated by commas are compared.")
+    ] = Recall.retriever,
+    dataset: Annotated[str, typer.Option(help="facts, nq, a BEIR folder, or an ir_datasets id.")] = Recall.dataset,
+    split: Split = Recall.split,
+    limit: Limit = Recall.limit,
+    at: Annotated[str, typer.Option(help="The N of Recall@N, separated by commas.")] = "1,5,10,20,50,100",
+    index_type: IndexType = Recall.index,
+    nprobe: Annotated[int | None, typer.Option(help="Cells of an IVF index that are searched.")] = Recall.nprobe,
+    ef_search: Annotated[int | None, typer.Option(help="Breadth of the search in an HNSW index.")] = Recall.ef_search,
+    refine: Annotated[
+        int | None, typer.Option(help="Candidates per result of an approximate index that are scored exactly.")
+    ] = Recall.refine,
+    rerank: Annotated[
+        str | None, typer.Option(help="Cross-encoder as the second stage, such as cross-encoder/ms-marco-MiniLM-L6-v2.")
+    ] = Recall.rerank,
+    rerank_depth: Annotated[int, typer.Option(help="Passages per question that it reads.")] = Recall.rerank_depth,
+    train_size: TrainSize = Recall.train_size,
+    query_prompt: QueryPrompt = Recall.query_prompt,
+    passage_prompt: PassagePrompt = Recall.passage_prompt,
+    dtype: Dtype = Recall.dtype,
+    store: Store = Recall.store,
+    shard_size: ShardSize = Recall.shard_size,
+    processes: Processes = Recall.processes,
+    batch_size: BatchSize = Recall.batch_size,
+    seed: Seed = Recall.seed,
+    index_folder: Annotated[
+        str | None, typer.Option(help="Folder of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.")
+    ] = Recall.index_folder,
+    out: Out = Recall.out,
+) -> None:
+    """Recall@N of retrievers, by gold passage and by answer string (Figure 2a).
+
+    Example: `irlens recall --retriever bm25,e5 --dataset path/to/beir/nq`
+    """
+    from irlens import report, stages
+
+    settings = Recall(
+        retriever,
+        dataset,
+        split,
+        limit,
+        _numbers(at, "--at", int),
+        index_type,
+        nprobe,
+        ef_search,
+        refine,
+        rerank,
+        rerank_depth,
+        train_size,
+        query_prompt,
+        passage_prompt,
+        dtype,
+        store,
+        shard_size,
+        processes,
+        batch_size,
+        seed,
+        index_folder,
+        out,
+    )
+    folder, results = stages.recall(settings, report.say)
     report.curves(results, "Recall@N (DPR's: a hit among the first N, ir_measures' Success@N)", "retriever")
+    report.compared(folder / "tests.csv")
     report.written(folder)
 
 
@@ -185,6 +292,10 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs per iteration.")] = Train.epochs,
     batch_lists: Annotated[int, typer.Option(help="Lists per optimiser step.")] = Train.batch_lists,
+    lists_at_once: Annotated[
+        int | None,
+        typer.Option(help="Lists per pass; the rest of a step is accumulated. Default: by the model's size."),
+    ] = None,
     eval_split: Annotated[str | None, typer.Option(help="Held-out split; default validation, else test.")] = None,
     eval_limit: Annotated[int, typer.Option(help="Held-out problems.")] = Train.eval_limit,
     eval_n: Annotated[int, typer.Option(help="Draws per held-out problem.")] = Train.eval_n,
@@ -218,6 +329,7 @@ def train(
         learning_rate,
         epochs,
         batch_lists,
+        lists_at_once,
         eval_split,
         eval_limit,
         eval_n,
@@ -232,14 +344,19 @@ def train(
     report.written(folder)
 
 
+LATEST = Path("irlens-out/passk-tiny-sums")  # what `irlens passk` writes by default
+
+
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run: Parquet, a TREC file, or the folder of a passk or recall.")],
-    qrels: Annotated[Path, typer.Argument(help="Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run: Parquet, a TREC file, or the folder of a passk or recall.")
+    ] = LATEST,
+    qrels: Annotated[Path, typer.Argument(help="Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")] = LATEST,
     measures: Annotated[
         str, typer.Argument(help="Measures in ir_measures' syntax, and Pass@N.")
     ] = "Success@1 Success@10 nDCG@10 RR",
-    out: Annotated[Path | None, typer.Option(help="Folder for results.csv and per_query.csv.")] = None,
+    out: Out = None,
 ) -> None:
     """Evaluate a run with any measure of ir_measures, each with a bootstrap interval over queries.
 
@@ -247,23 +364,22 @@ def evaluate(
     """
     from irlens import report, stages
 
-    results = stages.evaluate(run, qrels, measures, out)
+    folder, results = stages.evaluate(run, qrels, measures, out)
     report.results(results)
-    if out:
-        report.written(out)
+    report.written(folder)
 
 
 @app.command()
 def plot(
     table: Annotated[
         Path, typer.Argument(help="A CSV that irlens wrote beside a figure (columns curve, x, value, low, high).")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Where to write, without suffix. Default: beside the CSV.")] = None,
+    ] = LATEST / "passk.csv",
     title: Annotated[str | None, typer.Option(help="Title over the figure.")] = None,
     x_label: Annotated[str, typer.Option(help="Label of the x axis.")] = "N",
     y_label: Annotated[str, typer.Option(help="Label of the y axis.")] = "value",
     log_x: Annotated[bool, typer.Option(help="Logarithmic x axis.")] = False,
     style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
+    out: Out = None,
 ) -> None:
     """Draw a figure (PNG and PDF) from its table.
 
@@ -271,7 +387,9 @@ def plot(
     """
     from irlens import report, stages
 
-    report.say("wrote " + ", ".join(map(str, stages.plot(table, out, title, x_label, y_label, log_x, style))))
+    folder, files = stages.plot(table, title, x_label, y_label, log_x, style, out)
+    report.say("drew " + ", ".join(path.name for path in files))
+    report.written(folder)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from irlens import report, stages
+from irlens.folder import OutputFolder
 from irlens.report import console, say
 from irlens.settings import Mine, PassK, Train
 from irlens.stages import measuring
@@ -20,6 +21,11 @@ CUTOFFS = (1, 2, 5, 10, 20, 50)
 
 def run(out: Path, seed: int) -> None:
     """Runs or continues the demo in `out` and prints what happened."""
+    with OutputFolder(out, "demo", {"seed": seed}):
+        _tell(out, seed)
+
+
+def _tell(out: Path, seed: int) -> None:
     started = time.monotonic()
     console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
     folder, passed = stages.passk(

@@ -14,19 +14,8 @@ from pathlib import Path
 from irlens.errors import UserError
 from irlens.tables import write_text
 
-PACKAGES = (
-    "irlens",
-    "torch",
-    "transformers",
-    "accelerate",
-    "ir-measures",
-    "bm25s",
-    "pandas",
-    "numpy",
-    "scipy",
-    "vllm",
-    "ray",
-)
+PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
+            "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
 
 
 class OutputFolder:

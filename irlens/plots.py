@@ -8,38 +8,21 @@ import itertools
 import math
 import re
 import textwrap
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.errors import UserError, did_you_mean
+from irlens.errors import UserError
+from irlens.figure_style import Style, canvas, drawing, write
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Style:
-    """Size in inches, letters in points."""
-
-    width: float
-    height: float
-    points: float
-    family: str
-
-    def letters(self, inches: float) -> int:
-        """How many letters of the body size fit into `inches`."""
-        return max(1, int(inches * 72 / (0.56 * self.points)))
-
-
-STYLES = {"screen": Style(7.0, 4.5, 10, "sans-serif"), "paper": Style(3.3, 2.4, 8, "serif")}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, less yellow
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (2, 1)), (0, (4, 1.2, 1.2, 1.2, 1.2, 1.2)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++")
-SUFFIXES = (".png", ".pdf", ".csv")
 CURVE_KEYS, BAR_KEYS = ("curve", "x"), ("group", "bar")
 TEMPERATURE = re.compile(r"^(.*?)\b(?:T|temp|temperature)\s*=?\s*(\d+(?:\.\d+)?)$", re.IGNORECASE)
 
@@ -65,7 +48,7 @@ def curves(
     """
     table = curve_table(results, paper)
     figure = curves_figure(table, x_label=x_label, y_label=y_label, title=title, log_x=log_x, style=style)
-    return _write(figure, table, path, style)
+    return write(figure, table, path, style)
 
 
 def bars(
@@ -86,7 +69,7 @@ def bars(
     figure = bars_figure(
         table, value_label=value_label, group_label=group_label, title=title, horizontal=horizontal, style=style
     )
-    return _write(figure, table, path, style)
+    return write(figure, table, path, style)
 
 
 def read_results(path: Path) -> "pd.DataFrame":
@@ -243,14 +226,14 @@ def curves_figure(
     origins = table["origin"] if "origin" in table.columns else table["curve"].map(lambda _: "measured")
     groups = list(table.groupby([origins.rename("from"), "curve"], sort=False))
     labels = [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]
-    looks = _looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
+    styles = looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
     values = sorted(set(table["x"]))
-    with _drawing(style) as form:
-        figure, axes, legend = _canvas(form, labels, title, x_label, y_label)
-        ticks = _log_ticks(values, form) if log_x else _even_ticks(values, form)
+    with drawing(style) as form:
+        figure, axes, legend = canvas(form, labels, title, x_label, y_label)
+        ticks = log_ticks(values, form) if log_x else even_ticks(values, form)
         if log_x:
             axes.set_xscale("log")
-        lines = [_draw_curve(axes, points, origin, looks[curve], ticks, form) for (origin, curve), points in groups]
+        lines = [draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
         if log_x:
             axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
@@ -262,7 +245,7 @@ def curves_figure(
     return figure
 
 
-def _draw_curve(axes, points: "pd.DataFrame", origin: str, look: tuple, ticks: list[float], form: Style):
+def draw_curve(axes, points: "pd.DataFrame", origin: str, look: tuple, ticks: list[float], form: Style):
     """One curve on `axes`, its band below it. Returns the line. Of many points those at `ticks` are marked."""
     colour, marker, dash = look
     x, value = points["x"].to_numpy(), points["value"].to_numpy()
@@ -292,12 +275,12 @@ def bars_figure(
 ) -> "Figure":
     """The Figure that `bars` writes; `table` as `bar_table` returns it."""
     groups, names = (list(dict.fromkeys(table[c])) for c in BAR_KEYS)
-    with _drawing(style) as form:
+    with drawing(style) as form:
         if horizontal is None:
             horizontal = max(map(len, groups)) > form.letters(0.75 * form.width / len(groups))
         height = max(form.height, 0.022 * form.points * len(table) + 1.0) if horizontal else form.height
         labels = (value_label, group_label or "") if horizontal else (group_label or "", value_label)
-        figure, axes, legend = _canvas(form, names, title, *labels, height=height)
+        figure, axes, legend = canvas(form, names, title, *labels, height=height)
         thick = 0.8 / len(names)
         handles = []
         for i, name in enumerate(names):
@@ -338,7 +321,7 @@ def _temperatures(names: list[str]) -> dict[str, float]:
     return heat if len(set(heat.values())) == len(names) else {}
 
 
-def _looks(measured: list[str], paper: list[str]) -> dict[str, tuple]:
+def looks(measured: list[str], paper: list[str]) -> dict[str, tuple]:
     """Colour, marker and dash by name. One name looks the same in both lists, and so does one temperature."""
     heat = _temperatures(measured) | _temperatures(paper)
     steps = sorted(set(heat.values()))
@@ -351,11 +334,11 @@ def _looks(measured: list[str], paper: list[str]) -> dict[str, tuple]:
         shades = [to_hex(colormaps["plasma"](0.8 * i / (len(steps) - 1))) for i in range(len(steps))]
     names = list(dict.fromkeys([*measured, *paper]))
     plain = [name for name in names if name not in heat]
-    looks = {}
+    found = {}
     for name in names:
         i, colours = (steps.index(heat[name]), shades) if name in heat else (plain.index(name), COLOURS)
-        looks[name] = (colours[i % len(colours)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
-    return looks
+        found[name] = (colours[i % len(colours)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+    return found
 
 
 def _room(values: list[float], form: Style) -> int:
@@ -363,14 +346,14 @@ def _room(values: list[float], form: Style) -> int:
     return max(2, form.letters(0.75 * form.width) // (1 + max(len(f"{value:g}") for value in values)))
 
 
-def _even_ticks(values: list[float], form: Style) -> list[float]:
+def even_ticks(values: list[float], form: Style) -> list[float]:
     """The measured values themselves, if a linear axis has room for a label at each; otherwise empty."""
     gaps = [right - left for left, right in itertools.pairwise(values)]
     fit = not gaps or min(gaps) >= (values[-1] - values[0]) / min(10, _room(values, form))
     return values if fit else []
 
 
-def _log_ticks(values: list[float], form: Style) -> list[float]:
+def log_ticks(values: list[float], form: Style) -> list[float]:
     """The values to print on a logarithmic axis: measured ones (of very many: 1, 2, 5, 10 …) that do not collide.
 
     The first and the last are always among them.
@@ -385,77 +368,3 @@ def _log_ticks(values: list[float], form: Style) -> list[float]:
         if math.log(value / ticks[-1]) >= gap and (value == last or math.log(last / value) >= gap):
             ticks.append(value)
     return ticks
-
-
-@contextmanager
-def _drawing(style: str):
-    """matplotlib as this module wants it, whatever the user's settings; gives the Style."""
-    import matplotlib
-
-    if style not in STYLES:
-        raise UserError(f"unknown figure style {style!r}: {did_you_mean(str(style), STYLES)}")
-    form = STYLES[style]
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.family": form.family,
-                "font.size": form.points,
-                "axes.titlesize": 1.1 * form.points,
-                "legend.fontsize": 0.9 * form.points,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.grid": True,
-                "axes.axisbelow": True,
-                "grid.color": "0.88",
-                "grid.linewidth": 0.6,
-                "lines.linewidth": 1.4 if style == "screen" else 1.1,
-                "hatch.linewidth": 0.7,
-                "text.parse_math": False,  # a name with two dollar signs is a name
-                "pdf.fonttype": 42,
-            }
-        )
-        yield form
-
-
-def _canvas(form: Style, labels: list[str], title: str | None, x_label: str, y_label: str, height: float | None = None):
-    """A Figure, its Axes, and where its legend goes: beside the axes if the labels are short, else below, as more height."""
-    from matplotlib.figure import Figure
-
-    height = height or form.height
-    longest = max(map(len, labels))
-    legend = {"labels": labels, "frameon": False, "handlelength": 3.0, "borderaxespad": 0.5}
-    if form.width > 5 and longest <= 24 and 0.022 * form.points * len(labels) < height:
-        legend["loc"] = "outside right upper"
-        beside = form.width * longest / form.letters(form.width) + 0.6
-    else:
-        beside = 0.0
-        fit = form.letters(form.width / 0.9)
-        columns = max(1, min(fit // (longest + 8), 4, len(labels)))
-        legend["labels"] = [textwrap.fill(label, fit - 8) for label in labels]
-        height += 0.02 * form.points * sum(label.count("\n") + 1 for label in legend["labels"]) / columns
-        legend |= {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.2}
-    figure = Figure(figsize=(form.width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(textwrap.fill(x_label, form.letters(0.8 * form.width)))
-    axes.set_ylabel(textwrap.fill(y_label, form.letters(0.8 * form.height)))
-    if title:
-        axes.set_title(textwrap.fill(title, form.letters((form.width - beside - 0.6) / 1.1)))
-    return figure, axes, legend
-
-
-def _write(figure: "Figure", table: "pd.DataFrame", path: Path, style: str) -> list[Path]:
-    """`path` (less .png, .pdf or .csv) with each of these suffixes; no dates inside."""
-    from irlens import tables
-
-    path = Path(path)
-    stem = path.with_suffix("") if path.suffix in SUFFIXES else path
-    if stem.name in ("", ".."):
-        raise UserError(f"{path}: not a file name for a figure; give one such as figures/pass-at-n")
-    png, pdf, csv = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
-    with _drawing(style):
-        tables.write_atomically(png, lambda to: figure.savefig(to, format="png", dpi=200, metadata={"Software": None}))
-        dates = {"CreationDate": None, "Creator": None, "Producer": None}
-        tables.write_atomically(pdf, lambda to: figure.savefig(to, format="pdf", metadata=dates))
-    tables.write_csv(table, csv)
-    return [png, pdf, csv]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irlens import stages
 from irlens.errors import UserError, did_you_mean
-from irlens.settings import Mine, PassK, Recall, Train, settings_from
+from irlens.folder import OutputFolder
+from irlens.settings import Index, Mine, PassK, Recall, Train, settings_from
 from irlens.stages import measuring
+
+if TYPE_CHECKING:
+    from irlens.panels import Panel
 
 STAGES = {
     "passk": (PassK, stages.passk),
+    "index": (Index, stages.index),
     "recall": (Recall, stages.recall),
     "mine-negatives": (Mine, stages.mine_negatives),
     "train": (Train, stages.train),
@@ -82,23 +88,55 @@ def load(name: str, preset: str) -> Recipe:
 def run(recipe: Recipe, out: Path | None, say: Callable[[str], None] = print) -> Path:
     """Runs the stages into `out/1-<stage>`, `out/2-<stage>` …, then draws the figure with the paper's points beside ours."""
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
-    say(f"{recipe.title} (preset {recipe.preset})")
-    found = None
-    for number, (stage, settings) in enumerate(recipe.steps, 1):
-        say(f"stage {number} of {len(recipe.steps)}: {stage}")
-        found = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
-    if recipe.figure == "2b":
-        figure_2b(found, out / recipe.name, recipe)
+    steps = [{"stage": stage, **asdict(settings)} for stage, settings in recipe.steps]
+    with OutputFolder(out, "reproduce", {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}):
+        say(f"{recipe.title} (preset {recipe.preset})")
+        found = {}
+        for number, (stage, settings) in enumerate(recipe.steps, 1):
+            say(f"stage {number} of {len(recipe.steps)}: {stage}")
+            found[stage] = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
+        if recipe.figure in FIGURES:
+            FIGURES[recipe.figure](found, out / recipe.name, recipe)
     return out
 
 
-def figure_2b(results, path: Path, recipe: Recipe) -> list[Path]:
-    """Our Pass@N curves with the paper's Mathstral points as hollow marks."""
+def _left(found: dict, recipe: Recipe) -> Panel:
+    """Figure 2a: our Recall@N curves with the paper's e5 points as hollow marks."""
     from irlens import paper
+    from irlens.panels import Panel
+
+    points = paper.points("2a").rename(columns={"y": "value"})
+    settings = next(s for stage, s in recipe.steps if stage == "recall")
+    title = f"Recall@N on {settings.dataset} (lines); e5 on NQ (paper)"
+    return Panel(measuring.recall_curves(found["recall"]), title, "N (passages per question)", "Recall@N", points)
+
+
+def _right(found: dict, recipe: Recipe) -> Panel:
+    """Figure 2b: our Pass@N curves with the paper's Mathstral points as hollow marks."""
+    from irlens import paper
+    from irlens.panels import Panel
 
     points = paper.points("2b").rename(columns={"y": "value"})
     points["curve"] = points["curve"].str.replace(r".*?([\d.]+)\D*$", r"T = \1", regex=True)
-    settings = recipe.steps[0][1]
-    return measuring.plot_passk(
-        results, path, f"Pass@N of {settings.model} (lines) and of Mathstral on GSM8K (paper)", paper=points
-    )
+    settings = next(s for stage, s in recipe.steps if stage == "passk")
+    title = f"Pass@N of {settings.model} (lines) and of Mathstral on GSM8K (paper)"
+    return Panel(measuring.passk_curves(found["passk"]), title, "N (draws per problem)", "Pass@N", points)
+
+
+def _figure(*sides: Callable) -> Callable:
+    """Draws one panel, or several beside each other."""
+
+    def draw(found: dict, path: Path, recipe: Recipe) -> list[Path]:
+        from irlens import panels, plots
+
+        parts = [side(found, recipe) for side in sides]
+        if len(parts) > 1:
+            return panels.panels(parts, path, log_x=True)
+        (p,) = parts
+        labels = {"x_label": p.x_label, "y_label": p.y_label}
+        return plots.curves(p.table, path, title=p.title, log_x=True, paper=p.paper, **labels)
+
+    return draw
+
+
+FIGURES = {"2a": _figure(_left), "2b": _figure(_right), "2": _figure(_left, _right)}

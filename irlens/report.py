@@ -57,6 +57,29 @@ def curves(found: pd.DataFrame, title: str, first: str) -> None:
     say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")
 
 
+def compared(path: Path) -> None:
+    """The paired tests of `recall` in a sentence each for the smallest and the largest N, if several were compared."""
+    import pandas as pd
+
+    if not path.is_file():
+        return
+    tests = pd.read_csv(path)
+    for row in tests[tests["measure"].isin({tests["measure"].iloc[0], tests["measure"].iloc[-1]})].itertuples():
+        sure = "significant" if row.p_holm < 0.05 else "not significant"
+        say(
+            f"{row.measure.replace('Success', 'Recall')}: {row.after} against {row.before} {100 * row.difference:+.1f} "
+            f"points [{100 * row.low:+.1f}, {100 * row.high:+.1f}], {sure} (p = {row.p_holm:.4f} after Holm)"
+        )
+
+
+def indexed(facts: dict) -> None:
+    """What an index holds."""
+    table = new_table("Index", "fact", "value", left=2)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _plain(f"{value:,}" if isinstance(value, int) else str(value)))
+    tables.print(table)
+
+
 def results(found: pd.DataFrame) -> None:
     """A row per run and measure."""
     table = new_table("", "run", "measure", "value and 95 % interval", "queries", left=2)
@@ -108,8 +131,9 @@ EXTRAS = {
     "vllm": ("vllm", "sampling with vLLM"),
     "ray": ("ray", "work spread over a cluster"),
     "peft": ("peft", "LoRA and QLoRA training"),
-    "faiss-cpu": ("faiss", "dense retrieval"),
-    "sentence-transformers": ("sentence_transformers", "dense encoders and cross-encoders"),
+    "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
+    "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
+    "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
 
@@ -137,6 +161,6 @@ def doctor() -> None:
     ]
     table.add_row("gpu", "\n".join(gpus) or "none: 7B models want one; `--model tiny` does not")
     for name, (module, purpose) in EXTRAS.items():
-        found = importlib.util.find_spec(module) is not None
+        found = importlib.util.find_spec(module) is not None and not (name.startswith("faiss") and not version(name))
         table.add_row(name, version(name) or "present" if found else f"not installed (optional; for {purpose})")
     tables.print(table)

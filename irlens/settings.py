@@ -53,14 +53,49 @@ class PassK(EngineOptions):
 
 
 @dataclass(frozen=True)
-class Recall:
-    """Recall@N of a retriever on a corpus."""
+class Index:
+    """A corpus encoded and indexed."""
 
-    retriever: str = "bm25"
+    retriever: str = "tiny-e5"
+    dataset: str = "facts"
+    index: str | None = None
+    train_size: int | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    dtype: str = "float32"
+    store: str = "float32"
+    shard_size: int = 4096
+    processes: int = 1
+    batch_size: int | None = None
+    seed: int = 0
+    out: str | None = None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall@N of one or more retrievers on a corpus."""
+
+    retriever: str = "bm25,tiny-e5"
     dataset: str = "facts"
     split: str | None = None
     limit: int | None = None
     at: tuple[int, ...] = (1, 5, 10, 20, 50, 100)
+    index: str | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    refine: int | None = None
+    rerank: str | None = None
+    rerank_depth: int = 100
+    train_size: int | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    dtype: str = "float32"
+    store: str = "float32"
+    shard_size: int = 4096
+    processes: int = 1
+    batch_size: int | None = None
+    seed: int = 0
+    index_folder: str | None = None
     out: str | None = None
 
 
@@ -103,6 +138,7 @@ class Train(EngineOptions):
     learning_rate: float | None = None
     epochs: int = 2
     batch_lists: int = 32
+    lists_at_once: int | None = None
     eval_split: str | None = None
     eval_limit: int = 200
     eval_n: int = 16

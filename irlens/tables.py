@@ -108,6 +108,14 @@ def ranked(run: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def passage_texts(corpus: pd.DataFrame) -> list[str]:
+    """What an encoder reads of each passage: its title, where it has one, and its text (E5's and BEIR's form)."""
+    if "title" not in corpus.columns:
+        return corpus["text"].tolist()
+    titles = corpus["title"].astype(object).where(corpus["title"].notna(), "")
+    return [f"{title} {text}" if title else text for title, text in zip(titles, corpus["text"])]
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,12 +193,20 @@ def _numeric(frame: pd.DataFrame, column: str, path: Path, kind: str) -> pd.Seri
 
 
 def read_run(path: Path) -> pd.DataFrame:
-    """A run from Parquet (`.parquet`) or a TREC file (`query_id Q0 doc_id rank score tag`; anything else)."""
+    """A run from Parquet, from JSON ({query: {document: score}}: BEIR's and ranx's), or a TREC file (anything else).
+
+    Parquet with the columns `q_id, doc_id, score` is ranx's. A TREC line is `query_id Q0 doc_id rank score tag`.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / "run.parquet"
     if path.suffix == ".parquet":
-        return check(_read_parquet(path), "run", str(path))
+        frame = _read_parquet(path)
+        if "q_id" in frame.columns and "score" in frame.columns:
+            frame = ranked(_from_ranx(frame, "score", path, rank=0))
+        return check(frame, "run", str(path))
+    if path.name.endswith((".json", ".json.gz")):
+        return ranked(check(_read_nested(path, "score").assign(rank=0), "run", str(path)))
     form = "query_id Q0 doc_id rank score tag"
     frame = _read_trec(path, ("query_id", "Q0", "doc_id", "rank", "score", "tag"), form)
     for column, kind in (("rank", "int64"), ("score", "float64")):
@@ -199,12 +215,21 @@ def read_run(path: Path) -> pd.DataFrame:
 
 
 def read_qrels(path: Path) -> pd.DataFrame:
-    """Qrels from Parquet, a BEIR `.tsv` (query-id, corpus-id, score) or a TREC file (`query_id 0 doc_id relevance`)."""
+    """Qrels from Parquet, JSON ({query: {document: relevance}}), a BEIR `.tsv` (query-id, corpus-id, score) or a TREC
+    file (`query_id 0 doc_id relevance`). Parquet with the columns `q_id, doc_id, score` is ranx's.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / "qrels.parquet"
     if path.suffix == ".parquet":
-        return check(_read_parquet(path), "qrels", str(path))
+        frame = _read_parquet(path)
+        if "q_id" in frame.columns and "score" in frame.columns:
+            frame = _from_ranx(frame, "relevance", path)
+        return check(frame, "qrels", str(path))
+    if path.name.endswith((".json", ".json.gz")):
+        frame = _read_nested(path, "relevance")
+        frame["relevance"] = _numeric(frame, "relevance", path, "int64")
+        return check(frame, "qrels", str(path))
     if path.suffix == ".tsv":
         frame = _read_trec(path, ("query_id", "doc_id", "relevance"), "query-id corpus-id score")
         if len(frame) and frame.iloc[0]["relevance"] == "score":
@@ -215,6 +240,25 @@ def read_qrels(path: Path) -> pd.DataFrame:
         )
     frame["relevance"] = _numeric(frame, "relevance", path, "int64")
     return check(frame, "qrels", str(path))
+
+
+def _from_ranx(frame: pd.DataFrame, column: str, path: Path, **more) -> pd.DataFrame:
+    """ranx's `q_id, doc_id, score` as ours, checked before its scores are ranked."""
+    renamed = frame.rename(columns={"q_id": "query_id", "score": column}).assign(**more)
+    return check(renamed, "run" if column == "score" else "qrels", str(path))
+
+
+def _read_nested(path: Path, column: str) -> pd.DataFrame:
+    """{query_id: {doc_id: number}} as rows."""
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        nested = json.loads(text)
+        rows = [(query, doc, number) for query, docs in nested.items() for doc, number in docs.items()]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: malformed JSON ({error.msg} at column {error.colno})") from error
+    except AttributeError as error:
+        raise UserError(f"{path}: expected {{query: {{document: {column}}}}}") from error
+    return pd.DataFrame(rows, columns=["query_id", "doc_id", column])
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -1,6 +1,10 @@
 """Shared by all tests: one thread, no network, the embedded model, and where real data may lie."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,3 +44,70 @@ def sums_prompts(tiny_engine):
     from irlens.retrieve.sample import prompts
 
     return prompts(tasks.load("sums", "test", 40).topics, tiny_engine.tokenizer)
+
+
+ENV = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="session")
+def irlens():
+    """Runs a command in a process of its own and returns it finished; its exit code must be `code`."""
+
+    def run(*args, cwd=None, code=0):
+        command = [sys.executable, "-m", "irlens", *map(str, args)]
+        done = subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kill_and_continue(irlens):
+    """Starts a command, sends SIGKILL once `until(folder)` holds, and runs it again to its end."""
+
+    def run(args, folder, until):
+        command = [sys.executable, "-m", "irlens", *args, "--out", str(folder)]
+        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 200
+        while not until(folder):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return irlens(*args, "--out", folder)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def files():
+    """Name → bytes of what a stage made in a folder, but for the manifest (times), pictures and shards."""
+
+    def read(folder):
+        kept = [p for p in folder.rglob("*") if p.suffix in (".parquet", ".csv", ".run", ".qrels")]
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in kept
+            if not {"draws", "shards"} & set(p.relative_to(folder).parts)
+        }
+
+    return read
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Runs a command that must be refused, in this process and in `tmp_path`; returns its one line."""
+    from irlens.cli import main
+
+    def run(*args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["irlens", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        line = capsys.readouterr().err
+        assert stop.value.code == 2 and line.startswith("irlens: ") and line.count("\n") == 1
+        return line
+
+    return run

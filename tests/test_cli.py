@@ -1,9 +1,6 @@
 """The command line as a stranger uses it: help, wrong input, killed half-way and started again."""
 
-import errno
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,39 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from irlens import tables
-
 COMMANDS = ["passk", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def irlens(*args, cwd=None, code=0):
-    """Runs a command and returns the finished process; the exit code must be `code`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "irlens", *map(str, args)], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys, tmp_path):
-    """Runs a command that must be refused, in this process and in `tmp_path`; returns its one line."""
-    from irlens.cli import main
-
-    def run(*args):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["irlens", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        line = capsys.readouterr().err
-        assert stop.value.code == 2 and line.startswith("irlens: ") and line.count("\n") == 1
-        return line
-
-    return run
-
-
-def test_help_lists_every_command_and_loads_nothing_heavy():
+def test_help_lists_every_command_and_loads_nothing_heavy(irlens):
     started = time.monotonic()
     shown = irlens("--help").stdout
     assert time.monotonic() - started < 5  # a loaded machine; see the import check below for what keeps it quick
@@ -56,7 +24,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_shows_an_example(command):
+def test_every_command_shows_an_example(command, irlens):
     shown = irlens(command, "--help").stdout
     assert f"irlens {command}" in shown.split("Example:")[1]
 
@@ -163,21 +131,16 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
     assert "cannot be written" in refused("passk", "--limit", "3", "-n", "2", "--out", tmp_path / "file" / "x")
 
 
-def files(folder):
-    """Name → bytes of what a stage made, but for the manifest (times) and pictures."""
-    kept = [
-        p for p in folder.rglob("*") if p.suffix in (".parquet", ".csv", ".run", ".qrels") and "draws" not in p.parts
-    ]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in kept if "shards" not in p.parts}
-
-
-def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path):
+def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path, irlens, files):
     args = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.2,1.0", "--at", "1,2,6")
     shown = irlens(*args, "--out", tmp_path / "a").stdout
     assert "N = 6" in shown and "95 % bootstrap intervals over 12 queries" in shown
-    irlens(*args, "--out", tmp_path / "b", "--batch-size", "64")
+    irlens(*args, "--out", tmp_path / "b")
     a, b = files(tmp_path / "a"), files(tmp_path / "b")
     assert a and a == b
+    irlens(*args, "--out", tmp_path / "c", "--batch-size", "5")
+    runs = [pd.read_parquet(tmp_path / name / "run.parquet") for name in "ac"]
+    assert (runs[0]["text"] == runs[1]["text"]).mean() >= 0.99  # rounding may flip one near-tie in 144 draws
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["draws"] == 144 and manifest["tokens_generated"] > 1000
     results = pd.read_csv(tmp_path / "a" / "results.csv")
@@ -186,107 +149,29 @@ def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path):
     assert "reused 144 of 144 draws" in again and files(tmp_path / "a") == a
     assert "seed = 0, now 1" in irlens(*args, "--seed", "1", "--out", tmp_path / "a", code=2).stderr
     assert files(tmp_path / "a") == a
-    shown = irlens("evaluate", tmp_path / "a", tmp_path / "a", "Success@1 Pass@6 nDCG@6 RR").stdout
+    shown = irlens("evaluate", tmp_path / "a", tmp_path / "a", "Success@1 Pass@6 nDCG@6 RR", cwd=tmp_path).stdout
     assert "Pass@6" in shown and "nDCG@6" in shown
-    irlens("plot", tmp_path / "a" / "passk.csv", "--out", tmp_path / "again", "--log-x")
-    assert (tmp_path / "again.png").stat().st_size > 10_000 and (tmp_path / "again.pdf").exists()
+    shown = irlens("plot", tmp_path / "a" / "passk.csv", "--log-x", cwd=tmp_path).stdout
+    assert "drew passk.png, passk.pdf, passk.csv" in shown
+    (folder,) = (tmp_path / "irlens-out").glob("plot-passk-*")
+    assert (folder / "passk.png").stat().st_size > 10_000 and (folder / "manifest.json").exists()
+    assert len(list((tmp_path / "irlens-out").glob("evaluate-a-*/results.csv"))) == 1
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_continues(tmp_path, monkeypatch, refused):
-    args = ("passk", "--limit", "50", "-n", "50", "--temperature", "0.7,1.0", "--out", tmp_path / "a")
-    written = []
-
-    def full(write):
-        def writer(what, path):
-            if len(written) >= 2:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            written.extend([path] if path.suffix == ".parquet" else [])
-            write(what, path)
-
-        return writer
-
-    with monkeypatch.context() as patch:
-        patch.setattr("irlens.retrieve.sample.write_parquet", full(tables.write_parquet))
-        patch.setattr("irlens.folder.write_text", full(tables.write_text))
-        patch.setattr("irlens.retrieve.meter.write_text", full(tables.write_text))
-        assert "the disk is full" in refused(*args)
-    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["status"] == "running"
-    again = irlens(*args).stdout
-    assert "reused 2,500 of 5,000 draws" in again
-    irlens(*args[:-1], tmp_path / "b")
-    assert files(tmp_path / "a") == files(tmp_path / "b")
-
-
-def kill_and_continue(args, folder, until, log):
-    """Starts a command, sends SIGKILL once `until(folder)` holds, and runs it again to its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "irlens", *args, "--out", str(folder)], env=ENV, stdout=log, stderr=log
-    )
-    deadline = time.monotonic() + 200
-    while not until(folder):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return irlens(*args, "--out", folder)
-
-
-def test_passk_killed_half_way_ends_as_unbroken(tmp_path):
-    args = ("passk", "--limit", "60", "-n", "50", "--temperature", "0.7,1.0")
-    with (tmp_path / "log").open("w") as log:
-        resumed = kill_and_continue(args, tmp_path / "a", lambda f: len(list(f.glob("shards/T*"))) >= 3, log)
-    assert "reused" in resumed.stdout
-    irlens(*args, "--out", tmp_path / "b")
-    assert files(tmp_path / "a") == files(tmp_path / "b")
-
-
-TRAIN = ("train", "--prompts", "80", "-n", "6", "--iterations", "2", "--epochs", "2", "--batch-lists", "4",
-         "--eval-limit", "20", "--eval-n", "4")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train") / "unbroken"
-    irlens(*TRAIN, "--out", folder)
-    return folder
-
-
-@pytest.mark.parametrize("moment", ["iteration-1/draws/T*", "iteration-1/checkpoints/checkpoint-*/complete", "iteration-1/model",
-                                    "iteration-2/lists.parquet"])  # fmt: skip
-def test_train_killed_half_way_ends_as_unbroken(tmp_path, unbroken, moment):
-    with (tmp_path / "log").open("w") as log:
-        kill_and_continue(TRAIN, tmp_path / "a", lambda f: any(f.glob(moment)), log)
-    ours, theirs = files(tmp_path / "a"), files(unbroken)
-    ours.pop("iteration-1/log.csv"), theirs.pop("iteration-1/log.csv")  # what was watched before a kill is not kept
-    assert ours == theirs
-    for s in (1, 2):
-        model = f"iteration-{s}/model/model.safetensors"
-        assert (tmp_path / "a" / model).read_bytes() == (unbroken / model).read_bytes()
-
-
-def test_train_writes_models_that_the_other_commands_take(tmp_path, unbroken):
-    manifest = json.loads((unbroken / "manifest.json").read_text())
-    assert manifest["tokens_trained"] > 0 and manifest["lists_trained"] > 0
-    model = unbroken / "iteration-2" / "model"
-    irlens("passk", "--model", model, "--limit", "3", "-n", "2", "--temperature", "1.0", "--out", tmp_path / "a")
-    assert len(pd.read_parquet(tmp_path / "a" / "run.parquet")) == 6
-
-
-def test_a_recipe_of_ones_own(tmp_path):
+def test_a_recipe_of_ones_own(tmp_path, irlens):
     (tmp_path / "mine.toml").write_text('[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [1.0]\n')
     irlens("reproduce", "mine.toml", cwd=tmp_path)
     assert (tmp_path / "irlens-out" / "mine-tiny" / "1-passk" / "results.csv").exists()
 
 
-def test_real_gsm8k(tmp_path, real_data):
+def test_real_gsm8k(tmp_path, real_data, irlens):
     args = ("passk", "--model", "tiny", "--dataset", real_data("gsm8k"), "--split", "test", "--limit", "10", "-n", "4")
     irlens(*args, "--temperature", "0.7", "--out", tmp_path / "a")
     results = pd.read_csv(tmp_path / "a" / "results.csv")
     assert (results["n"] == 10).all() and (results["value"] < 0.5).all()
 
 
-def test_real_nq(tmp_path, real_data):
+def test_real_nq(tmp_path, real_data, irlens):
     shown = irlens("recall", "--retriever", "bm25", "--dataset", real_data("nq"), "--out", tmp_path / "a").stdout
     assert "bm25, gold passage" in shown and "bm25, answer string" in shown
     results = pd.read_csv(tmp_path / "a" / "results.csv").set_index(["run", "cutoff"])["value"]
@@ -299,7 +184,7 @@ def test_real_nq(tmp_path, real_data):
 
 
 @pytest.mark.slow
-def test_the_demo(tmp_path):
+def test_the_demo(tmp_path, irlens):
     shown = irlens("demo", "--out", tmp_path / "demo").stdout
     assert "Next, on a GPU" in shown and "What happened" in shown
     for name in ("fig2b", "best-of-n", "fig3"):

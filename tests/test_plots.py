@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens import paper, plots
+from irlens import figure_style, paper, plots
 from irlens.errors import UserError
 
 LABELS = {"x_label": "N", "y_label": "Pass@N"}
@@ -117,7 +117,7 @@ def test_a_logarithmic_axis_shows_the_values_themselves():
     assert tick_labels(few) == ["1", "3", "8", "1000"]
 
 
-@pytest.mark.parametrize("style", plots.STYLES)
+@pytest.mark.parametrize("style", figure_style.STYLES)
 @pytest.mark.parametrize("counts", [(1, 5, 10, 20, 30, 40, 50, 100, 150, 300), tuple(range(11, 60)), (7,)])
 def test_logarithmic_ticks_do_not_collide(style, counts):
     figure = figure_of(pass_at_n(counts=counts), log_x=True, style=style)
@@ -143,7 +143,7 @@ def test_many_points_are_marked_at_the_ticks():
 NAMES = ["a", "a curve with a rather long name, " * 4]
 
 
-@pytest.mark.parametrize("style", plots.STYLES)
+@pytest.mark.parametrize("style", figure_style.STYLES)
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_cut_off_or_overlaps(style, name):
     table = pd.DataFrame({"curve": [name, "_b $5 and $6"], "x": [1, 2], "value": [1, 2]})
@@ -207,7 +207,7 @@ def test_three_files_are_written_with_fonts_and_without_dates(tmp_path):
     assert b"CreationDate" not in pdf
 
 
-@pytest.mark.parametrize("suffix", plots.SUFFIXES)
+@pytest.mark.parametrize("suffix", figure_style.SUFFIXES)
 def test_a_suffix_of_the_path_is_not_doubled(suffix, tmp_path):
     paths = plots.bars(bar_table(), tmp_path / f"fig{suffix}", value_label="v", style="paper")
     assert [path.name for path in paths] == ["fig.png", "fig.pdf", "fig.csv"]

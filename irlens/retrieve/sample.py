@@ -15,7 +15,7 @@ from irlens.retrieve.meter import Meter
 from irlens.tables import ranked, write_parquet
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
-SHARD = re.compile(r"T(?P<t>[^-]+(?:e-\d+)?)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)\.parquet")
+SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)\.parquet")
 
 
 def prompts(topics: pd.DataFrame, tokenizer, instruction: str = "") -> list[Prompt]:
@@ -43,9 +43,14 @@ def template(tokenizer) -> str:
     return getattr(tokenizer, "chat_template", None) or PLAIN_PROMPT
 
 
+def short(temperature: float) -> str:
+    """A temperature in as few digits as tell it exactly: 1, 0.7."""
+    return f"{temperature:g}" if float(f"{temperature:g}") == temperature else repr(float(temperature))
+
+
 def doc_id(query_id: str, temperature: float, draw: int) -> str:
     """The identifier of a draw, unique over temperatures."""
-    return f"{query_id}/T{temperature:g}/{draw:05d}"
+    return f"{query_id}/T{short(temperature)}/{draw:05d}"
 
 
 def sample_run(
@@ -124,7 +129,7 @@ def _sample_shards(engine: Engine, asked, missing, seed: int, max_tokens: int, f
         temperature, q0, q1, d0, d1 = block
         drawn = engine.sample(asked[q0:q1], range(d0, d1), Sampling(temperature, seed, max_tokens), meter.add)
         shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=temperature)
-        write_parquet(shard, folder / f"T{temperature:g}-q{q0:06d}-{q1:06d}-d{d0:06d}-{d1:06d}.parquet")
+        write_parquet(shard, folder / f"T{short(temperature)}-q{q0:06d}-{q1:06d}-d{d0:06d}-{d1:06d}.parquet")
         meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
 
     if engine.at_once == 1:
@@ -143,7 +148,7 @@ def _sample_shards(engine: Engine, asked, missing, seed: int, max_tokens: int, f
 
 
 def _as_run(drawn: pd.DataFrame, asked: Sequence[Prompt], temperatures: Sequence[float], name: str) -> pd.DataFrame:
-    labels = {float(t): f"{name} T={t:g}" for t in temperatures}
+    labels = {float(t): f"{name} T={short(t)}" for t in temperatures}
     run = drawn.assign(
         doc_id=[doc_id(q, t, d) for q, t, d in zip(drawn["query_id"], drawn["temperature"], drawn["draw"])],
         score=-drawn["draw"].astype(np.float32),

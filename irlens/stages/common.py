@@ -97,7 +97,7 @@ def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | 
     options = engines.module(options.engine).prepare(options, model)
     folder = None if served else catalog.fetch(model, weights=options.engine != "openai")
     if folder:
-        _quiet_if_small(folder)
+        quiet_if_small(folder)
     policy = Policy(
         model, folder, task, folder and _tokenizer(folder), settings.max_tokens or model.max_tokens, options
     )
@@ -131,7 +131,7 @@ def _digest(folder: Path | None) -> str | None:
     return sha.hexdigest()[:16]
 
 
-def _quiet_if_small(folder: Path) -> None:
+def quiet_if_small(folder: Path) -> None:
     """No progress bars for loading and saving weights that take no time."""
     from transformers.utils import logging
 
@@ -156,8 +156,8 @@ def identity(settings, policy: Policy, **more) -> dict:
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "max_tokens": policy.max_tokens}
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
-    running = {f.name for f in fields(engines.EngineOptions)}
-    return {k: v for k, v in asdict(settings).items() if k != "out" and k not in running} | resolved
+    running = {"out", "lists_at_once", *(f.name for f in fields(engines.EngineOptions))}
+    return {k: v for k, v in asdict(settings).items() if k not in running} | resolved
 
 
 def default_out(settings, *parts: str) -> Path:

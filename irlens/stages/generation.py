@@ -50,6 +50,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             **policy.facts(out),
             prompts=len(task.topics),
             draws=len(run),
+            reward_calls=len(run),
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
             without_logprob=int(run["logprob"].isna().sum()),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.figure_style import checked_style
 from irlens.folder import OutputFolder
 from irlens.stages.common import concat
 
@@ -12,11 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def evaluate(run: Path, qrels: Path, names: str, out: Path | None = None) -> pd.DataFrame:
-    """Results (run, measure, cutoff, value, low, high, n) of a run file; with `out` also written there.
+def evaluate(run: Path, qrels: Path, names: str, out: str | None = None) -> tuple[Path, pd.DataFrame]:
+    """The folder and the results (run, measure, cutoff, value, low, high, n) of a run file.
 
     The draws of a model (a run with a column `draw`) are judged tag by tag against their own judgements only: what
-    was drawn at another temperature is nothing that this run could have retrieved.
+    was drawn at another temperature is nothing that this run could have retrieved. The folder holds results.csv,
+    per_query.csv and the manifest.
     """
     from irlens import measures, tables
 
@@ -25,11 +29,19 @@ def evaluate(run: Path, qrels: Path, names: str, out: Path | None = None) -> pd.
     runs = [rows for _, rows in found.groupby("tag", sort=False)] if "draw" in found.columns else [found]
     parts = [measures.evaluate(rows, judgements_of(rows, judged), parsed) for rows in runs]
     results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
-    if out:
-        with OutputFolder(out, "evaluate", {"run": str(run), "qrels": str(qrels), "measures": names}):
-            tables.write_csv(results, out / "results.csv")
-            tables.write_csv(per_query, out / "per_query.csv")
-    return results
+    kept = {"run": str(run), "qrels": str(qrels), "measures": [str(measure) for measure in parsed]}
+    kept |= {"rows": len(found), "judgements": len(judged)}
+    folder = Path(out) if out else _own_folder("evaluate", run, kept)
+    with OutputFolder(folder, "evaluate", kept):
+        tables.write_csv(results, folder / "results.csv")
+        tables.write_csv(per_query, folder / "per_query.csv")
+    return folder, results
+
+
+def _own_folder(command: str, path: Path, settings: dict) -> Path:
+    """A default output folder of its own for each input and setting of a quick command."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return Path("irlens-out") / f"{command}-{path.resolve().stem}-{digest}"
 
 
 def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
@@ -38,27 +50,46 @@ def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(
-    table: Path, out: Path | None, title: str | None, x_label: str, y_label: str, log_x: bool, style: str
-) -> list[Path]:
-    """The figure of a table that irlens wrote beside one."""
+    table: Path, title: str | None, x_label: str, y_label: str, log_x: bool, style: str, out: str | None = None
+) -> tuple[Path, list[Path]]:
+    """The folder and the files (PNG, PDF, CSV) of a figure, drawn from a table that irlens wrote beside one."""
     from irlens import plots
 
     found = plots.read_results(table)
-    path = out or table.with_suffix("")
-    if "curve" in found.columns:
-        return plots.curves(found, path, title=title, x_label=x_label, y_label=y_label, log_x=log_x, style=style)
-    return plots.bars(found, path, title=title, value_label=y_label, style=style)
+    kept = {"table": str(table), "title": title, "x_label": x_label, "y_label": y_label, "log_x": log_x, "style": style}
+    checked_style(style)
+    folder = Path(out) if out else _own_folder("plot", table, kept)
+    with OutputFolder(folder, "plot", kept):
+        path = folder / table.stem
+        if "curve" in found.columns:
+            labels = {"title": title, "x_label": x_label, "y_label": y_label}
+            return folder, plots.curves(found, path, **labels, log_x=log_x, style=style)
+        return folder, plots.bars(found, path, title=title, value_label=y_label, style=style)
+
+
+DRAWN = ["curve", "x", "value", "low", "high", "n"]
+
+
+def passk_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """Pass@N against N, one curve per temperature: what `plots.curves` draws."""
+    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
+    return results.assign(curve=curve, x=results["cutoff"])[DRAWN]
+
+
+def recall_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """Recall@N against N, one curve per retriever; judged by answer string where that is known, as DPR and Figure 2a."""
+    answers = results["run"].str.endswith(", answer string")
+    chosen = results[answers] if answers.any() else results
+    curve = chosen["run"].str.replace(r", (answer string|gold passage)$", "", regex=True)
+    return chosen.assign(curve=curve, x=chosen["cutoff"])[DRAWN]
 
 
 def plot_passk(results: pd.DataFrame, path: Path, title: str, paper: pd.DataFrame | None = None) -> list[Path]:
     """Figure 2b's form: Pass@N against N, one curve per temperature."""
     from irlens import plots
 
-    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
-    table = results.assign(curve=curve, x=results["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
-    return plots.curves(
-        table, path, title=title, x_label="N (draws per problem)", y_label="Pass@N", log_x=True, paper=paper
-    )
+    labels = {"x_label": "N (draws per problem)", "y_label": "Pass@N"}
+    return plots.curves(passk_curves(results), path, title=title, log_x=True, paper=paper, **labels)
 
 
 def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]:

@@ -45,8 +45,9 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         )
         tables.write_parquet(mined.lists, out / "lists.parquet")
         tables.write_csv(mined.report, out / "report.csv")
-        tokens = int(concat(list(pools.values()))["n_tokens"].sum())
-        folder.note(**policy.facts(out), tokens_generated=tokens, lists=int(mined.lists["query_id"].nunique()))
+        drawn = concat(list(pools.values()))
+        calls = {"tokens_generated": int(drawn["n_tokens"].sum()), "reward_calls": len(pools["high"]) + len(drawn)}
+        folder.note(**policy.facts(out), **calls, lists=int(mined.lists["query_id"].nunique()))
     return out, mined.lists, mined.report
 
 

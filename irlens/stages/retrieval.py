@@ -1,64 +1,181 @@
-"""Stage `recall`: a retriever on a corpus, Recall@N."""
+"""Stage `recall`: retrievers on a corpus, a second stage on top, Recall@N."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import catalog
-from irlens.errors import UserError, did_you_mean
+from irlens.errors import UserError
 from irlens.folder import OutputFolder
-from irlens.settings import Recall
+from irlens.settings import Recall, at_least
 from irlens.stages.common import Say, concat, default_out
+from irlens.stages.indexing import Prepared, corpus_revision, default_index_folder, digest, prepare, with_corpus
+from irlens.stages.measuring import DRAWN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from irlens.tasks import Task
 
 
 def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     """Retrieves and measures Recall@N by gold passage and, where the questions have answers, by answer string.
 
     Recall@N is DPR's: the share of questions with a hit among the first N, ir_measures' Success@N. The folder holds
-    run.parquet, the qrels of each judgement, results.csv, trec/, recall.{png,pdf,csv} and the manifest.
+    run.parquet (a tag per retriever), the qrels of each judgement, results.csv, per_query.parquet, tests.csv (each
+    retriever against the first, paired), trec/, recall.{png,pdf,csv} and the manifest.
     """
-    from irlens import measures, plots, tables, tasks
+    from irlens import tables, tasks
 
-    if settings.retriever not in catalog.RETRIEVERS:
-        raise UserError(
-            f"unknown retriever {settings.retriever!r}; {did_you_mean(settings.retriever, catalog.RETRIEVERS)}"
-        )
+    names = settings.retriever.split(",")
+    if len(set(names)) < len(names):
+        raise UserError(f"--retriever {settings.retriever}: give each retriever once")
     if not settings.at or min(settings.at) < 1:
         raise UserError("--at: give at least one N, each at least 1")
-    task = tasks.load(settings.dataset, settings.split, settings.limit)
-    if task.corpus is None:
-        raise UserError(f"data set {task.name!r} has no corpus to retrieve from; use facts or a BEIR folder")
-    from irlens.retrieve.lexical import BM25
-    from irlens.tasks.beir import answer_qrels
-
+    at_least(1, rerank_depth=settings.rerank_depth)
+    for name in names:
+        if name != "bm25":
+            catalog.encoder(name)  # a misspelt name is refused before the data is read
+    task = with_corpus(tasks.load(settings.dataset, settings.split, settings.limit))
     at = sorted(set(settings.at))
     if at[-1] > len(task.corpus):
-        raise UserError(f"--at {at[-1]} is larger than the corpus of {len(task.corpus)} passages")
-    out = default_out(settings, settings.retriever, task.name)
-    kept = {"retriever": settings.retriever, "dataset": task.name, "split": task.split, "data": task.revision}
-    with OutputFolder(out, "recall", kept | {"limit": settings.limit, "at": at}) as folder:
-        say(f"indexing {len(task.corpus):,} passages, searching for {len(task.topics):,} questions")
-        run = BM25(task.corpus).search(task.topics, k=at[-1])
-        judged = {"gold passage": task.qrels[task.qrels["query_id"].isin(task.topics["query_id"])]}
-        if "answers" in task.topics.columns:
-            judged["answer string"] = answer_qrels(run, task.topics, task.corpus)
-        results = []
-        for judgement, qrels in judged.items():
-            found, _ = measures.evaluate(run, qrels, [f"Success@{N}" for N in at])
-            results.append(found.assign(run=f"{settings.retriever}, {judgement}"))
-            name = f"qrels-{judgement.split()[0]}"
-            tables.write_parquet(qrels, out / f"{name}.parquet")
-            tables.write_trec_qrels(qrels, out / "trec" / f"{name}.txt")
-        table = concat(results)
+        raise UserError(f"--at {at[-1]} is larger than the corpus of {len(task.corpus):,} passages")
+    dense = {name: prepare(settings, task, name) for name in names if name != "bm25"}
+    if settings.index_folder and len(dense) != 1:
+        raise UserError("--index-folder: give one retriever with it, and no bm25 alone")
+    reranker = _reranker(settings)
+    labels = [dense[name].chosen.name if name in dense else name for name in names]
+    out = default_out(settings, "+".join(labels), task.name)
+    with OutputFolder(out, "recall", _identity(settings, task, at, dense, reranker)) as folder:
+        depth = max(at[-1], settings.rerank_depth if reranker else 0)
+        depth = min(depth, len(task.corpus))
+        runs, facts = [], {}
+        for name, label in zip(names, labels):
+            say(f"{label}: {len(task.corpus):,} passages, {len(task.topics):,} questions")
+            if name == "bm25":
+                run = _lexical(task, depth)
+            else:
+                run, facts[label] = _dense(dense[name], settings, task, depth, out, say)
+            runs.append(run)
+            if reranker:
+                runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label))
+        table = _measure(runs, task, at, out, settings.seed)
+        run = concat([run[run["rank"] < at[-1]] for run in runs])
         tables.write_parquet(run, out / "run.parquet")
-        tables.write_trec_run(run, out / "trec" / f"{settings.retriever}.run")
-        tables.write_csv(table, out / "results.csv")
-        drawn = table.assign(curve=table["run"], x=table["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
-        labels = {"x_label": "N (passages per question)", "y_label": "Recall@N"}
-        plots.curves(drawn, out / "recall", title=f"Recall@N on {task.name}", log_x=True, **labels)
-        folder.note(data_revision=task.revision, questions=len(task.topics), passages=len(task.corpus))
+        folder.note(data_revision=task.revision, questions=len(task.topics), passages=len(task.corpus), indexes=facts)
     return out, table
+
+
+def _identity(settings: Recall, task: Task, at: list[int], dense: dict[str, Prepared], reranker) -> dict:
+    """The settings that make the result what it is; not where it goes nor how the work is batched."""
+    free = ("out", "index_folder", "batch_size", "processes", "at")
+    kept = {k: v for k, v in asdict(settings).items() if k not in free}
+    resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "at": at}
+    digests = {name: digest(prepared.files) for name, prepared in dense.items()}
+    if reranker:
+        digests[settings.rerank] = digest(reranker)
+    return kept | resolved | {"digests": digests}
+
+
+def _lexical(task: Task, k: int) -> pd.DataFrame:
+    import pandas as pd
+
+    from irlens.retrieve.lexical import BM25
+
+    corpus = task.corpus if isinstance(task.corpus, pd.DataFrame) else task.corpus.frame()
+    run = BM25(corpus).search(task.topics, k=k)
+    if "title" in corpus.columns:
+        run["title"] = run["doc_id"].map(dict(zip(corpus["doc_id"], corpus["title"])))
+    return run
+
+
+def _dense(prepared: Prepared, settings: Recall, task: Task, k: int, out: Path, say: Say) -> tuple[pd.DataFrame, dict]:
+    """The run of an encoder, over the index in its folder (made or continued there)."""
+    from irlens.retrieve.index import to_run
+
+    where = default_index_folder(out.parent, prepared.chosen.name, task.name)
+    built = prepared.build(settings, task, Path(settings.index_folder or where), say)
+    try:
+        queries = built.encoder.encode(task.topics["query"].tolist(), "query")
+    finally:
+        built.encoder.close()
+    scores, rows = built.index.search(queries, k)
+    run = to_run(task.topics, scores, rows, built.index.vectors, k, prepared.chosen.name)
+    return run, {"folder": str(built.folder), "corpus": corpus_revision(task), **built.facts}
+
+
+def _reranker(settings: Recall) -> Path | None:
+    """The files of the second stage's model."""
+    if settings.rerank is None:
+        return None
+    folder = Path(settings.rerank).expanduser()
+    if folder.is_dir():
+        return folder
+    if settings.rerank.count("/") != 1 or settings.rerank.startswith((".", "/", "~")):
+        raise UserError(
+            f"--rerank {settings.rerank}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
+        )
+    return catalog.fetch(catalog.Model(settings.rerank, settings.rerank))
+
+
+def _reranked(run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path) -> pd.DataFrame:
+    from irlens.rerank.cross_encoder import load, rerank
+
+    tag = (
+        f"{run['tag'].iloc[0]}, {model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition('/')[2]}"
+    )
+    return rerank(lambda: load(model), run, task.topics, settings.rerank_depth, shards, tag)
+
+
+def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, seed: int) -> pd.DataFrame:
+    """Writes qrels, results, tests, TREC files and the figure; returns the results."""
+    from irlens import measures, plots, tables
+    from irlens.tasks.beir import answer_qrels
+
+    judged = {"gold passage": task.qrels[task.qrels["query_id"].isin(task.topics["query_id"])]}
+    if "answers" in task.topics.columns:
+        found = concat([run[["query_id", "doc_id", "text"]] for run in runs])
+        judged["answer string"] = answer_qrels(found, task.topics, found.drop_duplicates("doc_id"))
+    results, per_query = [], []
+    for judgement, qrels in judged.items():
+        name = f"qrels-{judgement.split()[0]}"
+        tables.write_parquet(qrels, out / f"{name}.parquet")
+        tables.write_trec_qrels(qrels, out / "trec" / f"{name}.txt")
+        for run in runs:
+            values, each = measures.evaluate(run, qrels, [f"Success@{N}" for N in at], seed=seed)
+            label = f"{run['tag'].iloc[0]}, {judgement}"
+            results.append(values.assign(run=label))
+            per_query.append(each.assign(run=label, judgement=judgement))
+    for run in runs:
+        tables.write_trec_run(run, out / "trec" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', run['tag'].iloc[0])}.run")
+    table, each = concat(results), concat(per_query)
+    tables.write_csv(table, out / "results.csv")
+    tables.write_parquet(each, out / "per_query.parquet")
+    if len(runs) > 1:
+        tables.write_csv(_tests(each, seed), out / "tests.csv")
+    drawn = table.assign(curve=table["run"], x=table["cutoff"])[DRAWN]
+    labels = {"x_label": "N (passages per question)", "y_label": "Recall@N"}
+    plots.curves(drawn, out / "recall", title=f"Recall@N on {task.name}", log_x=True, **labels)
+    return table
+
+
+def _tests(each: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Every run against the first of its judgement at every N, paired over questions, with Holm's correction over all."""
+    import pandas as pd
+
+    from irlens import stats
+
+    rows = []
+    for (_, measure), group in each.groupby(["judgement", "measure"], sort=False):
+        values = {
+            run: part.sort_values("query_id")["value"].to_numpy() for run, part in group.groupby("run", sort=False)
+        }
+        first, *others = values
+        for other in others:
+            test = stats.paired_test(values[first], values[other], seed=seed)
+            rows.append({"measure": measure, "before": first, "after": other, **asdict(test)})
+    tests = pd.DataFrame(rows)
+    return tests.assign(p_holm=stats.holm(tests["p"]))

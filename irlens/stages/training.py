@@ -45,7 +45,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
     kept = identity(settings, policy, eval_split=held_out.split, **asdict(plan))
     with OutputFolder(out, "train", kept) as folder:
-        policies = larpo.larpo(policy.folder, plan, _world(policy, settings, say), out)
+        policies = larpo.larpo(policy.folder, plan, _world(policy, settings, say), out, settings.lists_at_once)
         results, tests, tokens = _evaluate_policies(policies, policy, held_out, settings, out, say)
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
@@ -58,7 +58,7 @@ def _check(settings: Train) -> None:
     at_least(1, iterations=settings.iterations, prompts=settings.prompts, lists=settings.lists, epochs=settings.epochs)
     at_least(1, positives=settings.positives, negatives=settings.negatives, batch_lists=settings.batch_lists)
     at_least(1, eval_n=settings.eval_n, eval_limit=settings.eval_limit)
-    at_least(1, max_tokens=settings.max_tokens)
+    at_least(1, max_tokens=settings.max_tokens, lists_at_once=settings.lists_at_once)
     at_least(2, n=settings.n)
     positive(temperature=settings.temperature, eval_temperature=settings.eval_temperature)
     positive(beta=settings.beta, learning_rate=settings.learning_rate)
@@ -160,10 +160,11 @@ def _account(out: Path, plan: Settings) -> dict:
     import pandas as pd
 
     folders = [out / f"iteration-{s}" for s in range(1, plan.iterations + 1)]
-    generated = sum(int(pd.read_parquet(f / "run.parquet", columns=["n_tokens"])["n_tokens"].sum()) for f in folders)
+    drawn = [pd.read_parquet(f / "run.parquet", columns=["n_tokens"])["n_tokens"] for f in folders]
     trained = [json.loads((f / "account.json").read_text(encoding="utf-8")) for f in folders]
     return {
-        "tokens_generated": generated,
+        "tokens_generated": int(sum(tokens.sum() for tokens in drawn)),
+        "reward_calls": sum(map(len, drawn)),
         "tokens_trained": sum(t["tokens_trained"] for t in trained),
         "lists_trained": sum(t["lists"] for t in trained),
     }

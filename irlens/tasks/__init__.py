@@ -10,10 +10,10 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from irlens.errors import UserError, did_you_mean
 
@@ -23,11 +23,24 @@ if TYPE_CHECKING:
 NAMES = {
     "sums": "generated word problems in GSM8K's format, with a verifier; needs no download",
     "facts": "generated passages and questions about invented people and places; needs no download",
+    "nq": "Natural Questions on DPR's 21 million passages (ir_datasets: dpr-w100/natural-questions)",
     "gsm8k": "grade-school math word problems with a verifier (hub: openai/gsm8k)",
     "ultrafeedback": "prompts only, for alignment (hub: RLHFlow/ultrafeedback_iter1)",
 }
 SUFFIX = re.compile(r"\.jsonl(\.gz)?$")
 UNSAFE = re.compile(r"[^\w.-]+")  # what an identifier in a TREC file, or a file name, had better not hold
+
+
+class Corpus(Protocol):
+    """A corpus that need not fit in memory."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, start: int, size: int) -> Iterator[pd.DataFrame]:
+        """Corpus tables of `size` rows from row `start` on."""
+
+    def frame(self) -> pd.DataFrame:
+        """All of it, for what needs it in memory."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Task:
     instruction: str = ""  # what a chat model is told after the question
     verifier: Callable[[str, str], bool] | None = None  # (response, gold answer) -> right?
     extract: Callable[[str], Hashable | None] | None = None  # response -> the answer that it gives
-    corpus: pd.DataFrame | None = None
+    corpus: pd.DataFrame | Corpus | None = None
     qrels: pd.DataFrame | None = None
     unrelated: str = "facts"  # the data set whose prompts give the easiest negatives
     revision: str = ""  # what a manifest records: "generated, seed 0", digests of the files read, or a hub revision
@@ -50,7 +63,8 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
     A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
-    row: `question, answer` as GSM8K, `context_messages` or `prompt` as prompts. Without `split`: "test" if there is
+    row: `question, answer` as GSM8K, `context_messages` or `prompt` as prompts. `beir/nq` and the like, or `irds:ID`, are
+    identifiers of ir_datasets. Without `split`: "test" if there is
     one, else the only one.
     """
     dataset = os.fspath(dataset)
@@ -61,6 +75,10 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
     path = Path(dataset).expanduser()
     if dataset and path.exists():
         return _load_path(path, split, limit)
+    from irlens.tasks import irds
+
+    if identifier := irds.identifier(dataset):
+        return irds.load_id(identifier, split, limit)
     if os.sep in dataset or dataset[:1] in ("~", ".") or SUFFIX.search(dataset):
         raise UserError(f"{dataset}: no such file or folder")
     raise UserError(f"unknown data set {dataset!r} ({did_you_mean(dataset, NAMES)}; or a path to a file or folder)")
@@ -70,9 +88,11 @@ def splits(dataset: str | os.PathLike) -> list[str]:
     """The splits that `load` takes for this data set; none for a path that it would refuse."""
     if (dataset := os.fspath(dataset)) in NAMES:
         return list(importlib.import_module(f"irlens.tasks.{dataset}").SPLITS)
-    from irlens.tasks import beir
+    from irlens.tasks import beir, irds
 
     path = Path(dataset).expanduser()
+    if not path.exists() and (identifier := irds.identifier(dataset)):
+        return irds.splits(identifier)
     if path.is_dir():
         return list(split_files(path / "qrels", beir.TSV) if beir.is_folder(path) else split_files(path, SUFFIX))
     return [SUFFIX.sub("", path.name)] if path.is_file() and SUFFIX.search(path.name) else []

@@ -240,4 +240,5 @@ def _task(
     if not topics:
         raise UserError(f"{source}: no rows")
     frame = check(pd.DataFrame(topics, columns=["query_id", "query", "answers", "solution"]), "topics", source)
-    return Task(name, split, frame, INSTRUCTION, is_correct, extract, unrelated="ultrafeedback", revision=revision)
+    unrelated = "ultrafeedback" if source == REPO else "facts"  # whoever has the problems in a file may have no network
+    return Task(name, split, frame, INSTRUCTION, is_correct, extract, unrelated=unrelated, revision=revision)

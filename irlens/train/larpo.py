@@ -12,6 +12,8 @@ from irlens.errors import UserError
 from irlens.mine import cut_lists
 from irlens.tables import write_csv, write_parquet, write_text
 
+SMALL = 50e6  # parameters below which a whole step's lists go through at once
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -57,7 +59,7 @@ class World:
     say: Callable[[str], None] = print
 
 
-def larpo(start: Path, settings: Settings, world: World, out: Path) -> list[Path]:
+def larpo(start: Path, settings: Settings, world: World, out: Path, lists_at_once: int | None = None) -> list[Path]:
     """Runs the iterations that `out` does not hold yet and returns the policies' folders, the start first.
 
     `out/iteration-s/` holds draws, run, qrels, lists, training log and the model (by rename, so a model that is there
@@ -69,12 +71,12 @@ def larpo(start: Path, settings: Settings, world: World, out: Path) -> list[Path
         if (here / "model").is_dir():
             world.say(f"iteration {s}: reused the model in {here / 'model'}")
         else:
-            _iterate(policies[-1], s, settings, world, here)
+            _iterate(policies[-1], s, settings, world, here, lists_at_once)
         policies.append(here / "model")
     return policies
 
 
-def _iterate(policy: Path, s: int, settings: Settings, world: World, here: Path) -> None:
+def _iterate(policy: Path, s: int, settings: Settings, world: World, here: Path, lists_at_once: int | None) -> None:
     topics = world.topics(s)
     if (here / "lists.parquet").is_file():
         lists = pd.read_parquet(here / "lists.parquet")
@@ -98,10 +100,18 @@ def _iterate(policy: Path, s: int, settings: Settings, world: World, here: Path)
     world.say(
         f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts (the others: all right or all wrong)"
     )
-    _train(policy, lists, world.prompt_ids(topics), settings, s, here)
+    _train(policy, lists, world.prompt_ids(topics), settings, s, here, lists_at_once)
 
 
-def _train(policy: Path, lists: pd.DataFrame, prompt_ids: dict, settings: Settings, s: int, here: Path) -> None:
+def _train(
+    policy: Path,
+    lists: pd.DataFrame,
+    prompt_ids: dict,
+    settings: Settings,
+    s: int,
+    here: Path,
+    lists_at_once: int | None,
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,8 +124,9 @@ def _train(policy: Path, lists: pd.DataFrame, prompt_ids: dict, settings: Settin
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).to(
         device
     )  # bf16 by autocast, not storage
+    at_once = lists_at_once or (settings.batch_lists if model.num_parameters() < SMALL else 1)
     examples = tokenise(lists, prompt_ids, tokenizer)
-    examples = with_reference(model, examples, tokenizer.pad_token_id or 0, settings.batch_lists)
+    examples = with_reference(model, examples, tokenizer.pad_token_id or 0, at_once)
     try:
         log = train(
             model,
@@ -127,6 +138,7 @@ def _train(policy: Path, lists: pd.DataFrame, prompt_ids: dict, settings: Settin
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,
             batch_size=settings.batch_lists,
+            at_once=min(at_once, settings.batch_lists),
             seed=settings.seed + s,
         )
     except FloatingPointError as error:

@@ -154,11 +154,13 @@ def train(
     learning_rate: float,
     epochs: int,
     batch_size: int,
+    at_once: int,
     seed: int,
 ) -> list[dict]:
     """Trains `model` in place and returns the log (one dict per logged step).
 
-    `batch_size` counts lists per step. `folder` holds the checkpoints; training continues from the last whole one.
+    `batch_size` counts lists per step, of which `at_once` go through the model together. `folder` holds the checkpoints;
+    training continues from the last whole one.
     """
     steps = -(-len(examples) // batch_size) * epochs
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,9 @@ def train(
             shutil.rmtree(checkpoint)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=-(-batch_size // at_once),
+        gradient_checkpointing=model.num_parameters() > 5e8,
         num_train_epochs=epochs,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
@@ -188,6 +192,9 @@ def train(
         weight_decay=0.0,
         disable_tqdm=False,
     )
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # several GPUs of one process mean DataParallel, which cannot split a Packed
     pad, share = tokenizer.pad_token_id or 0, shares_prefix(model)
     trainer = RankingTrainer(
         model=model,

@@ -68,6 +68,15 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
     assert 0 < len(engine.made) < len(unbroken.made)
 
 
+def test_unusual_temperatures_are_told_apart(tmp_path):
+    temperatures = (1e-05, 0.1, 0.10000001)
+    first = run(tmp_path, 2, temperatures)
+    assert first["doc_id"].is_unique and first["tag"].nunique() == 3
+    again = Counting()
+    pd.testing.assert_frame_equal(first, run(tmp_path, 2, temperatures, engine=again))
+    assert not again.made
+
+
 def test_a_finished_run_loads_no_engine(tmp_path):
     first = run(tmp_path)
     again = sample_run(lambda: pytest.fail("the engine was loaded"), ASKED, 100, (0.5, 1.0), 7, 16, tmp_path, "m")

@@ -301,4 +301,4 @@ def test_rows_become_topics(tmp_path):
     assert task.topics["solution"].iloc[0] == GOOD["answer"]
     assert task.verifier(GOOD["answer"], "18") and not task.verifier(GOOD["answer"], "19")
     assert "#### N" in task.instruction
-    assert task.unrelated == "ultrafeedback"
+    assert task.unrelated == "facts"  # a file may be all there is: no network asked for

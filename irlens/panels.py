@@ -1,0 +1,70 @@
+"""Several plots of curves in one figure, such as Figure 2: panels beside each other, each with its own paper points."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens import figure_style, plots
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several plots in a figure: the curves, the words around them, and the paper's points."""
+
+    table: "pd.DataFrame"
+    title: str
+    x_label: str
+    y_label: str
+    paper: "pd.DataFrame | None" = None
+
+
+def panels(parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: str = "screen") -> list[Path]:
+    """Draws panels of curves beside each other on one y axis; writes `path` + .png, .pdf and .csv.
+
+    The CSV has a column `panel` (a, b, …); `irlens plot` draws each panel's rows alone.
+    """
+    import pandas as pd
+
+    drawn = [plots.curve_table(part.table, part.paper, f"panel {chr(97 + i)}") for i, part in enumerate(parts)]
+    table = pd.concat([t.assign(panel=chr(97 + i)) for i, t in enumerate(drawn)], ignore_index=True)
+    return figure_style.write(panels_figure(drawn, parts, log_x, style), table, path, style)
+
+
+def panels_figure(tables: "Sequence[pd.DataFrame]", parts: Sequence[Panel], log_x: bool, style: str) -> "Figure":
+    """The Figure that `panels` writes, each table as `curve_table` returns it; every panel has its legend below it."""
+    from matplotlib.figure import Figure
+
+    with figure_style.drawing(style) as form:
+        figure = Figure(figsize=(form.width * 0.78 * len(parts), form.height * 1.35), layout="constrained")
+        everyone = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        for letter, (axes, table, part) in enumerate(zip(everyone, tables, parts)):
+            lines, labels = _draw_panel(axes, table, log_x, form)
+            room = form.letters(0.68 * form.width)
+            axes.set_title(textwrap.fill(f"({chr(97 + letter)}) {part.title}", room), fontsize=form.points)
+            axes.set_xlabel(part.x_label)
+            axes.set_ylabel(part.y_label)
+            axes.tick_params(labelleft=True)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handlelength": 3.0}
+            axes.legend(lines, labels, ncols=2, **below)
+    return figure
+
+
+def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Style) -> tuple[list, list[str]]:
+    """The curves of a table on `axes`; returns the lines and their labels."""
+    origins = table["origin"] if "origin" in table.columns else table["curve"].map(lambda _: "measured")
+    groups = list(table.groupby([origins.rename("from"), "curve"], sort=False))
+    styles = plots.looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
+    values = sorted(set(table["x"]))
+    ticks = plots.log_ticks(values, form) if log_x else plots.even_ticks(values, form)
+    if log_x:
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+    lines = [plots.draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
+    return lines, [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]

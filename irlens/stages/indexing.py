@@ -1,0 +1,164 @@
+"""Stage `index`: a corpus encoded by a sentence encoder, and an index over the vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens import catalog
+from irlens.errors import UserError, did_you_mean
+from irlens.folder import OutputFolder
+from irlens.settings import Index, Recall, at_least
+from irlens.stages.common import Say, quiet_if_small
+
+if TYPE_CHECKING:
+    from irlens import retrieve
+    from irlens.tasks import Task
+
+SMALL = 200 << 20  # bytes of weights that are digested file by file; larger ones by name, size and first block
+
+
+def index(settings: Index, say: Say = print) -> tuple[Path, dict]:
+    """Encodes the corpus and builds the index; returns the folder and what the manifest says of it.
+
+    The folder holds vectors/ (shards), one .faiss file per index type, and the manifest with the encoder, its digest,
+    the dimension, the prompts and the normalisation. A second index type uses the same vectors.
+    """
+    from irlens import tasks
+
+    if settings.retriever == "bm25":
+        raise UserError("bm25 needs no index on disk: `irlens recall --retriever bm25` makes it in memory")
+    task = with_corpus(tasks.load(settings.dataset))
+    prepared = prepare(settings, task)
+    built = prepared.build(settings, task, Path(settings.out) if settings.out else None, say)
+    return built.folder, built.facts
+
+
+def with_corpus(task: Task) -> Task:
+    """`task` if there is something to retrieve from."""
+    if task.corpus is None:
+        raise UserError(f"data set {task.name!r} has no corpus to retrieve from; use facts, nq or a BEIR folder")
+    if not len(task.corpus):
+        raise UserError(f"data set {task.name!r}: the corpus is empty")
+    return task
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index that is ready: where it is, what made it, and the encoder for the questions."""
+
+    folder: Path
+    index: retrieve.index.Index
+    encoder: retrieve.dense.DenseEncoder
+    facts: dict
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoder whose files are at hand and whose settings are checked: nothing is written yet."""
+
+    chosen: catalog.Encoder
+    files: Path
+    load: object
+    search: object
+
+    def build(self, settings: Index | Recall, task: Task, out: Path | None, say: Say) -> Built:
+        """Encodes what is not encoded yet into `out` and opens the index."""
+        from irlens.retrieve.dense import encode_corpus
+        from irlens.retrieve.index import Index as OpenIndex
+        from irlens.retrieve.vectors import Vectors
+
+        folder = out or default_index_folder(Path("irlens-out"), self.chosen.name, task.name)
+        encoder = self.load()
+        kept = {
+            "encoder": self.chosen.repo
+            if "/" in self.chosen.name or self.chosen.name in catalog.ENCODERS
+            else self.chosen.name,
+            "encoder_digest": digest(self.files),
+            "dimension": encoder.dimension,
+            "prompts": encoder.prompts(),
+            "normalize": encoder.normalize,
+            "dtype": settings.dtype,
+            "store": settings.store,
+            "shard_size": settings.shard_size,
+            "dataset": task.name,
+            "data": corpus_revision(task),
+        }
+        if self.chosen.name == "tiny-e5":
+            kept["encoder"] = "tiny-e5"
+        with OutputFolder(folder, "index", kept) as output:
+            encode_corpus(lambda: encoder, task.corpus, folder / "vectors", settings.store, say, settings.shard_size)
+            vectors = Vectors(folder / "vectors")
+            if len(vectors) != len(task.corpus):
+                raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
+            _ = vectors.doc_ids  # refuses identifiers that occur twice
+            opened = OpenIndex(vectors, settings.index, self.search, say).open(settings.train_size, settings.seed)
+            files = [path for path in (folder / "vectors", opened.path) if path.exists()]
+            facts = {**opened.facts(), "encoder_files": str(self.files), "bytes_on_disk": sum(map(_bytes, files))}
+            output.note(**facts)
+        return Built(folder, opened, encoder, facts)
+
+
+def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Prepared:
+    """What can fail before a folder is made: options, the encoder's files, the encoder itself."""
+    from irlens.retrieve.dense import DTYPES, DenseEncoder
+    from irlens.retrieve.index import Search, faiss_module
+
+    at_least(
+        1,
+        shard_size=settings.shard_size,
+        processes=settings.processes,
+        batch_size=settings.batch_size,
+        train_size=settings.train_size,
+    )
+    for option, value in (("--dtype", settings.dtype), ("--store", settings.store)):
+        allowed = DTYPES if option == "--dtype" else DTYPES[:2]
+        if value not in allowed:
+            raise UserError(f"{option} {value!r}; {did_you_mean(value, allowed)}")
+    search = Search(*(getattr(settings, option, None) for option in ("nprobe", "ef_search", "refine")))
+    at_least(1, **vars(search))
+    if settings.index not in (None, "Flat"):
+        faiss_module()
+    chosen = catalog.encoder(name or settings.retriever)
+    given = {k: getattr(settings, k) for k in ("query_prompt", "passage_prompt") if getattr(settings, k) is not None}
+    if given:
+        from dataclasses import replace
+
+        chosen = replace(chosen, **given)
+    files = catalog.fetch(chosen)
+    quiet_if_small(files)
+    options = {"processes": settings.processes, "batch_size": settings.batch_size, "dtype": settings.dtype}
+    loaded = DenseEncoder.load(chosen, files, **options)
+    return Prepared(chosen, files, lambda: loaded, search)
+
+
+def default_index_folder(beside: Path, retriever: str, dataset: str) -> Path:
+    """Where an index is kept unless another folder is named: beside the output of `recall`."""
+    return beside / f"index-{retriever}-{dataset}"
+
+
+def corpus_revision(task: Task) -> str:
+    """What identifies the corpus: of a BEIR folder the digest of corpus.jsonl, so that splits share an index."""
+    return next((part for part in task.revision.split(", ") if part.startswith("corpus.jsonl")), task.revision)
+
+
+def digest(folder: Path) -> str:
+    """Short SHA-256 over an encoder's files, whatever folder they lie in; of large weights, size and first block."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix in (".safetensors", ".json", ".bin", ".txt", ".model") and inside.parts[0] not in (
+            "onnx",
+            "openvino",
+        ):
+            size = path.stat().st_size
+            sha.update(f"{inside}:{size}".encode())
+            with path.open("rb") as file:
+                sha.update(file.read(1 << 24) if size > SMALL else file.read())
+    return sha.hexdigest()[:16]
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

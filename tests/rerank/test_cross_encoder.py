@@ -1,0 +1,70 @@
+"""The second stage: a cross-encoder's order, what it leaves alone, and that a kill costs one shard."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from irlens import catalog
+from irlens.errors import UserError
+from irlens.rerank import cross_encoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A cross-encoder with random weights and the embedded encoder's tokenizer."""
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    plain, path = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("cross")
+    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=32, max_position_embeddings=128, num_labels=1, initializer_range=0.5)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    CrossEncoder(str(plain), device="cpu").save_pretrained(str(path))
+    return path
+
+
+@pytest.fixture
+def run_and_topics():
+    topics = pd.DataFrame({"query_id": ["q1", "q2", "q3"], "query": ["where is it", "who was she", "what is this"]})
+    rows = [(q, f"d{d}", -float(d), d, f"passage {d} about {q}", "bm25") for q in topics["query_id"] for d in range(8)]
+    run = pd.DataFrame(rows, columns=["query_id", "doc_id", "score", "rank", "text", "tag"])
+    return run.assign(title="A title"), topics
+
+
+def test_the_order_is_plain_predicts_and_the_rest_stays_below(tmp_path, folder, run_and_topics):
+    run, topics = run_and_topics
+    ours = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "two stages")
+    model = cross_encoder.load(folder)
+    for query_id, query in zip(topics["query_id"], topics["query"]):
+        old, new = run[run["query_id"] == query_id], ours[ours["query_id"] == query_id]
+        scores = model.predict([(query, f"A title {text}") for text in old["text"][:5]], show_progress_bar=False)
+        expected = [old["doc_id"].iloc[i] for i in np.argsort(-scores)] + ["d5", "d6", "d7"]
+        assert new["doc_id"].tolist() == expected and new["rank"].tolist() == list(range(8))
+        assert new["score"].to_numpy()[:5] == pytest.approx(np.sort(scores)[::-1], abs=1e-5)
+    assert set(ours["tag"]) == {"two stages"}
+
+
+def test_shards_are_kept(tmp_path, folder, run_and_topics, monkeypatch):
+    monkeypatch.setattr(cross_encoder, "PAIRS", 10)
+    run, topics = run_and_topics
+    whole = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x")
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
+    (tmp_path / "000001.parquet").unlink()
+    again = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x")
+    pd.testing.assert_frame_equal(whole, again)
+    cross_encoder.rerank(lambda: pytest.fail("loaded"), run, topics, 5, tmp_path, "x")
+
+
+def test_a_score_that_is_not_finite_and_a_folder_that_is_no_model_are_refused(tmp_path, run_and_topics):
+    class Broken:
+        def predict(self, pairs, **_):
+            return np.full(len(pairs), np.nan)
+
+    with pytest.raises(UserError, match="score not finite for query_id=q1, doc_id=d0"):
+        cross_encoder.rerank(Broken, *run_and_topics, 5, tmp_path, "x")
+    with pytest.raises(UserError, match="not a usable cross-encoder"):
+        cross_encoder.load(tmp_path)

@@ -1,0 +1,321 @@
+"""Dense retrieval: encoding in shards, exact search against brute force, approximate indexes, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irlens import catalog, tables
+from irlens.errors import UserError
+from irlens.retrieve import dense
+from irlens.retrieve import index as indexes
+from irlens.retrieve.dense import DenseEncoder, batches, encode_corpus
+from irlens.retrieve.index import Index, Search, default_factory, to_run
+from irlens.retrieve.vectors import Vectors
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder():
+    chosen = catalog.encoder("tiny-e5")
+    return DenseEncoder.load(chosen, catalog.fetch(chosen))
+
+
+@pytest.fixture
+def facts():
+    from irlens import tasks
+
+    return tasks.load("facts", limit=60)
+
+
+def stored(folder, vectors, ids=None, rows=700):
+    """Vectors as shards of `rows`."""
+    ids = ids if ids is not None else [f"d{i:05d}" for i in range(len(vectors))]
+    for number, start in enumerate(range(0, len(vectors), rows)):
+        part = pd.DataFrame({"doc_id": ids[start : start + rows], "text": ids[start : start + rows]})
+        tables.write_parquet(part, folder / f"{number:06d}.parquet")
+        dense.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
+    return Vectors(folder)
+
+
+def random_vectors(n, d=32, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def brute_force(queries, vectors, ids, k):
+    """doc_ids [queries, k] by score, then doc_id: all scores in 64 bits, rounded to 32."""
+    scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
+    return [[ids[i] for i in sorted(range(len(ids)), key=lambda i: (-row[i], ids[i]))[:k]] for row in scores]
+
+
+def topics_of(queries):
+    return pd.DataFrame({"query_id": [f"q{i:03d}" for i in range(len(queries))], "query": ""})
+
+
+def listed(run):
+    return [rows["doc_id"].tolist() for _, rows in run.groupby("query_id", sort=True)]
+
+
+def test_exact_search_is_brute_force_with_ties_by_doc_id(tmp_path):
+    vectors = random_vectors(3000)
+    vectors[1000:1100] = vectors[5]  # a hundred equal passages: more than fit between k and what is fetched
+    vectors[2000:2003] = vectors[7]
+    ids = [f"d{i:05d}" for i in np.random.default_rng(1).permutation(3000)]  # not in the order of rows
+    queries = np.concatenate([random_vectors(50, seed=2), vectors[[5, 7]]])
+    kept = stored(tmp_path / "vectors", vectors, ids)
+    for k in (1, 2, 10, 50, 120):
+        run = to_run(topics_of(queries), *Index(kept, "Flat").search(queries, k), kept, k, "x")
+        assert listed(run) == brute_force(queries, vectors, ids, k)
+    assert listed(
+        to_run(topics_of(queries), *Index(kept, "Flat").search(queries, 3000), kept, 3000, "x")
+    ) == brute_force(queries, vectors, ids, 3000)
+
+
+def test_order_does_not_depend_on_how_queries_are_grouped(tmp_path):
+    vectors, queries = random_vectors(2000), random_vectors(40, seed=3)
+    kept = stored(tmp_path / "vectors", vectors)
+    index = Index(kept, "Flat")
+    whole = to_run(topics_of(queries), *index.search(queries, 20), kept, 20, "x")
+    alone = [
+        to_run(topics_of(queries[i : i + 1]), *index.search(queries[i : i + 1], 20), kept, 20, "x") for i in range(40)
+    ]
+    assert listed(whole) == [listed(run)[0] for run in alone]
+
+
+def test_vectors_are_read_in_any_order_and_block(tmp_path):
+    vectors = random_vectors(2000)
+    kept = stored(tmp_path / "vectors", vectors)
+    rows = np.array([1999, 0, 700, 699, 0])
+    assert np.array_equal(kept.take(rows), vectors[rows])
+    assert kept.passages(rows).tolist() == [f"d{i:05d}" for i in rows] and kept.passages(rows, "title")[0] is None
+    for size, start in ((300, 0), (900, 0), (5000, 0), (512, 650), (512, 1400)):
+        parts = list(kept.blocks(size, start))
+        assert np.array_equal(np.concatenate([v for _, v in parts]), vectors[start:])
+        assert [first for first, _ in parts] == list(start + np.cumsum([0, *(len(v) for _, v in parts[:-1])]))
+
+
+@pytest.mark.parametrize(
+    "factory, search",
+    [
+        ("HNSW32", Search(ef_search=200)),
+        ("IVF32,Flat", Search(nprobe=24)),
+        ("IVF32,PQ8x4fs", Search(nprobe=32, refine=30)),
+        ("OPQ8_32,IVF32,PQ8", Search(nprobe=32, refine=30)),
+        ("IVF32_HNSW16,SQ8", Search(nprobe=32)),
+    ],
+)
+def test_approximate_indexes_find_nearly_all_with_exact_scores(tmp_path, factory, search):
+    pytest.importorskip("faiss", reason="needs the extra irlens[dense]")
+    vectors, queries = random_vectors(4000), random_vectors(60, seed=3)
+    kept = stored(tmp_path / "vectors", vectors)
+    index = Index(kept, factory, search, say=lambda line: None).open()
+    run = to_run(topics_of(queries), *index.search(queries, 20), kept, 20, "x")
+    truth = brute_force(queries, vectors, kept.doc_ids.to_pylist(), 20)
+    assert np.mean([len(set(a) & set(b)) / 20 for a, b in zip(listed(run), truth)]) >= 0.95
+    number = {doc_id: i for i, doc_id in enumerate(kept.doc_ids.to_pylist())}
+    exact = [queries[int(q[1:])] @ vectors[number[d]] for q, d in zip(run["query_id"], run["doc_id"])]
+    assert run["score"].to_numpy() == pytest.approx(np.array(exact), abs=1e-5)
+    again = Index(Vectors(tmp_path / "vectors"), factory, search).open()  # from the file
+    pd.testing.assert_frame_equal(run, to_run(topics_of(queries), *again.search(queries, 20), kept, 20, "x"))
+
+
+def test_an_unfinished_index_is_continued(tmp_path, monkeypatch):
+    faiss = pytest.importorskip("faiss", reason="needs the extra irlens[dense]")
+    kept, queries = stored(tmp_path / "vectors", random_vectors(20_000)), random_vectors(5, seed=1)
+    whole = Index(kept, "IVF16,Flat", say=lambda line: None).open().search(queries, 5)
+    path = Index(kept, "IVF16,Flat").path
+    path.unlink()
+    index = Index(kept, "IVF16,Flat", say=lambda line: None)
+    monkeypatch.setattr(indexes, "CHECKPOINT", -1)
+    monkeypatch.setattr(indexes.tables, "write_atomically", stop_at_second(indexes.tables.write_atomically))
+    with pytest.raises(KeyboardInterrupt):
+        index.open()
+    monkeypatch.undo()
+    assert faiss.read_index(str(path.with_name(f".partial-{path.name}"))).ntotal == 8400
+    told = []
+    again = Index(kept, "IVF16,Flat", say=told.append).open().search(queries, 5)
+    assert "continuing" in told[0] and all(np.array_equal(a, b) for a, b in zip(whole, again))
+
+
+def stop_at_second(write):
+    calls = []
+
+    def stopped(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*args)
+
+    return stopped
+
+
+def test_the_default_index_goes_by_size():
+    assert default_factory(200_000, 384)[0] == "Flat"
+    assert default_factory(1_000_000, 384)[0] == "IVF4096,PQ96x4fs"
+    assert default_factory(21_015_324, 768)[0] == "IVF16384_HNSW32,PQ192x4fs"
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda v, q: Index(v, "Flat").search(q, 51), "k=51 of a corpus of 50"),
+        (lambda v, q: Index(v, "Flat").search(q, 0), "k=0"),
+        (lambda v, q: Index(v, "Flat").search(q[:, :8], 3), "built with another model"),
+        (lambda v, q: Index(v, "Flat").search(q * np.nan, 3), "not finite"),
+        (lambda v, q: Index(v, "Flat", Search(nprobe=3)), "--nprobe: the index Flat is exact"),
+        (lambda v, q: Index(v, "Flatt").open(), "--index 'Flatt': FAISS cannot make it"),
+        (lambda v, q: Index(v, "IVF64,Flat").open(), "more cells than the corpus has passages"),
+        (lambda v, q: Index(v, "HNSW8", Search(nprobe=3)).open(), "--nprobe: the index HNSW8 has no such parameter"),
+    ],
+)
+def test_wrong_searches_are_refused(tmp_path, call, message):
+    pytest.importorskip("faiss", reason="needs the extra irlens[dense]")
+    with pytest.raises(UserError, match=message):
+        call(stored(tmp_path / "vectors", random_vectors(50)), random_vectors(4, seed=1))
+
+
+def test_an_index_of_other_vectors_is_refused(tmp_path):
+    pytest.importorskip("faiss", reason="needs the extra irlens[dense]")
+    Index(stored(tmp_path / "a" / "vectors", random_vectors(50)), "HNSW8").open()
+    other = stored(tmp_path / "b" / "vectors", random_vectors(60))
+    (tmp_path / "a" / "HNSW8.faiss").rename(tmp_path / "b" / "HNSW8.faiss")
+    with pytest.raises(UserError, match="built with another model or corpus"):
+        Index(other, "HNSW8").open()
+
+
+def test_repeated_identifiers_over_shards_and_damaged_shards_are_refused(tmp_path):
+    ids = [f"d{i % 40}" for i in range(50)]
+    with pytest.raises(UserError, match=r"doc_id=d0 occurs more than once \(10 such"):
+        _ = stored(tmp_path / "a", random_vectors(50), ids, rows=25).doc_ids
+    stored(tmp_path / "b", random_vectors(50))
+    (tmp_path / "b" / "000000.npy").write_bytes(b"no")
+    with pytest.raises(UserError, match="not a readable array"):
+        Vectors(tmp_path / "b")
+    with pytest.raises(UserError, match="no vectors"):
+        Vectors(tmp_path / "c")
+
+
+def test_two_faiss_packages_are_refused(monkeypatch):
+    monkeypatch.setattr(indexes.metadata, "packages_distributions", lambda: {"faiss": ["faiss-gpu", "faiss-cpu"]})
+    with pytest.raises(UserError, match="faiss-cpu and faiss-gpu are both installed"):
+        indexes.faiss_module()
+
+
+# -- encoding ------------------------------------------------------------------------------------------------------
+
+
+def test_encoding_is_plain_encode_with_the_models_prompts(tiny_encoder, facts):
+    texts = facts.topics["query"].tolist()
+    ours = tiny_encoder.encode(texts + texts[:3], "query")
+    plain = tiny_encoder.model.encode([f"query: {text}" for text in texts], normalize_embeddings=True)
+    assert np.abs(ours[: len(texts)] - plain).max() < 1e-5 and np.array_equal(ours[-3:], ours[:3])
+    assert tiny_encoder.prompts() == {"query": "query: ", "passage": "passage: "}
+
+
+def test_batches_hold_every_text_once_and_similar_lengths():
+    lengths = np.random.default_rng(0).integers(1, 4000, 999)
+    cut = list(batches(lengths))
+    assert sorted(np.concatenate(cut)) == list(range(999))
+    assert all(len(rows) * lengths[rows].max() <= dense.LETTERS or len(rows) == 1 for rows in cut)
+    assert {len(rows) for rows in batches([5] * 100, 32)} == {32, 4}
+
+
+def test_shards_are_kept_and_the_encoder_is_not_loaded_for_nothing(tmp_path, tiny_encoder, facts):
+    told = []
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    (tmp_path / "a" / "000003.npy").unlink()
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
+    assert "reused the vectors of 1,500 of 2,000" in told[-1]
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+    encode_corpus(lambda: pytest.fail("loaded"), facts.corpus, tmp_path / "a", say=told.append, shard=500)
+
+
+def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_encoder, facts):
+    class OnDisk:
+        def __len__(self):
+            return len(facts.corpus)
+
+        def chunks(self, start=0, size=dense.SHARD):
+            yield from (facts.corpus.iloc[i : i + size] for i in range(start, len(self), size))
+
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a")
+    encode_corpus(lambda: tiny_encoder, OnDisk(), tmp_path / "b")
+    for name in ("000000.npy", "000000.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_bad_corpora_and_vectors_are_refused(tmp_path, tiny_encoder):
+    corpus = pd.DataFrame({"doc_id": ["a", "b"], "text": ["x", "y"]})
+    with pytest.raises(UserError, match="the corpus is empty"):
+        encode_corpus(lambda: tiny_encoder, corpus.iloc[:0], tmp_path)
+    with pytest.raises(UserError, match="doc_id=a occurs more than once"):
+        encode_corpus(lambda: tiny_encoder, corpus.assign(doc_id="a"), tmp_path)
+
+    class Broken(DenseEncoder):
+        def encode(self, texts, kind="passage", on_batch=None):
+            return np.array([[1.0, 0.0], [np.nan, 0.0]], np.float32)
+
+    with pytest.raises(UserError, match="not finite for 1 passages, such as 'b'"):
+        encode_corpus(lambda: Broken(tiny_encoder.model, None, None, True), corpus, tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_half_precision_on_disk(tmp_path, tiny_encoder, facts):
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", "float16")
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "b")
+    half, whole = Vectors(tmp_path / "a"), Vectors(tmp_path / "b")
+    assert (
+        half.shards[0].dtype == np.float16 and np.abs(half.take(np.arange(9)) - whole.take(np.arange(9))).max() < 1e-3
+    )
+
+
+@pytest.mark.slow
+def test_a_pool_of_processes_gives_the_same_vectors(tiny_encoder, facts):
+    texts = tables.passage_texts(facts.corpus)
+    chosen = catalog.encoder("tiny-e5")
+    pooled = DenseEncoder.load(chosen, catalog.fetch(chosen), processes=2, device="cpu")
+    try:
+        assert np.abs(pooled.encode(texts) - tiny_encoder.encode(texts)).max() < 1e-5
+    finally:
+        pooled.close()
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_e5_prompts_follow_the_model_card_under_every_name(tmp_path):
+    for name in ("e5", "e5-small", "e5-large", "intfloat/e5-base-v2"):
+        chosen = catalog.encoder(name)
+        assert (chosen.query_prompt, chosen.passage_prompt) == ("query: ", "passage: ")
+        assert (chosen.pooling, chosen.normalize) == ("mean", True)
+    assert catalog.encoder("e5-instruct").query_prompt.startswith("Instruct: ")
+    assert catalog.encoder("e5-instruct").passage_prompt == "" and catalog.encoder("e5-mistral").pooling == "lasttoken"
+    (tmp_path / "e5-base-v2").mkdir()
+    (tmp_path / "e5-base-v2" / "config.json").write_text("{}")
+    assert catalog.encoder(str(tmp_path / "e5-base-v2")).query_prompt == "query: "
+    other = catalog.encoder("sentence-transformers/all-MiniLM-L6-v2")
+    assert other.query_prompt is None and other.name == "sentence-transformers-all-MiniLM-L6-v2"
+
+
+def test_a_repository_without_modules_gets_the_catalogs_pooling(tmp_path, facts):
+    import shutil
+
+    source = catalog.fetch(catalog.encoder("tiny-e5"))
+    folder = tmp_path / "e5-base-v2"
+    shutil.copytree(source, folder)
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    ours = DenseEncoder.load(catalog.encoder(str(folder)), folder).encode(facts.topics["query"].tolist(), "query")
+    theirs = DenseEncoder.load(catalog.encoder("tiny-e5"), source).encode(facts.topics["query"].tolist(), "query")
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
+    with pytest.raises(UserError, match="not a usable sentence encoder"):
+        DenseEncoder.load(catalog.encoder(str(tmp_path)), tmp_path)
+    with pytest.raises(UserError, match="no modules.json"):
+        (tmp_path / "config.json").unlink()
+        catalog.encoder(str(tmp_path))
