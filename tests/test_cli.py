@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-COMMANDS = ["passk", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
+COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "160", "NO_COLOR": "1"}
 
 
