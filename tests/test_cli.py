@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-COMMANDS = ["passk", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
+COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy(irlens):

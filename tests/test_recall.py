@@ -154,7 +154,7 @@ def test_other_index_types_use_the_same_vectors(tmp_path):
         ({"retriever": "./nowhere"}, "no such folder"),
         ({"at": (2001,)}, "larger than the corpus of 2,000"),
         ({"retriever": "tiny-e5", "nprobe": 0, "index": "HNSW8"}, "--nprobe must be at least 1"),
-        ({"retriever": "tiny-e5", "dtype": "float8"}, "did you mean 'float16'"),
+        ({"retriever": "tiny-e5", "dtype": "float8"}, "--dtype 'float8'; did you mean"),
         ({"retriever": "tiny-e5", "store": "bfloat16"}, "did you mean 'float16'"),
         ({"rerank": "nowhere"}, "--rerank nowhere: no such folder"),
         ({"rerank_depth": 0}, "--rerank-depth must be at least 1"),
@@ -168,7 +168,7 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(tmp_path, settings, 
     assert not list(tmp_path.iterdir())
 
 
-def beir(folder, corpus, queries=({"_id": "q", "text": "what"},), qrels="q\td1\t1\n"):
+def beir(folder, corpus, queries=({"_id": "q", "text": "which passage"},), qrels="q\td1\t1\n"):
     (folder / "qrels").mkdir(parents=True)
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
@@ -248,10 +248,10 @@ def test_minilm_on_some_of_nq_is_brute_force(tmp_path, real_data, minilm):
 def test_minilm_on_nq_is_brute_force_and_at_the_reference(tmp_path, real_data, minilm):
     at = (1, 5, 10, 20, 50, 100)
     value = recall(tmp_path / "r", retriever=minilm, dataset=str(real_data("nq")), at=at)
-    gold = value[[run for run in value.index.levels[0] if run.endswith("gold passage")][0]]
+    gold = value[next(run for run in value.index.levels[0] if run.endswith("gold passage"))]
     (folder,) = tmp_path.glob("index-*")
     assert gold.tolist() == brute_force_recall(folder, tasks.load(real_data("nq")), at)
-    answers = value[[run for run in value.index.levels[0] if run.endswith("answer string")][0]]
+    answers = value[next(run for run in value.index.levels[0] if run.endswith("answer string"))]
     print(gold, answers)
     assert (gold.to_numpy() >= np.array([0.895, 0.9906, 0.9940, 0.9970, 0.9985, 0.9992]) - 5e-5).all()
     assert (answers.to_numpy() >= np.array([0.933, 0.9913, 0.9940, 0.9970, 0.9985, 0.9992]) - 5e-5).all()

@@ -26,7 +26,7 @@ def default_factory(passages: int, dimension: int) -> tuple[str, str]:
     """(factory string, why) for a corpus of that size."""
     if passages <= EXACT:
         return "Flat", f"up to {EXACT:,} passages exact search is quick enough"
-    cells = 2 ** round(np.log2(4 * np.sqrt(passages)))
+    cells = 2 ** round(np.log2(np.sqrt(passages)))
     codes = f"PQ{dimension // 4}x4fs" if dimension % 4 == 0 else "SQ8"
     coarse = f"IVF{cells}" if passages < HUGE else f"IVF{cells}_HNSW32"
     return f"{coarse},{codes}", f"{cells} cells for {passages:,} passages, short codes, candidates scored exactly"
@@ -151,7 +151,7 @@ class Index:
         return facts if self._faiss is None else facts | {"search": {**self.parameters, "refine": self.refine}}
 
     def _set_parameters(self, faiss) -> None:
-        """nprobe and efSearch: those given, else an eighth of the cells up to 256, and 256."""
+        """nprobe and efSearch: those given, else a quarter of the cells up to 256, and 256."""
         cells = re.search(r"IVF(\d+)(k?)", self.factory)
         cells = int(cells[1]) * (1024 if cells[2] else 1) if cells else None
         graph = "HNSW" in self.factory and cells is None
@@ -163,7 +163,7 @@ class Index:
                 raise UserError(f"{option}: the index {self.factory} has no such parameter; only {kind} indexes do")
         self.parameters = {}
         if cells:
-            self.parameters["nprobe"] = self.how.nprobe or max(1, min(cells // 8, 256))
+            self.parameters["nprobe"] = self.how.nprobe or max(1, min(cells // 4, 256))
             if "_HNSW" in self.factory:
                 self.parameters["quantizer_efSearch"] = 2 * self.parameters["nprobe"]
         if graph:

@@ -101,7 +101,7 @@ def test_vectors_are_read_in_any_order_and_block(tmp_path):
         ("HNSW32", Search(ef_search=200)),
         ("IVF32,Flat", Search(nprobe=24)),
         ("IVF32,PQ8x4fs", Search(nprobe=32, refine=30)),
-        ("OPQ8_32,IVF32,PQ8", Search(nprobe=32, refine=30)),
+        pytest.param("OPQ8_32,IVF32,PQ8", Search(nprobe=32, refine=30), marks=pytest.mark.slow),
         ("IVF32_HNSW16,SQ8", Search(nprobe=32)),
     ],
 )
@@ -152,8 +152,8 @@ def stop_at_second(write):
 
 def test_the_default_index_goes_by_size():
     assert default_factory(200_000, 384)[0] == "Flat"
-    assert default_factory(1_000_000, 384)[0] == "IVF4096,PQ96x4fs"
-    assert default_factory(21_015_324, 768)[0] == "IVF16384_HNSW32,PQ192x4fs"
+    assert default_factory(1_000_000, 384)[0] == "IVF1024,PQ96x4fs"
+    assert default_factory(21_015_324, 768)[0] == "IVF4096_HNSW32,PQ192x4fs"
 
 
 @pytest.mark.parametrize(
