@@ -105,7 +105,10 @@ def test_a_name_goes_before_a_folder_and_a_dot_before_that(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("gsmk8", r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: facts, gsm8k, nq, sums, ultrafeedback; or"),
+        (
+            "gsmk8",
+            r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: facts, gsm8k, nq, sums, ultrafeedback; or",
+        ),
         ("", "unknown data set ''"),
         ("./nowhere", r"\./nowhere: no such file or folder"),
         ("no/where", "no/where: no such file or folder"),
