@@ -32,12 +32,17 @@ class OutputFolder:
         self.facts: dict = {}
         self.continued = False
 
-    def __enter__(self) -> "OutputFolder":
+    def check(self) -> dict | None:
+        """Raises UserError if the folder holds something else; returns the manifest that is there. Writes nothing."""
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
+        return before
+
+    def __enter__(self) -> "OutputFolder":
+        before = self.check()
         self._lock()
         self.continued = before is not None
         self.facts = {

@@ -1,7 +1,7 @@
 """The progress bar of long work: what is done of how much, the rate, the time spent and the time left."""
 
 
-def progress_bar():
+def progress_bar(silent: bool = False):
     """A bar on standard error; a task has the field `rate`, such as "53 texts/s"."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,4 +14,5 @@ def progress_bar():
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=silent,
     )

@@ -134,6 +134,7 @@ def test_another_model_dimension_or_corpus_in_the_folder_is_refused(tmp_path):
     (other / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-6}))
     with pytest.raises(UserError, match="made with encoder"):
         recall(tmp_path / "r", retriever=str(other), index_folder=str(tmp_path / "a"))
+    assert not (tmp_path / "r").exists()
 
 
 def test_other_index_types_use_the_same_vectors(tmp_path):
@@ -156,6 +157,10 @@ def test_other_index_types_use_the_same_vectors(tmp_path):
         ({"retriever": "tiny-e5", "nprobe": 0, "index": "HNSW8"}, "--nprobe must be at least 1"),
         ({"retriever": "tiny-e5", "dtype": "float8"}, "--dtype 'float8'; did you mean"),
         ({"retriever": "tiny-e5", "store": "bfloat16"}, "did you mean 'float16'"),
+        ({"retriever": "tiny-e5", "index": "Flatt"}, "FAISS cannot make it"),
+        ({"retriever": "tiny-e5", "index": "IVF4096,Flat"}, "more cells than the corpus"),
+        ({"retriever": "tiny-e5", "index": "HNSW8", "nprobe": 4}, "only IVF indexes do"),
+        ({"retriever": "tiny-e5", "ef_search": 4}, "the index Flat is exact"),
         ({"rerank": "nowhere"}, "--rerank nowhere: no such folder"),
         ({"rerank_depth": 0}, "--rerank-depth must be at least 1"),
         ({"index_folder": "x", "retriever": "bm25"}, "--index-folder"),

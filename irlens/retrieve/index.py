@@ -49,6 +49,36 @@ def faiss_module():
     return faiss
 
 
+def check_factory(factory: str | None, search: Search, passages: int, dimension: int) -> None:
+    """Raises UserError for what the index cannot be, before anything is encoded: needs no vectors."""
+    factory = factory or default_factory(passages, dimension)[0]
+    if factory == "Flat":
+        if given := [f"--{name.replace('_', '-')}" for name, value in vars(search).items() if value is not None]:
+            raise UserError(f"{', '.join(given)}: the index Flat is exact and takes no such option")
+        return
+    faiss = faiss_module()
+    try:
+        faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1][-160:]
+        raise UserError(f"--index {factory!r}: FAISS cannot make it for dimension {dimension} ({reason})") from error
+    cells = _cells(factory)
+    if (cells or 0) > passages:
+        raise UserError(f"--index {factory}: more cells than the corpus has passages ({passages:,})")
+    for option, value, fits, kind in (
+        ("--nprobe", search.nprobe, cells is not None, "IVF"),
+        ("--ef-search", search.ef_search, "HNSW" in factory and cells is None, "HNSW"),
+    ):
+        if value is not None and not fits:
+            raise UserError(f"{option}: the index {factory} has no such parameter; only {kind} indexes do")
+
+
+def _cells(factory: str) -> int | None:
+    """The number of cells of an IVF index; None for another kind."""
+    found = re.search(r"IVF(\d+)(k?)", factory)
+    return int(found[1]) * (1024 if found[2] else 1) if found else None
+
+
 @dataclass(frozen=True)
 class Search:
     """How an approximate index is searched; None is the default, which `Index` says."""
@@ -73,10 +103,7 @@ class Index:
             self.factory, why = default_factory(len(vectors), vectors.dimension)
             say(f"index {self.factory} ({why}; choose with --index)")
         self._faiss = None
-        if self.factory == "Flat":
-            given = [f"--{name.replace('_', '-')}" for name, value in vars(search).items() if value is not None]
-            if given:
-                raise UserError(f"{', '.join(given)}: the index Flat is exact and takes no such option")
+        check_factory(self.factory, search, len(vectors), vectors.dimension)
 
     @property
     def path(self) -> Path:
@@ -135,7 +162,9 @@ class Index:
         """Exact search; where the last candidate still ties with the k-th, more are fetched."""
         total, fetch = len(self.vectors), min(len(self.vectors), k + SPARE)
         while True:
-            scores, rows = self.vectors.nearest(queries, fetch)
+            with progress_bar(silent=total <= EXACT) as progress:
+                bar = progress.add_task("searching", total=total, rate="")
+                scores, rows = self.vectors.nearest(queries, fetch, on_block=lambda n: progress.update(bar, advance=n))
             if fetch == total or (scores[:, -1] < scores[:, k - 1] - NEAR * np.abs(scores).max()).all():
                 return self.vectors.settle(queries, scores, rows), rows
             fetch = min(total, 4 * fetch)
@@ -152,15 +181,7 @@ class Index:
 
     def _set_parameters(self, faiss) -> None:
         """nprobe and efSearch: those given, else a quarter of the cells up to 256, and 256."""
-        cells = re.search(r"IVF(\d+)(k?)", self.factory)
-        cells = int(cells[1]) * (1024 if cells[2] else 1) if cells else None
-        graph = "HNSW" in self.factory and cells is None
-        for option, value, fits, kind in (
-            ("--nprobe", self.how.nprobe, cells is not None, "IVF"),
-            ("--ef-search", self.how.ef_search, graph, "HNSW"),
-        ):
-            if value is not None and not fits:
-                raise UserError(f"{option}: the index {self.factory} has no such parameter; only {kind} indexes do")
+        cells, graph = _cells(self.factory), "HNSW" in self.factory and _cells(self.factory) is None
         self.parameters = {}
         if cells:
             self.parameters["nprobe"] = self.how.nprobe or max(1, min(cells // 4, 256))
@@ -206,17 +227,10 @@ class Index:
 
     def _trained(self, faiss, train: int | None, seed: int):
         total, d = len(self.vectors), self.vectors.dimension
-        try:
-            index = faiss.index_factory(d, self.factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1][-160:]
-            raise UserError(f"--index {self.factory!r}: FAISS cannot make it for dimension {d} ({reason})") from error
+        index = faiss.index_factory(d, self.factory, faiss.METRIC_INNER_PRODUCT)
         if index.is_trained:
             return index
-        cells = re.search(r"IVF(\d+)(k?)", self.factory)
-        cells = int(cells[1]) * (1024 if cells[2] else 1) if cells else 256
-        if cells > total:
-            raise UserError(f"--index {self.factory}: more cells than the corpus has passages ({total:,})")
+        cells = _cells(self.factory) or 256
         wanted = min(total, train or max(50 * cells, 20_000))
         rows = np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False))
         self.say(f"training {self.factory} on {wanted:,} of {total:,} vectors")

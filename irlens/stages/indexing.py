@@ -61,21 +61,13 @@ class Prepared:
 
     chosen: catalog.Encoder
     files: Path
-    load: object
-    search: object
+    encoder: retrieve.dense.DenseEncoder
+    search: retrieve.index.Search
 
-    def build(self, settings: Index | Recall, task: Task, out: Path | None, say: Say) -> Built:
-        """Encodes what is not encoded yet into `out` and opens the index."""
-        from irlens.retrieve.dense import encode_corpus
-        from irlens.retrieve.index import Index as OpenIndex
-        from irlens.retrieve.vectors import Vectors
-
-        folder = out or default_index_folder(Path("irlens-out"), self.chosen.name, task.name)
-        encoder = self.load()
+    def output(self, settings: Index | Recall, task: Task, out: Path | None) -> OutputFolder:
+        """The index's folder, with what makes the vectors what they are: another encoder is another digest."""
+        encoder = self.encoder
         kept = {
-            "encoder": self.chosen.repo
-            if "/" in self.chosen.name or self.chosen.name in catalog.ENCODERS
-            else self.chosen.name,
             "encoder_digest": digest(self.files),
             "dimension": encoder.dimension,
             "prompts": encoder.prompts(),
@@ -86,25 +78,40 @@ class Prepared:
             "dataset": task.name,
             "data": corpus_revision(task),
         }
-        if self.chosen.name == "tiny-e5":
-            kept["encoder"] = "tiny-e5"
-        with OutputFolder(folder, "index", kept) as output:
-            encode_corpus(lambda: encoder, task.corpus, folder / "vectors", settings.store, say, settings.shard_size)
+        folder = out or default_index_folder(Path("irlens-out"), self.chosen.name, task.name)
+        return OutputFolder(folder, "index", kept)
+
+    def build(self, settings: Index | Recall, task: Task, out: Path | None, say: Say) -> Built:
+        """Encodes what is not encoded yet into `out` and opens the index."""
+        from irlens.retrieve.dense import encode_corpus
+        from irlens.retrieve.index import Index as OpenIndex
+        from irlens.retrieve.vectors import Vectors
+
+        with self.output(settings, task, out) as output:
+            folder = output.path
+            encode_corpus(
+                lambda: self.encoder, task.corpus, folder / "vectors", settings.store, say, settings.shard_size
+            )
             vectors = Vectors(folder / "vectors")
             if len(vectors) != len(task.corpus):
                 raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
             _ = vectors.doc_ids  # refuses identifiers that occur twice
             opened = OpenIndex(vectors, settings.index, self.search, say).open(settings.train_size, settings.seed)
             files = [path for path in (folder / "vectors", opened.path) if path.exists()]
-            facts = {**opened.facts(), "encoder_files": str(self.files), "bytes_on_disk": sum(map(_bytes, files))}
+            facts = {
+                "encoder": self.chosen.name,
+                **opened.facts(),
+                "encoder_files": str(self.files),
+                "bytes_on_disk": sum(map(_bytes, files)),
+            }
             output.note(**facts)
-        return Built(folder, opened, encoder, facts)
+        return Built(folder, opened, self.encoder, facts)
 
 
 def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Prepared:
     """What can fail before a folder is made: options, the encoder's files, the encoder itself."""
     from irlens.retrieve.dense import DTYPES, DenseEncoder
-    from irlens.retrieve.index import Search, faiss_module
+    from irlens.retrieve.index import Search, check_factory
 
     at_least(
         1,
@@ -119,8 +126,6 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
             raise UserError(f"{option} {value!r}; {did_you_mean(value, allowed)}")
     search = Search(*(getattr(settings, option, None) for option in ("nprobe", "ef_search", "refine")))
     at_least(1, **vars(search))
-    if settings.index not in (None, "Flat"):
-        faiss_module()
     chosen = catalog.encoder(name or settings.retriever)
     given = {k: getattr(settings, k) for k in ("query_prompt", "passage_prompt") if getattr(settings, k) is not None}
     if given:
@@ -131,7 +136,8 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
     quiet_if_small(files)
     options = {"processes": settings.processes, "batch_size": settings.batch_size, "dtype": settings.dtype}
     loaded = DenseEncoder.load(chosen, files, **options)
-    return Prepared(chosen, files, lambda: loaded, search)
+    check_factory(settings.index, search, len(task.corpus), loaded.dimension)
+    return Prepared(chosen, files, loaded, search)
 
 
 def default_index_folder(beside: Path, retriever: str, dataset: str) -> Path:

@@ -49,7 +49,12 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     reranker = _reranker(settings)
     labels = [dense[name].chosen.name if name in dense else name for name in names]
     out = default_out(settings, "+".join(labels), task.name)
-    with OutputFolder(out, "recall", _identity(settings, task, at, dense, reranker)) as folder:
+    output = OutputFolder(out, "recall", _identity(settings, task, at, dense, reranker))
+    output.check()
+    places = {name: index_folder(settings, prepared, task, out) for name, prepared in dense.items()}
+    for name, prepared in dense.items():  # a folder of another model is refused before anything is made
+        prepared.output(settings, task, places[name]).check()
+    with output as folder:
         depth = max(at[-1], settings.rerank_depth if reranker else 0)
         depth = min(depth, len(task.corpus))
         runs, facts = [], {}
@@ -58,7 +63,7 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
             if name == "bm25":
                 run = _lexical(task, depth)
             else:
-                run, facts[label] = _dense(dense[name], settings, task, depth, out, say)
+                run, facts[label] = _dense(dense[name], settings, task, depth, places[name], say)
             runs.append(run)
             if reranker:
                 runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label))
@@ -92,12 +97,13 @@ def _lexical(task: Task, k: int) -> pd.DataFrame:
     return run
 
 
-def _dense(prepared: Prepared, settings: Recall, task: Task, k: int, out: Path, say: Say) -> tuple[pd.DataFrame, dict]:
+def _dense(
+    prepared: Prepared, settings: Recall, task: Task, k: int, where: Path, say: Say
+) -> tuple[pd.DataFrame, dict]:
     """The run of an encoder, over the index in its folder (made or continued there)."""
     from irlens.retrieve.index import to_run
 
-    where = default_index_folder(out.parent, prepared.chosen.name, task.name)
-    built = prepared.build(settings, task, Path(settings.index_folder or where), say)
+    built = prepared.build(settings, task, where, say)
     try:
         queries = built.encoder.encode(task.topics["query"].tolist(), "query")
     finally:
@@ -105,6 +111,11 @@ def _dense(prepared: Prepared, settings: Recall, task: Task, k: int, out: Path, 
     scores, rows = built.index.search(queries, k)
     run = to_run(task.topics, scores, rows, built.index.vectors, k, prepared.chosen.name)
     return run, {"folder": str(built.folder), "corpus": corpus_revision(task), **built.facts}
+
+
+def index_folder(settings: Recall, prepared: Prepared, task: Task, out: Path) -> Path:
+    """The folder given, or one beside the output."""
+    return Path(settings.index_folder or default_index_folder(out.parent, prepared.chosen.name, task.name))
 
 
 def _reranker(settings: Recall) -> Path | None:
