@@ -16,8 +16,8 @@ from irlens.errors import UserError
 from irlens.progress import progress_bar
 
 SHARD = 4096  # passages in a shard of vectors, unless told otherwise: what a kill can cost
-LETTERS = 48_000  # longest text × texts of one batch, about: many short texts or few long ones
-MOST = 256  # texts of one batch
+CPU = (24_000, 32)  # (longest text × texts, most texts) of one batch: what was quickest with MiniLM on two cores
+GPU = (200_000, 1024)
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -89,7 +89,8 @@ class DenseEncoder:
                 on_batch(len(texts))
         else:
             vectors = np.empty((len(unique), self.dimension), np.float32)
-            for rows in batches([len(text) for text in unique], self.batch_size):
+            budget = CPU if self.model.device.type == "cpu" else GPU
+            for rows in batches([len(text) for text in unique], self.batch_size, budget):
                 vectors[rows] = call([unique[i] for i in rows], batch_size=len(rows), **options)
                 if on_batch:
                     on_batch(len(rows))
@@ -124,13 +125,17 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def batches(lengths: Sequence[int], size: int | None = None) -> Iterator[np.ndarray]:
-    """Row numbers of each batch, the longest texts first (so that a lack of memory shows at once)."""
+def batches(lengths: Sequence[int], size: int | None = None, budget: tuple[int, int] = CPU) -> Iterator[np.ndarray]:
+    """Row numbers of each batch, the longest texts first (so that a lack of memory shows at once).
+
+    A batch has `size` texts, or as many as `budget` (letters with padding, texts) allows.
+    """
+    letters, most = budget
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        fit = size or min(MOST, max(1, LETTERS // max(1, int(lengths[order[start]]))))
+        fit = size or min(most, max(1, letters // max(1, int(lengths[order[start]]))))
         yield order[start : start + fit]
         start += fit
 
