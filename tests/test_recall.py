@@ -205,6 +205,29 @@ def test_a_small_beir_folder_without_answers(tmp_path):
     }
 
 
+def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
+    from irlens import recipe
+
+    (tmp_path / "mine.toml").write_text(
+        'figure = "2"\n[[preset.tiny]]\nstage = "recall"\nlimit = 40\nat = [1, 10]\n'
+        '[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [0.5, 1.0]\n'
+    )
+    recipe.run(recipe.load(str(tmp_path / "mine.toml"), "tiny"), tmp_path / "out", quiet)
+    drawn = pd.read_csv(tmp_path / "out" / "mine.csv")
+    ours, theirs = (drawn[drawn["origin"] == origin] for origin in ("measured", "paper"))
+    assert set(ours["curve"]) == {"bm25", "tiny-e5", "T = 0.5", "T = 1.0"}
+    assert len(theirs[theirs["panel"] == "a"]) == 10 and len(theirs[theirs["panel"] == "b"]) == 35
+    assert (tmp_path / "out" / "mine.png").stat().st_size > 20_000 and (tmp_path / "out" / "mine.pdf").exists()
+
+
+@pytest.mark.parametrize("name", ["fig2", "fig2a", "fig2b"])
+@pytest.mark.parametrize("preset", ["tiny", "paper"])
+def test_the_recipes_are_valid(name, preset):
+    from irlens import recipe
+
+    assert recipe.load(name, preset).figure == name.removeprefix("fig")
+
+
 # -- the real model on real questions ------------------------------------------------------------------------------
 
 

@@ -1,7 +1,10 @@
 """Encoding and search, side by side with plain sentence-transformers + numpy and with its `semantic_search`.
 
-    python experiments/bench/retrieval.py --part search --out experiments/bench
-    python experiments/bench/retrieval.py --part small --part encode --nq path/to/beir/nq --model path/to/all-MiniLM-L6-v2
+    python experiments/bench/retrieval.py --part search
+    python experiments/bench/retrieval.py --part small --part encode --rounds 7 --texts 96 \\
+        --nq path/to/beir/nq --model path/to/all-MiniLM-L6-v2
+
+They write the tables retrieval-search-low-rank.csv, retrieval-small.csv and retrieval-encode.csv beside this file.
 
 Every method runs in turn in every round, and a ratio is the median over rounds of theirs / ours in the same round, so
 that a machine with other work on it does not decide. The 1,000,000 vectors of `search` are generated (`--kind`):
