@@ -171,7 +171,7 @@ def train(
         output_dir=str(folder),
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=-(-batch_size // at_once),
-        gradient_checkpointing=model.num_parameters() > 5e8,
+        **({"gradient_checkpointing": True} if model.num_parameters() > 5e8 else {}),
         num_train_epochs=epochs,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
