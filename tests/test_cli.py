@@ -92,7 +92,7 @@ def test_every_command_shows_an_example(command):
         (("mine-negatives", "--tiers", "hard,hradest"), "did you mean 'hardest'"),
         (("mine-negatives", "--hardest-temperature", "1.5"), "must be below"),
         (("mine-negatives", "--unrelated", "sums"), "must be another data set"),
-        (("reproduce", "fig2c"), "did you mean 'fig2b'"),
+        (("reproduce", "fig2c"), "did you mean 'fig2"),
         (("reproduce", "fig2b", "--preset", "tny"), "did you mean 'tiny'"),
         (("plot", "nowhere.csv"), "nowhere.csv"),
     ],
