@@ -215,7 +215,7 @@ def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
     recipe.run(recipe.load(str(tmp_path / "mine.toml"), "tiny"), tmp_path / "out", quiet)
     drawn = pd.read_csv(tmp_path / "out" / "mine.csv")
     ours, theirs = (drawn[drawn["origin"] == origin] for origin in ("measured", "paper"))
-    assert set(ours["curve"]) == {"bm25", "tiny-e5", "T = 0.5", "T = 1.0"}
+    assert set(ours["curve"]) == {"bm25", "tiny-e5", "T = 0.5", "T = 1"}
     assert len(theirs[theirs["panel"] == "a"]) == 10 and len(theirs[theirs["panel"] == "b"]) == 35
     assert (tmp_path / "out" / "mine.png").stat().st_size > 20_000 and (tmp_path / "out" / "mine.pdf").exists()
 
