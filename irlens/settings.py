@@ -8,8 +8,41 @@ from dataclasses import dataclass, field, fields
 from irlens.errors import UserError, did_you_mean
 
 
-def _option(default, text: str):
-    return field(default=default, metadata={"help": text})
+def _option(default, text: str, *flags: str):
+    """A setting with its default, what it means, and its flags on the command line (default: --its-name)."""
+    return field(default=default, metadata={"help": text, "flags": flags})
+
+
+def _model():
+    return _option("tiny", "A name (tiny, mathstral, …), a hub id or a folder.")
+
+
+def _dataset():
+    return _option(None, "A name (sums, gsm8k, facts, …), a file or a folder. Default: the model's own.")
+
+
+def _split():
+    return _option(None, "The split of the data set; default test, or train for training material.")
+
+
+def _limit(default: int | None = None):
+    return _option(default, "Use only the first so many topics.")
+
+
+def _draws(default: int):
+    return _option(default, "Draws per prompt and temperature.", "-n", "--draws")
+
+
+def _seed():
+    return _option(0, "Seed of the draws, the lists and the bootstrap.")
+
+
+def _max_tokens():
+    return _option(None, "Longest response in tokens. Default: the model's own.")
+
+
+def _out():
+    return _option(None, "Output folder; the same command continues it. Default: under irlens-out/.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,112 +73,115 @@ class EngineOptions:
 class PassK(EngineOptions):
     """Pass@N of a model's draws, per temperature."""
 
-    model: str = "tiny"
-    dataset: str | None = None
-    split: str | None = None
-    limit: int | None = None
-    n: int = 100
-    temperature: tuple[float, ...] = (0.1, 0.2, 0.5, 0.7, 1.0)
-    at: tuple[int, ...] | None = None
-    seed: int = 0
-    max_tokens: int | None = None
-    out: str | None = None
+    model: str = _model()
+    dataset: str | None = _dataset()
+    split: str | None = _split()
+    limit: int | None = _limit()
+    n: int = _draws(100)
+    temperature: tuple[float, ...] = _option((0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, separated by commas.")
+    at: tuple[int, ...] | None = _option(None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.")
+    seed: int = _seed()
+    max_tokens: int | None = _max_tokens()
+    out: str | None = _out()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How a corpus is encoded and indexed: what `index` and `recall` share."""
+
+    index: str | None = _option(None, "FAISS factory string: Flat, HNSW32, IVF4096,PQ64 … Default: by corpus size.")
+    train_size: int | None = _option(None, "Vectors that train the index. Default: 50 per cell.")
+    query_prompt: str | None = _option(None, "Text before every question. Default: the model's.")
+    passage_prompt: str | None = _option(None, "Text before every passage. Default: the model's.")
+    dtype: str = _option("float32", "Precision of the encoder: float32, float16 or bfloat16.")
+    store: str = _option("float32", "Precision of the vectors on disk: float32 or float16.")
+    shard_size: int = _option(4096, "Passages in a file of vectors: what a kill can cost.")
+    processes: int = _option(1, "Encoding processes on the CPU; several GPUs are used by themselves.")
+    batch_size: int | None = _option(None, "Texts encoded at once; changes speed and memory, not the vectors.")
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(EncoderOptions):
     """A corpus encoded and indexed."""
 
-    retriever: str = "tiny-e5"
-    dataset: str = "facts"
-    index: str | None = None
-    train_size: int | None = None
-    query_prompt: str | None = None
-    passage_prompt: str | None = None
-    dtype: str = "float32"
-    store: str = "float32"
-    shard_size: int = 4096
-    processes: int = 1
-    batch_size: int | None = None
-    seed: int = 0
-    out: str | None = None
+    retriever: str = _option("tiny-e5", "e5, e5-small, e5-large, e5-instruct, tiny-e5, a hub id or a folder.")
+    dataset: str = _option("facts", "facts, nq, a BEIR folder, or an ir_datasets id.")
+    seed: int = _seed()
+    out: str | None = _out()
 
 
 @dataclass(frozen=True)
-class Recall:
+class Recall(EncoderOptions):
     """Recall@N of one or more retrievers on a corpus."""
 
-    retriever: str = "bm25,tiny-e5"
-    dataset: str = "facts"
-    split: str | None = None
-    limit: int | None = None
-    at: tuple[int, ...] = (1, 5, 10, 20, 50, 100)
-    index: str | None = None
-    nprobe: int | None = None
-    ef_search: int | None = None
-    refine: int | None = None
-    rerank: str | None = None
-    rerank_depth: int = 100
-    train_size: int | None = None
-    query_prompt: str | None = None
-    passage_prompt: str | None = None
-    dtype: str = "float32"
-    store: str = "float32"
-    shard_size: int = 4096
-    processes: int = 1
-    batch_size: int | None = None
-    seed: int = 0
-    index_folder: str | None = None
-    out: str | None = None
+    retriever: str = _option(
+        "bm25,tiny-e5", "bm25, e5, tiny-e5, a hub id, a folder; several separated by commas are compared."
+    )
+    dataset: str = _option("facts", "facts, nq, a BEIR folder, or an ir_datasets id.")
+    split: str | None = _split()
+    limit: int | None = _limit()
+    at: tuple[int, ...] = _option((1, 5, 10, 20, 50, 100), "The N of Recall@N, separated by commas.")
+    nprobe: int | None = _option(None, "Cells of an IVF index that are searched.")
+    ef_search: int | None = _option(None, "Breadth of the search in an HNSW index.")
+    refine: int | None = _option(None, "Candidates per result of an approximate index that are scored exactly.")
+    rerank: str | None = _option(
+        None, "Cross-encoder as the second stage, such as cross-encoder/ms-marco-MiniLM-L6-v2."
+    )
+    rerank_depth: int = _option(100, "Passages per question that it reads.")
+    seed: int = _seed()
+    index_folder: str | None = _option(None, "Folder of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.")
+    out: str | None = _out()
 
 
 @dataclass(frozen=True)
 class Mine(EngineOptions):
     """Lists with negatives in tiers of hardness."""
 
-    model: str = "tiny"
-    dataset: str | None = None
-    split: str | None = None
-    limit: int | None = 500
-    tiers: str = "easiest,easy,hard,hardest"
-    positives: str = "gold"
-    per_tier: int = 1
-    n: int = 8
-    hard_temperature: float = 1.0
-    hardest_temperature: float = 0.7
-    unrelated: str | None = None
-    seed: int = 0
-    max_tokens: int | None = None
-    out: str | None = None
+    model: str = _model()
+    dataset: str | None = _dataset()
+    split: str | None = _split()
+    limit: int | None = _limit(500)
+    tiers: str = _option("easiest,easy,hard,hardest", "Tiers of hardness, separated by commas.")
+    positives: str = _option("gold", "The positive of a list: `gold` solution or `correct` draw.")
+    per_tier: int = _option(1, "Negatives per prompt and tier.")
+    n: int = _draws(8)
+    hard_temperature: float = _option(1.0, "Temperature of the tiers easy and hard.")
+    hardest_temperature: float = _option(0.7, "Temperature of the tier hardest.")
+    unrelated: str | None = _option(None, "Data set whose prompts give the tier easiest.")
+    seed: int = _seed()
+    max_tokens: int | None = _max_tokens()
+    out: str | None = _out()
 
 
 @dataclass(frozen=True)
 class Train(EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
-    objective: str = "contrastive"
-    model: str = "tiny"
-    dataset: str | None = None
-    split: str | None = None
-    iterations: int = 3
-    prompts: int = 500
-    n: int = 8
-    temperature: float = 1.0
-    positives: int | None = None
-    negatives: int | None = None
-    lists: int = 1
-    beta: float | None = None
-    learning_rate: float | None = None
-    epochs: int = 2
-    batch_lists: int = 32
-    lists_at_once: int | None = None
-    eval_split: str | None = None
-    eval_limit: int = 200
-    eval_n: int = 16
-    eval_temperature: float = 1.0
-    seed: int = 0
-    max_tokens: int | None = None
-    out: str | None = None
+    objective: str = _option("contrastive", "pairwise, contrastive, lambdarank or listmle.")
+    model: str = _model()
+    dataset: str | None = _dataset()
+    split: str | None = _split()
+    iterations: int = _option(3, "LarPO iterations: sample, judge, train.")
+    prompts: int = _option(500, "Prompts per iteration.")
+    n: int = _draws(8)
+    temperature: float = _option(1.0, "Temperature of the draws.")
+    positives: int | None = _option(None, "Positives per list. Default: the paper's for the objective.")
+    negatives: int | None = _option(None, "Negatives per list. Default: the paper's for the objective.")
+    lists: int = _option(1, "Lists per prompt.")
+    beta: float | None = _option(None, "β of γ = β·(log π − log π_ref). Default: the model's.")
+    learning_rate: float | None = _option(None, "Default: the model's.")
+    epochs: int = _option(2, "Epochs per iteration.")
+    batch_lists: int = _option(32, "Lists per optimiser step.")
+    lists_at_once: int | None = _option(
+        None, "Lists per pass; the rest of a step is accumulated. Default: by the model's size."
+    )
+    eval_split: str | None = _option(None, "Held-out split; default validation, else test.")
+    eval_limit: int = _option(200, "Held-out problems.")
+    eval_n: int = _option(16, "Draws per held-out problem.")
+    eval_temperature: float = _option(1.0, "Temperature of the held-out draws.")
+    seed: int = _seed()
+    max_tokens: int | None = _max_tokens()
+    out: str | None = _out()
 
 
 def settings_from(kind: type, values: dict, where: str):
