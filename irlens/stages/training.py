@@ -65,9 +65,10 @@ def _check(settings: Train) -> None:
 
 
 def _plan(settings: Train, policy: Policy) -> Settings:
-    from irlens.train.larpo import LISTS, Settings
+    from irlens import objectives
+    from irlens.train.larpo import Settings
 
-    defaults = LISTS[settings.objective]
+    defaults = objectives.get(settings.objective)
     return Settings(
         objective=settings.objective,
         iterations=settings.iterations,

@@ -16,22 +16,6 @@ SMALL = 50e6  # parameters below which a whole step's lists go through at once
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """How an objective cuts its lists (paper, Tables 2 and 3): positives and negatives per list."""
-
-    positives: int
-    negatives: int
-
-
-LISTS = {
-    "pairwise": Defaults(1, 1),
-    "contrastive": Defaults(1, 3),
-    "lambdarank": Defaults(2, 2),
-    "listmle": Defaults(2, 2),
-}
-
-
-@dataclass(frozen=True)
 class Settings:
     """What one LarPO run does; `positives`, `negatives` per list, `lists` per prompt, `batch_lists` lists per step."""
 

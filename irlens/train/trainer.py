@@ -1,7 +1,7 @@
 """The trainer: `transformers.Trainer` with a ranking loss over lists, and nothing else of its own."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArg
 from transformers.trainer_utils import get_last_checkpoint
 
 from irlens.errors import UserError
+from irlens.objectives import Objective, Scores
 from irlens.train.logprobs import Packed, pack, response_logprobs, shares_prefix
 
 
@@ -42,7 +43,7 @@ def tokenise(lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer) -
 
 
 def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
-    """A batch: `packed`, and [B, L] tensors `grade`, `reference`, `mask`."""
+    """A batch: `packed`, and [B, L] tensors `grade`, `reference`, `length`, `mask`."""
     length = max(len(e.responses) for e in examples)
 
     def padded(values: list[list[float]], fill: float) -> torch.Tensor:
@@ -52,6 +53,7 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
         "packed": pack([e.prompt for e in examples], [e.responses for e in examples], pad, share),
         "grade": padded([e.grades for e in examples], 0.0),
         "reference": padded([e.reference for e in examples], 0.0),
+        "length": padded([[float(len(r)) for r in e.responses] for e in examples], 0.0),
         "mask": padded([[1.0] * len(e.grades) for e in examples], 0.0).bool(),
     }
 
@@ -75,11 +77,12 @@ def with_reference(model, examples: list[Example], pad: int, batch_size: int) ->
 
 
 class RankingTrainer(Trainer):
-    """A Trainer whose loss is `objective(gamma, grade, mask)`, γ = β·(log π_θ − log π_ref) of every response of a list."""
+    """A Trainer whose loss is an objective over lists; `beta` goes to the objectives that have one."""
 
-    def __init__(self, *args, objective: Callable, beta: float, **kwargs):
+    def __init__(self, *args, objective: Objective, beta: float, **kwargs):
         super().__init__(*args, **kwargs)
         self.objective, self.beta = objective, beta
+        self.parameters = {"beta": beta} if "beta" in objective.parameters else {}
         self.model_accepts_loss_kwargs = False  # the loss is a mean over lists: accumulation divides it
         self.sums: dict[str, list[float]] = {
             "reward_accuracy": [],
@@ -91,7 +94,8 @@ class RankingTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         logprob = response_logprobs(model, inputs["packed"])
         gamma = self.beta * (logprob - inputs["reference"])
-        loss = self.objective(gamma, inputs["grade"], inputs["mask"])
+        scores = Scores(logprob, *(inputs[name] for name in ("reference", "length", "grade", "mask")))
+        loss = self.objective(scores, **self.parameters)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss.item()} at step {self.state.global_step}; lower the learning rate"
@@ -147,7 +151,7 @@ def train(
     model,
     tokenizer,
     examples: list[Example],
-    objective: Callable,
+    objective: Objective,
     folder: Path,
     *,
     beta: float,
