@@ -76,11 +76,14 @@ def test_sft_means_over_the_best_and_over_lists():
 
 
 def test_rrhf_by_hand():
-    """s' = -2, -1, -3 of grades 2, 1, 0: pairs (1st, 2nd) 1, (1st, 3rd) 0, (2nd, 3rd) 0; the best's NLL 2 per token."""
-    scores = lists([(-4, 0, 2, 2), (-3, 0, 3, 1), (-6, 0, 2, 0)])
-    assert rrhf(scores).item() == pytest.approx(1 + 2)
-    assert rrhf(scores, nll=0).item() == pytest.approx(1)
-    assert rrhf(scores, nll=0.5, nll_per_token=False).item() == pytest.approx(1 + 0.5 * 4)
+    """s' = -2, -1.5, -3 of grades 2, 1, 0: the first pair costs 0.5, the others nothing (sums: -4, -4.5, -6, none would).
+
+    The best's NLL is 2 per token, 4 in all.
+    """
+    scores = lists([(-4, 0, 2, 2), (-4.5, 0, 3, 1), (-6, 0, 2, 0)])
+    assert rrhf(scores).item() == pytest.approx(0.5 + 2)
+    assert rrhf(scores, nll=0).item() == pytest.approx(0.5)
+    assert rrhf(scores, nll=0.5, nll_per_token=False).item() == pytest.approx(0.5 + 0.5 * 4)
 
 
 def test_rrhf_sums_over_pairs():
