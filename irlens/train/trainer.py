@@ -60,7 +60,7 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
 def with_reference(model, examples: list[Example], pad: int, batch_size: int) -> list[Example]:
     """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
     model.eval()
-    share = shares_prefix(model)
+    share, _ = shares_prefix(model)
     order = sorted(range(len(examples)), key=lambda i: sum(map(len, examples[i].responses)))
     found: dict[int, Example] = {}
     for start in range(0, len(order), batch_size):
@@ -195,7 +195,7 @@ def train(
     arguments._n_gpu = min(
         arguments.n_gpu, 1
     )  # several GPUs of one process mean DataParallel, which cannot split a Packed
-    pad, share = tokenizer.pad_token_id or 0, shares_prefix(model)
+    pad, (share, _) = tokenizer.pad_token_id or 0, shares_prefix(model)
     trainer = RankingTrainer(
         model=model,
         args=arguments,
