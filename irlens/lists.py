@@ -11,7 +11,9 @@ from irlens.tables import check
 COLUMNS = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
 
 
-def merge(pools: dict[int, tuple[pd.DataFrame, pd.DataFrame]], queries: Iterable[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def merge(
+    pools: dict[int, tuple[pd.DataFrame, pd.DataFrame]], queries: Iterable[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs and qrels of several iterations as one, for the prompts in `queries`.
 
     pools: iteration → (run, qrels). A draw's doc_id gets `@iteration`, since every iteration numbers its draws anew.

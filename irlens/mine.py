@@ -155,3 +155,15 @@ def positives_from(topics: pd.DataFrame, run: pd.DataFrame, qrels: pd.DataFrame,
         raise UserError(f"--positives {source!r}: {did_you_mean(source, ('gold', 'correct'))}")
     right = run.merge(qrels[qrels["relevance"] > 0], on=["query_id", "doc_id"])
     return right.drop_duplicates("query_id")[["query_id", "doc_id", "text"]].reset_index(drop=True)
+
+
+def as_pairs(lists: pd.DataFrame) -> pd.DataFrame:
+    """Mined lists (one positive, several negatives) as lists of two: `list` numbers a query's pairs."""
+    positive = lists[lists["tier"] == "positive"]
+    negative = lists[lists["tier"] != "positive"]
+    negative = negative.assign(list=negative.groupby("query_id").cumcount())
+    pairs = negative[["query_id", "list"]].merge(positive.drop(columns="list"), on="query_id")
+    both = pd.concat([pairs, negative], ignore_index=True)[lists.columns]
+    return both.sort_values(
+        ["query_id", "list", "grade"], ascending=[True, True, False], kind="stable", ignore_index=True
+    )

@@ -187,7 +187,9 @@ class Train(EngineOptions):
     lora_rank: int | None = _option(None, "Train LoRA adapters of this rank and merge them (extra `lora`).")
     quantize: str | None = _option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).")
     report_to: str = _option("none", "wandb, tensorboard, mlflow … (as transformers reports).")
-    trainer_args: str | None = _option(None, "JSON object of transformers.TrainingArguments: '{\"fsdp\": \"full_shard\"}'.")
+    trainer_args: str | None = _option(
+        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.'
+    )
     patience: int | None = _option(None, "Iterations without a better validation value before it stops.")
     eval_split: str | None = _option(None, "Held-out split in between. Default: validation, else held out of training.")
     eval_limit: int = _option(200, "Held-out problems in between.")

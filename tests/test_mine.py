@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from irlens.errors import UserError
-from irlens.mine import cut_lists, mine_negatives, parse_tiers, positives_from
+from irlens.lists import cut_lists
+from irlens.mine import mine_negatives, parse_tiers, positives_from
 
 TOPICS = pd.DataFrame(
     {

@@ -35,7 +35,9 @@ def validation_problems(policy: Policy, settings: Train) -> tuple[Task, Policy]:
     if settings.eval_limit >= len(topics):
         raise UserError(f"--eval-limit {settings.eval_limit}: only {len(topics)} training problems to hold them out of")
     cut = len(topics) - settings.eval_limit
-    held_out = replace(policy.task, split=f"{policy.task.split}[{cut}:]", topics=topics.iloc[cut:].reset_index(drop=True))
+    held_out = replace(
+        policy.task, split=f"{policy.task.split}[{cut}:]", topics=topics.iloc[cut:].reset_index(drop=True)
+    )
     return held_out, replace(policy, task=replace(policy.task, topics=topics.iloc[:cut]))
 
 

@@ -52,7 +52,10 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         chosen = held_out_problems.chosen(len(policies), held_out, out)
         if test is not None:
             ends = {0: policies[0], chosen: policies[chosen]}
-            done = {s: held_out_problems.measure(weights, s, policy, test, settings, out, "test", say) for s, weights in ends.items()}
+            done = {
+                s: held_out_problems.measure(weights, s, policy, test, settings, out, "test", say)
+                for s, weights in ends.items()
+            }
             tables.write_csv(concat([r.assign(iteration=s) for s, (r, _, _) in done.items()]), out / "test.csv")
             values, tokens = {s: v for s, (_, v, _) in done.items()}, tokens + sum(t for _, _, t in done.values())
         tests = held_out_problems.tests(values[0], values[chosen], settings.seed)

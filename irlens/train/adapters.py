@@ -28,10 +28,14 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     try:
         model, found = AutoModelForCausalLM.from_pretrained(policy, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{policy}: cannot be loaded as a causal language model ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"{policy}: cannot be loaded as a causal language model ({str(error).splitlines()[0]})"
+        ) from error
     absent = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
     if absent:
-        raise UserError(f"{policy}: not the weights of a {type(model).__name__}: {sorted(absent)[0]} is missing or of another size")
+        raise UserError(
+            f"{policy}: not the weights of a {type(model).__name__}: {sorted(absent)[0]} is missing or of another size"
+        )
     return (_adapted(model, lora_rank) if lora_rank else model), AutoTokenizer.from_pretrained(policy)
 
 

@@ -37,7 +37,9 @@ class Example:
         return len(self.prompt) + max(map(len, [*self.responses, self.mismatched or []]))
 
 
-def tokenise(lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, mismatched: bool = False) -> list[Example]:
+def tokenise(
+    lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, mismatched: bool = False
+) -> list[Example]:
     """One Example per list, with reference 0; responses end in EOS.
 
     prompt_ids: the token ids of each query's prompt, as the engine encodes them, so that training reads what sampling
@@ -60,7 +62,9 @@ def tokenise(lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, m
 def _with_mismatched(examples: list[Example], queries: list[str]) -> list[Example]:
     """Each list with the first response of the next list that belongs to another prompt."""
     if len(set(queries)) < 2:
-        raise UserError("this objective compares with responses to other prompts: it needs lists of two prompts or more")
+        raise UserError(
+            "this objective compares with responses to other prompts: it needs lists of two prompts or more"
+        )
     out, count = [], len(examples)
     for i, example in enumerate(examples):
         other = next(j % count for j in range(i + 1, i + count) if queries[j % count] != queries[i])
@@ -103,7 +107,7 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
 def with_reference(model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False) -> list[Example]:
     """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
     model.eval()
-    share = shares_prefix(model)
+    share, _ = shares_prefix(model)
     order = sorted(range(len(examples)), key=lambda i: examples[i].tokens)
     found: dict[int, Example] = {}
     for start in range(0, len(order), batch_size):

@@ -146,12 +146,14 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     from irlens import objectives
     from irlens.train import adapters
     from irlens.train.data import check_vocabulary, fitting, tokenise
+    from irlens.train.logprobs import explain
     from irlens.train.trainer import Plan, train
 
     objective = objectives.get(settings.objective)
     torch.manual_seed(settings.seed)
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
     at_once = lists_at_once or (settings.batch_lists if model.num_parameters() < SMALL else 1)
+    explain(model, world.say)
     every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched)
     examples = fitting(every, settings.max_length)
     if len(examples) < len(every):

@@ -170,9 +170,7 @@ def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) ->
         **({"gradient_checkpointing": True} if parameters > 5e8 else {}),
     }
     try:
-        arguments = TrainingArguments(
-            output_dir=str(folder), remove_unused_columns=False, **{**ours, **plan.arguments}
-        )
+        arguments = TrainingArguments(output_dir=str(folder), remove_unused_columns=False, **{**ours, **plan.arguments})
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"--trainer-args: {' '.join(str(error).split())}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs of one process mean DataParallel: no Packed can be split
@@ -195,7 +193,7 @@ def train(
             if not (checkpoint / "complete").exists():
                 shutil.rmtree(checkpoint)
     model.to(arguments.device)
-    pad, share = tokenizer.pad_token_id or 0, shares_prefix(model)
+    pad, (share, _) = tokenizer.pad_token_id or 0, shares_prefix(model)
     if plan.objective.uses_reference:
         examples = _references(model, examples, pad, plan, arguments)
     trainer = RankingTrainer(
