@@ -1,6 +1,6 @@
 """Hardness tiers and candidate lists: from runs and their judgements to what a ranking loss trains on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np

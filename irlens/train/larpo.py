@@ -14,7 +14,7 @@ from irlens import lists as candidate_lists
 from irlens.errors import UserError
 from irlens.tables import write_csv, write_parquet, write_text
 
-SMALL = 50e6  # parameters below which a whole step's lists go through at once
+SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
 MEMORIES = ("current", "previous", "all")
 
 
@@ -152,7 +152,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     objective = objectives.get(settings.objective)
     torch.manual_seed(settings.seed)
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
-    at_once = lists_at_once or (settings.batch_lists if model.num_parameters() < SMALL else 1)
+    at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
     explain(model, world.say)
     every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched)
     examples = fitting(every, settings.max_length)
@@ -196,13 +196,13 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
 
 
 def displaced(log: pd.DataFrame) -> list[str]:
-    """A warning in words if the positives' likelihood fell below the reference's while training (the mean of the last
-    quarter of the log): likelihood displacement."""
+    """A warning in words if training made the positives a quarter of a nat or more less likely than the reference has
+    them (the mean of the last quarter of the log): likelihood displacement."""
     if "logratio_positive" not in log.columns or log.empty or not log["logratio_positive"].abs().sum():
         return []
     last = log.tail(max(1, len(log) // 4))
     up, down = last["logratio_positive"].mean(), last["logratio_negative"].mean()
-    if up >= 0:
+    if up >= -0.25:  # what single steps wander by
         return []
     return [
         f"warning: the positives' log-probability fell by {-up:.2f} nats per response below the reference's "
