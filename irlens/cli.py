@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from irlens.cli_options import takes
+from irlens.cli_options import numbers, takes
 from irlens.errors import UserError
 from irlens.settings import Index, Mine, PassK, Recall, Train
 
@@ -151,16 +151,20 @@ def reproduce(
     preset: Annotated[
         str, typer.Option(help="tiny (embedded default, CPU) or paper (the paper's models and data).")
     ] = "tiny",
+    seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
+    style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     out: Out = None,
 ) -> None:
-    """Reproduce a figure of the paper from its recipe.
+    """Reproduce a figure or table of the paper from its recipe.
 
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens import recipe as recipes
     from irlens import report
 
-    report.written(recipes.run(recipes.load(recipe, preset), Path(out) if out else None, report.say))
+    several = None if seeds is None else numbers(seeds, "--seeds", int)
+    loaded = recipes.load(recipe, preset)
+    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
 
 
 @app.command()
