@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from irlens import stages
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
-from irlens.settings import Index, Mine, PassK, Recall, Train, settings_from
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.stages import measuring
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ STAGES = {
     "recall": (Recall, stages.recall),
     "mine-negatives": (Mine, stages.mine_negatives),
     "train": (Train, stages.train),
+    "rerank": (Rerank, stages.rerank),
+    "verify": (Verify, stages.verify),
+    "best-of-n": (BestOfN, stages.best_of_n),
 }
 KEYS = ("title", "figure", "preset")
 
@@ -94,10 +97,17 @@ def run(recipe: Recipe, out: Path | None, say: Callable[[str], None] = print) ->
         found = {}
         for number, (stage, settings) in enumerate(recipe.steps, 1):
             say(f"stage {number} of {len(recipe.steps)}: {stage}")
-            found[stage] = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
+            settings = _with_inputs(replace(settings, out=str(out / f"{number}-{stage}")), out)
+            found[stage] = STAGES[stage][1](settings, say)[1]
         if recipe.figure in FIGURES:
             FIGURES[recipe.figure](found, out / recipe.name, recipe)
     return out
+
+
+def _with_inputs(settings, out: Path):
+    """`settings` whose `run` and `qrels` may name the folder of an earlier step, such as "1-passk"."""
+    given = {name: getattr(settings, name, None) for name in ("run", "qrels")}
+    return replace(settings, **{k: str(out / v) for k, v in given.items() if v and (out / v).is_dir()})
 
 
 def _left(found: dict, recipe: Recipe) -> Panel:

@@ -93,7 +93,9 @@ class Judge:
         conversations: dict[str, list[dict]],
         mode: str = "pairwise",
         opponents: int | None = None,
+        close: Callable[[], None] = lambda: None,
     ):
+        self.close = close  # called when nothing more is asked
         self.ask, self.conversations, self.mode, self.opponents = ask, conversations, mode, opponents
         self.read = read_pair if mode == "pairwise" else read_point
 

@@ -34,17 +34,20 @@ def score_in_shards(
     place = {query_id: i // group for i, query_id in enumerate(queries)}
     shard_of = run["query_id"].map(place).to_numpy()
     parts, scorer = [], None
-    with progress_bar() as progress:
-        bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
-        for number in range(max(place.values()) + 1):
-            part, path = run[shard_of == number], shards / f"{number:06d}.parquet"
-            if not path.is_file():
-                scorer = scorer or load()
-                started = time.monotonic()
-                tables.write_parquet(_scored(scorer(part), part, name), path)
-                progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
-            parts.append(_read(path, part).set_index(part.index))
-            progress.update(bar, advance=len(part))
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
+            for number in range(max(place.values()) + 1):
+                part, path = run[shard_of == number], shards / f"{number:06d}.parquet"
+                if not path.is_file():
+                    scorer = scorer or load()
+                    started = time.monotonic()
+                    tables.write_parquet(_scored(scorer(part), part, name), path)
+                    progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
+                parts.append(_read(path, part).set_index(part.index))
+                progress.update(bar, advance=len(part))
+    finally:
+        getattr(scorer, "close", lambda: None)()
     return pd.concat(parts).sort_index()
 
 
