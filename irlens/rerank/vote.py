@@ -4,7 +4,9 @@ Sources: self-consistency, Wang et al. 2023; weighted by a reward, Li et al. 202
 Reasoners with Step-Aware Verifier").
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -66,10 +68,10 @@ def expected_vote_accuracy(
 ) -> np.ndarray:
     """For each N of `cutoffs`: the grade that the winning answer of N random draws of one query is expected to have.
 
-    `grades` [draws]: True for a right answer, or any number; an answer has the mean grade of its draws. The mean over
-    `orders` random orders of the draws, so it is unbiased in the draws' order; answers that tie share equally. Draws
-    without an answer do not vote, and where none votes the value is 0. `weights` [draws] count instead of one vote
-    each. Returns [cutoffs].
+    `grades` [draws]: True for a right answer, or any number; an answer has the mean grade of its draws. Exact where at
+    most `orders` choices of N exist (as for N = 1 and for all draws), else the mean over `orders` random ones, so it is
+    unbiased. Answers that tie share equally. Draws without an answer do not vote, and where none votes the value is 0.
+    `weights` [draws] count instead of one vote each. Returns [cutoffs].
     """
     index, count = _classes(answers)
     if not count:
@@ -81,13 +83,16 @@ def expected_vote_accuracy(
     value = np.zeros(len(cutoffs))
     block = max(1, CELLS // max(count + 1, len(index)))
     for i, n in enumerate(cutoffs):
-        for start in range(0, orders, block):
-            some = order[start : start + block, :n]
+        chosen = order[:, :n]
+        if math.comb(len(index), n) <= orders:
+            chosen = np.array(list(combinations(range(len(index)), n)))
+        for start in range(0, len(chosen), block):
+            some = chosen[start : start + block]
             cell = np.where(index[some] >= 0, index[some], count) + (count + 1) * np.arange(len(some))[:, None]
             cast = np.bincount(cell.ravel(), weight[some].ravel(), minlength=len(some) * (count + 1))
             cast = cast.reshape(len(some), count + 1)[:, :count]
             top = (cast == cast.max(axis=1, keepdims=True)) & (cast > 0)
-            value[i] += ((top * grade).sum(axis=1) / np.maximum(top.sum(axis=1), 1)).sum() / orders
+            value[i] += ((top * grade).sum(axis=1) / np.maximum(top.sum(axis=1), 1)).sum() / len(chosen)
     return value
 
 

@@ -182,10 +182,11 @@ def draw(results: pd.DataFrame, path: Path, name: str, binary: bool) -> None:
     from irlens import plots
 
     label = "share of problems solved" if binary else "expected grade of the pick"
+    shown = SHOWN if binary else {}
     pools = list(results.groupby("tag", sort=False))
     for tag, table in pools:
-        curves = table.assign(curve=table["run"].replace(SHOWN), x=table["cutoff"])[DRAWN]
-        mark = "" if len(pools) == 1 else "-" + rerankers.slug(str(tag).split()[-1])
+        curves = table.assign(curve=table["run"].replace(shown), x=table["cutoff"])[DRAWN]
+        mark = "" if len(pools) == 1 else "-" + rerankers.slug(str(tag).split(" ", 1)[-1].replace("=", ""))
         title = f"Best of N: {tag if 'T=' in str(tag) else name}"
-        where = path.with_name(path.name + mark.replace("=", ""))
-        plots.curves(curves, where, title=title, x_label="N (candidates per query)", y_label=label, log_x=True)
+        labels = {"x_label": "N (candidates per query)", "y_label": label}
+        plots.curves(curves, path.with_name(path.name + mark), title=title, log_x=True, **labels)
