@@ -9,7 +9,7 @@ import typer
 
 from irlens.cli_options import numbers, takes
 from irlens.errors import UserError
-from irlens.settings import Index, Mine, PassK, Recall, Train
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
 
 app = typer.Typer(
     name="irlens",
@@ -94,6 +94,48 @@ def train(settings: Train) -> None:
 
     folder, results, tests = stages.train(settings, report.say)
     report.trained(results, tests)
+    report.written(folder)
+
+
+@app.command()
+@takes(Rerank)
+def rerank(settings: Rerank) -> None:
+    """Put a run in another order: by reward model, vote, likelihood, judge, length, oracle or at random.
+
+    Example: `irlens rerank irlens-out/passk-mathstral-gsm8k --reranker fsfairx`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.rerank(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command()
+@takes(Verify)
+def verify(settings: Verify) -> None:
+    """Judge a run right or wrong by answer: qrels. A verifier `module:function` runs that module's code.
+
+    Example: `irlens verify irlens-out/passk-tiny-sums --verifier 'regex:#### (\d+)'`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.verify(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command("best-of-n")
+@takes(BestOfN)
+def best_of_n(settings: BestOfN) -> None:
+    """What rerankers pick among N candidates, against oracle (Pass@N) and chance, and how well they rank.
+
+    Example: `irlens best-of-n irlens-out/passk-tiny-sums --rerankers majority,mean-likelihood,length`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.best_of_n(settings, report.say)
+    report.best_of_n(results, folder / "quality.csv")
     report.written(folder)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from irlens import stages, studies
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
-from irlens.settings import Index, Mine, PassK, Recall, Train, settings_from
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.stages import measuring
 from irlens.studies import Done, Study, check_study
 
@@ -25,13 +25,18 @@ STAGES = {
     "recall": (Recall, stages.recall),
     "mine-negatives": (Mine, stages.mine_negatives),
     "train": (Train, stages.train),
+    "rerank": (Rerank, stages.rerank),
+    "verify": (Verify, stages.verify),
+    "best-of-n": (BestOfN, stages.best_of_n),
 }
+REFERENCES = ("model", "run", "qrels")
 KEYS = ("title", "figure", "preset", "test", "study")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe. `name` is what others call it: a model `@name` is the policy that step `name` chose."""
+    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose, a run or
+    qrels `@name` its folder."""
 
     stage: str
     name: str
@@ -113,12 +118,14 @@ def _named(step: Step, before: list[Step], where: str) -> Step:
     """`step`, if its name is its own and the policy it asks for is made by an earlier one."""
     if step.name in {other.name for other in before}:
         raise UserError(f"{where}: two stages are called {step.name!r}; give each a `name`")
-    model = getattr(step.settings, "model", "")
-    trained = [other.name for other in before if other.stage == "train"]
-    if model.startswith("@") and model[1:] not in trained:
-        raise UserError(
-            f"{where}: model {model!r}: no earlier train stage of that name; {did_you_mean(model[1:], trained)}"
-        )
+    for key in REFERENCES:
+        given = getattr(step.settings, key, None)
+        known = [other.name for other in before if key != "model" or other.stage == "train"]
+        if isinstance(given, str) and given.startswith("@") and given[1:] not in known:
+            what = "train stage" if key == "model" else "stage"
+            raise UserError(
+                f"{where}: {key} {given!r}: no earlier {what} of that name; {did_you_mean(given[1:], known)}"
+            )
     return step
 
 
@@ -171,12 +178,22 @@ def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str],
         settings = replace(step.settings, out=str(out / f"{number}-{step.name.replace(' ', '-')}"))
         if seed is not None:
             settings = replace(settings, seed=seed)
-        if getattr(settings, "model", "").startswith("@"):
-            chosen = json.loads((found[settings.model[1:]].folder / "chosen.json").read_text(encoding="utf-8"))
-            settings = replace(settings, model=chosen["model"])
+        settings = _resolved(settings, found)
         path, results, *_ = STAGES[step.stage][1](settings, say)
         found[step.name] = Done(path, results)
     return found
+
+
+def _resolved(settings, found: dict[str, Done]):
+    """`settings` with "@name" replaced: a `model` by the policy that step chose, `run` and `qrels` by its folder."""
+    for key in REFERENCES:
+        given = getattr(settings, key, None)
+        if isinstance(given, str) and given.startswith("@"):
+            folder = found[given[1:]].folder
+            if key == "model":
+                folder = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["model"]
+            settings = replace(settings, **{key: str(folder)})
+    return settings
 
 
 def _left(found: dict, recipe: Recipe) -> Panel:
