@@ -262,7 +262,9 @@ def read_lists(path: Path) -> pd.DataFrame:
         where = f"{path}:{number}"
         prompt, chosen, rejected = (_last_text(row, key, where) for key in ("prompt", "chosen", "rejected"))
         query_id = str(row.get("query_id") or numbers.setdefault(json.dumps(row["prompt"]), f"{path.stem}-{len(numbers):05d}"))  # fmt: skip
-        place = (int(row.get("iteration", 0)), int(row.get("list", 0)))
+        place = (row.get("iteration", 0), row.get("list", 0))
+        if not all(type(part) is int for part in place):
+            raise UserError(f"{where}: iteration and list must be whole numbers, got {place[0]!r} and {place[1]!r}")
         for text, key, grade, tier in (
             (chosen, "chosen_id", 1.0, "positive"),
             (rejected, "rejected_id", 0.0, str(row.get("tier", "own"))),

@@ -8,7 +8,7 @@ import pandas as pd
 from irlens import stats
 from irlens.errors import UserError
 
-COLLAPSED = 0.5  # fewer distinct responses per draw than this are called a collapse
+COLLAPSED = 0.25  # fewer distinct responses per draw than this are called a collapse
 SHARES = {
     "usable": "prompts with a right and a wrong draw: a list can be cut",
     "all right": "prompts whose finished draws are all right",
@@ -25,7 +25,9 @@ def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, seed: int = 0) -
     unfinished is all wrong. Raises UserError: no temperatures, no draws, a draw that is not judged.
     """
     missing = [column for column in ("temperature", "text") if column not in run.columns]
-    if missing or run.empty:
+    if run.empty:
+        raise UserError("the run has no draws")
+    if missing:
         raise UserError(f"the run needs draws with the columns temperature and text; missing: {', '.join(missing)}")
     judged = run.merge(qrels[["query_id", "doc_id", "relevance"]], on=["query_id", "doc_id"], how="left")
     if judged["relevance"].isna().any():
@@ -64,9 +66,9 @@ def in_words(table: pd.DataFrame, least: float = 0.5) -> list[str]:
     if len(good):
         gaps = "" if (wide.loc[good.min() : good.max()]["usable"] >= least).all() else ", with gaps"
         span = f"from T = {good.min():g} to {good.max():g}{gaps}" if len(good) > 1 else f"at T = {best:g} only"
-        out = [f"Lists are usable ({share}) {span}; most: {most}."]
+        out = [f"Lists of draws are usable ({share}) {span}; most: {most}."]
     else:
-        out = [f"Lists are usable ({share}) at no temperature; most: {most}."]
+        out = [f"Lists of draws are usable ({share}) at no temperature; most: {most}."]
     for temperature, row in wide.iterrows():
         collapsed = row["distinct"] < COLLAPSED
         if row["usable"] >= least and not collapsed:

@@ -134,8 +134,8 @@ def test_reuse_only_if_it_is_asked_for():
     twins = pool(("a", "a0", "is 7"), ("b", "b0", "is 7"))
     assert tier(mine_negatives(TOPICS, {"hard": twins}, GOLD, screen), "hard") == {"a": "is 7"}
     mined = mine_negatives(TOPICS, {"hard": twins, "hardest": twins}, GOLD, screen, allow_reuse=True)
-    assert tier(mined, "hard") == {"a": "is 7", "b": "is 7"} and tier(mined, "hardest") == {}
-    assert mined.report["taken"].tolist() == [0, 2]
+    assert tier(mined, "hardest") == {"a": "is 7", "b": "is 7"} and tier(mined, "hard") == {}  # the choosier one first
+    assert mined.report["tier"].tolist() == ["hard", "hardest"] and mined.report["taken"].tolist() == [2, 0]
 
 
 def test_a_freed_response_goes_to_the_next_prompt():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.errors import UserError
 from irlens.folder import OutputFolder
 from irlens.stages.common import Policy, Say
 from irlens.stages.measuring import judgements_of, own_folder
@@ -140,8 +139,6 @@ def temperatures(
     found, judged = tables.read_run(run), tables.read_qrels(qrels)
     table = usable_temperatures(found, judgements_of(found, judged))
     sentences = in_words(table, least)
-    if not len(table):
-        raise UserError(f"{run}: no draws")
     kept = {"run": str(run), "qrels": str(qrels), "least": least, "rows": len(found), "judgements": len(judged)}
     folder = Path(out) if out else own_folder("temperatures", run, kept)
     with OutputFolder(folder, "temperatures", kept):

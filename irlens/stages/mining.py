@@ -128,10 +128,14 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
             f"{policy.task.name} has no verifier: use --positives correct, the draw with the highest reward"
         )
     if run is not None:
-        run = _checked_run(run, settings, policy.task)
+        run = _checked_run(run, settings, tiers, policy.task)
         known = policy.task.topics["query_id"].isin(run["query_id"])
         say(f"--run {settings.run}: draws of {int(known.sum()):,} of {len(known):,} prompts; only these are mined")
         policy = replace(policy, task=replace(policy.task, topics=policy.task.topics[known].reset_index(drop=True)))
+    if encoder is not None and policy.task.verifier is not None and settings.embedding_threshold is None:
+        say(
+            "--encoder: similarities are only reported, as the verifier knows better; --embedding-threshold removes by them"
+        )
     if rewards is not None:
         _check_rewards(rewards, run, settings, tiers, policy.task)
     return policy, _Given(
@@ -139,14 +143,24 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
     )
 
 
-def _checked_run(run: pd.DataFrame, settings: Mine, task: Task) -> pd.DataFrame:
+def _checked_run(run: pd.DataFrame, settings: Mine, tiers: list[str], task: Task) -> pd.DataFrame:
     where = f"--run {settings.run}"
     missing = [c for c in ("text", "temperature") if c not in run.columns]
     if missing:
         raise UserError(f"{where}: needs a model's draws; columns missing: {', '.join(missing)}")
     run = run[run["query_id"].isin(task.topics["query_id"])].reset_index(drop=True)
     if run.empty:
-        raise UserError(f"{where}: no draw for any of the {len(task.topics)} prompts of {task.name} ({task.split})")
+        raise UserError(
+            f"{where}: no draw for any of the {len(task.topics)} prompts of {task.name}, split {task.split}; is it of "
+            f"another --split or --dataset?"
+        )
+    wanted, there = _temperatures(settings, tiers), sorted(run["temperature"].unique())
+    for temperature in wanted:
+        if temperature not in there:
+            raise UserError(
+                f"{where}: no draws at T = {temperature:g}; there are: {', '.join(f'{t:g}' for t in there)}"
+            )
+    run = run[run["temperature"].isin(wanted)].reset_index(drop=True)
     defaults = {"finish_reason": "stop", "logprob": float("nan"), "n_tokens": 0}
     return run.assign(**{name: value for name, value in defaults.items() if name not in run.columns})
 
@@ -171,6 +185,13 @@ def _check_rewards(rewards: pd.DataFrame, run, settings: Mine, tiers: list[str],
         ]
         run, rewards = pd.DataFrame(ids, columns=["query_id", "doc_id"]), rewards.drop(columns="text", errors="ignore")
     with_rewards(run, rewards, f"--reward-run {settings.reward_run}")
+    gold = task.topics["query_id"] + "/gold"
+    missing = ~gold.isin(rewards["doc_id"])
+    if "margin" in tiers and settings.positives != "correct" and missing.any():
+        raise UserError(
+            f"--reward-run {settings.reward_run}: no score for the positive {gold[missing].iloc[0]}, which the tier margin "
+            f"needs; score the gold solutions too, or use --positives correct"
+        )
 
 
 def _unrelated(settings: Mine, task: Task) -> Task:
@@ -206,11 +227,8 @@ def _draws(
     for temperature, name in zip(_temperatures(settings, tiers), ("draws-high", "draws-low")):
         if given.run is None:
             parts.append(policy.draw(asked, settings.n, [temperature], settings.seed, out / name, say))
-            continue
-        parts.append(given.run[given.run["temperature"] == temperature])
-        if parts[-1].empty:
-            there = ", ".join(f"{t:g}" for t in sorted(given.run["temperature"].unique()))
-            raise UserError(f"--run {settings.run}: no draws at T = {temperature:g}; there are: {there}")
+        else:
+            parts.append(given.run[given.run["temperature"] == temperature])
     own = concat(parts)
     if given.rewards is not None:
         own = with_rewards(own, given.rewards, f"--reward-run {settings.reward_run}")
