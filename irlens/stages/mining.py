@@ -55,8 +55,10 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         own, foreign = _draws(settings, policy, given, tiers, out, say)
         tables.write_parquet(own, out / "run.parquet")
         scorer = policy_scorer(policy)
-        judged = _judgements(own, task, settings)
-        positives = _positives(own, judged, task, settings, given, scorer if "margin" in tiers else None)
+        by_policy = "top-ranked" in tiers or ("margin" in tiers and given.rewards is None)
+        own = _with_logprobs(own, task, scorer) if by_policy else own
+        judged = _judgements(own, task)
+        positives = _positives(own, judged, task, settings, given, scorer if by_policy else None)
         near = nearest_prompts(task.topics, given.related) if _related(settings, tiers) else None
         mined = mine.mine_negatives(
             task.topics,
@@ -77,7 +79,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             write_hardness(mined, own, task, tiers, scorer, embed, out, settings.seed, say)
         tokens = 0 if settings.run else int(own["n_tokens"].sum())
         tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
-        folder.note(**policy.facts(out), **facts, tokens_generated=tokens)
+        folder.note(**policy.facts(out), **facts, tokens_generated=tokens, reward_calls=len(own))
     return out, mined.lists, mined.report
 
 
@@ -240,7 +242,22 @@ def _draws(
     return own, policy.draw(foreign, enough, high, settings.seed, out / "draws-unrelated", say)
 
 
-def _judgements(own: pd.DataFrame, task: Task, settings: Mine) -> pd.DataFrame | None:
+def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None) -> pd.DataFrame:
+    """`rows` with every log-probability: those that sampling did not tell are computed under the policy."""
+    unknown = rows["logprob"].isna()
+    if not unknown.any():
+        return rows
+    if scorer is None:
+        raise UserError(
+            f"{int(unknown.sum()):,} responses have no log-probability, and the server holds the policy's weights: leave "
+            f"out the tiers top-ranked and margin, or use another engine"
+        )
+    out = rows.copy()
+    out.loc[unknown, "logprob"] = scorer(task, rows[unknown])["logprob"].to_numpy()
+    return out
+
+
+def _judgements(own: pd.DataFrame, task: Task) -> pd.DataFrame | None:
     """The verifier's; without one, None: the reward judges."""
     from irlens.rerank.verify import verify
 
@@ -250,7 +267,7 @@ def _judgements(own: pd.DataFrame, task: Task, settings: Mine) -> pd.DataFrame |
 def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: Scorer | None) -> pd.DataFrame:
     """query_id, doc_id, text, and reward and logprob as far as they are known; the best-rewarded draw without a verifier.
 
-    With a scorer, log-probabilities that no draw tells are computed.
+    With a scorer, log-probabilities that no draw tells (a gold solution's) are computed.
     """
     from irlens.mine import positives_from
 
@@ -269,9 +286,7 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
         )
     scores = own.drop_duplicates("doc_id").set_index("doc_id")
     found["logprob"] = found["doc_id"].map(scores["logprob"]).astype(float)
-    unknown = found["logprob"].isna()
-    if scorer is not None and not given.rewards is not None and unknown.any():
-        found.loc[unknown, "logprob"] = scorer(task, found[unknown])["logprob"].to_numpy()
+    found = found if scorer is None else _with_logprobs(found, task, scorer)
     if given.rewards is not None:
         found["reward"] = found["doc_id"].map(given.rewards.drop_duplicates("doc_id").set_index("doc_id")["score"])
         found["reward"] = found["reward"].astype(float)
