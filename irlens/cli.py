@@ -72,7 +72,7 @@ def recall(settings: Recall) -> None:
 @app.command("mine-negatives")
 @takes(Mine)
 def mine_negatives(settings: Mine) -> None:
-    """Mine negatives in four tiers of hardness (Figure 3a): lists of one positive and its negatives.
+    """Mine negatives in tiers of hardness (Figure 3a): lists of positives and negatives, for irlens, TRL and others.
 
     Example: `irlens mine-negatives --model mathstral --dataset gsm8k --tiers easiest,easy,hard,hardest`
     """
@@ -80,6 +80,7 @@ def mine_negatives(settings: Mine) -> None:
 
     folder, lists, tally = stages.mine_negatives(settings, report.say)
     report.mined(lists, tally)
+    report.hardness(folder / "hardness.csv")
     report.written(folder)
 
 
@@ -161,6 +162,24 @@ def evaluate(
 
     folder, results = stages.evaluate(run, qrels, measures, out)
     report.results(results)
+    report.written(folder)
+
+
+@app.command()
+def temperatures(
+    run: Annotated[Path, typer.Argument(help="Draws at several temperatures: a passk folder, or Parquet.")] = LATEST,
+    qrels: Annotated[Path, typer.Argument(help="Their judgements: such a folder, or Parquet.")] = LATEST,
+    least: Annotated[float, typer.Option(help="Share of prompts that must give a list.")] = 0.5,
+    out: Out = None,
+) -> None:
+    """At which temperatures draws make lists (why Figure 3b has a middle): too low collapses, too high is all wrong.
+
+    Example: `irlens temperatures irlens-out/passk-tiny-sums irlens-out/passk-tiny-sums`
+    """
+    from irlens import report, stages
+
+    folder, table, sentences = stages.temperatures(run, qrels, least, out)
+    report.temperatures(table, sentences)
     report.written(folder)
 
 

@@ -146,13 +146,41 @@ class Mine(EngineOptions):
     dataset: str | None = _dataset()
     split: str | None = _split()
     limit: int | None = _limit(500)
-    tiers: str = _option("easiest,easy,hard,hardest", "Tiers of hardness, separated by commas.")
-    positives: str = _option("gold", "The positive of a list: `gold` solution or `correct` draw.")
+    tiers: str = _option(
+        "easiest,easy,hard,hardest", "Tiers: easiest, easy, hard, hardest, top-ranked, near-miss, margin."
+    )
+    positives: str = _option("gold", "The positives of a list: the `gold` solution, a `correct` draw, or `both`.")
     per_tier: int = _option(1, "Negatives per prompt and tier.")
     n: int = _draws(8)
     hard_temperature: float = _option(1.0, "Temperature of the tiers easy and hard.")
     hardest_temperature: float = _option(0.7, "Temperature of the tier hardest.")
+    run: str | None = _option(None, "A run with these draws (file, or folder of passk) to mine instead of drawing.")
     unrelated: str | None = _option(None, "Data set whose prompts give the tier easiest.")
+    related: str = _option(
+        "random", "Which other prompts give the tier easy: random, or nearest by bm25 or an encoder."
+    )
+    reward_run: str | None = _option(None, "The draws as `irlens rerank` scored them: for near-miss, margin and gaps.")
+    margin: float = _option(
+        0.0, "Tier margin: how far below the positive's score (reward; else nats of log-probability)."
+    )
+    percentage: float | None = _option(
+        None, "Tier margin by share of the positive's score, such as 0.95; rewards only."
+    )
+    allow_reuse: bool = _option(False, "One response may be a negative of several prompts.")
+    text_threshold: float = _option(
+        1.0, "Similarity to a positive over words that makes a false negative; 1: same words."
+    )
+    encoder: str | None = _option(
+        None, "An encoder (tiny-e5, e5, …): similarity of negatives and positives by embedding."
+    )
+    embedding_threshold: float | None = _option(
+        None, "Cosine to a positive that makes a false negative. Default: 0.95, or none where a verifier knows better."
+    )
+    reward_margin: float | None = _option(
+        None,
+        "A reward above the positive's less this makes a false negative. Default: 0 without a verifier, else none.",
+    )
+    hardness: bool = _option(True, "Report how hard each tier is, log-probabilities under the policy included.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     out: str | None = _out()

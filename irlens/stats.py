@@ -3,7 +3,7 @@
 The unit of everything here is one query's value of a measure (or one prompt's win), never one draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ CELLS = 2_000_000  # numbers that one batch of resamples may hold: 16 MB
 
 
 def bootstrap_intervals(
-    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0, statistic: Callable = np.mean
 ) -> tuple[np.ndarray, np.ndarray]:
     """(low[m], high[m]): percentile bootstrap of the mean of each column of values[queries, m].
+
+    `statistic` may be another that takes an axis, such as np.median.
 
     One set of resampled queries serves all columns, so a column's interval is what it would be alone. A column of equal
     values gives that value twice; one query says nothing about spread and gives NaN twice. Raises UserError: no query,
@@ -32,7 +34,7 @@ def bootstrap_intervals(
         return np.full(m, np.nan), np.full(m, np.nan)
     interval = bootstrap(
         (values.T,),
-        np.mean,
+        statistic,
         axis=-1,
         vectorized=True,
         confidence_level=level,

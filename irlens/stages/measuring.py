@@ -31,14 +31,14 @@ def evaluate(run: Path, qrels: Path, names: str, out: str | None = None) -> tupl
     results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
     kept = {"run": str(run), "qrels": str(qrels), "measures": [str(measure) for measure in parsed]}
     kept |= {"rows": len(found), "judgements": len(judged)}
-    folder = Path(out) if out else _own_folder("evaluate", run, kept)
+    folder = Path(out) if out else own_folder("evaluate", run, kept)
     with OutputFolder(folder, "evaluate", kept):
         tables.write_csv(results, folder / "results.csv")
         tables.write_csv(per_query, folder / "per_query.csv")
     return folder, results
 
 
-def _own_folder(command: str, path: Path, settings: dict) -> Path:
+def own_folder(command: str, path: Path, settings: dict) -> Path:
     """A default output folder of its own for each input and setting of a quick command."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return Path("irlens-out") / f"{command}-{path.resolve().stem}-{digest}"
@@ -58,7 +58,7 @@ def plot(
     found = plots.read_results(table)
     kept = {"table": str(table), "title": title, "x_label": x_label, "y_label": y_label, "log_x": log_x, "style": style}
     checked_style(style)
-    folder = Path(out) if out else _own_folder("plot", table, kept)
+    folder = Path(out) if out else own_folder("plot", table, kept)
     with OutputFolder(folder, "plot", kept):
         path = folder / table.stem
         if "curve" in found.columns:

@@ -188,6 +188,7 @@ def _positives(settings: Train) -> tuple[str, bool]:
 def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say) -> pd.DataFrame:
     """Lists whose negatives answer another prompt: of this data set (easy), or of another one (easiest)."""
     from irlens import mine, tasks
+    from irlens.false_negatives import false_negatives
     from irlens.retrieve.sample import prompts
 
     task, pool = policy.task, run
@@ -198,13 +199,17 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         label = f"iteration {s}, unrelated"
         pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
     answers = dict(zip(some["query_id"], some["answers"]))
+    positives = mine.positives_from(some, run, qrels, _positives(settings)[0].replace("own", "correct"))
+    positives = positives.drop_duplicates("query_id", ignore_index=True)
+
+    def screen(rows: pd.DataFrame) -> pd.Series:
+        def accepts(query_id: str, text: str) -> bool:
+            return any(task.verifier(text, gold) for gold in answers[query_id])
+
+        return false_negatives(rows, positives, accepts=accepts)
+
     mined = mine.mine_negatives(
-        some,
-        {settings.tier: pool},
-        lambda query_id, text: any(task.verifier(text, gold) for gold in answers[query_id]),
-        mine.positives_from(some, run, qrels, _positives(settings)[0].replace("own", "correct")),
-        settings.lists,
-        settings.seed * 1000 + s,
+        some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed * 1000 + s
     )
     return mine.as_pairs(mined.lists).assign(iteration=s)
 
