@@ -129,17 +129,21 @@ def _named(step: Step, before: list[Step], where: str) -> Step:
     return step
 
 
-def _tests(steps: list[Step], entry: dict, where: str) -> list[Step]:
-    """Pass@N of the start and of every trained policy on the same test problems: steps `test start`, `test NAME`."""
+def _tests(steps: list[Step], entries: list[dict], where: str) -> list[Step]:
+    """Pass@N of the start and of every trained policy on the same test problems: steps `test start`, `test NAME`.
+
+    Each entry is such a set of steps: other temperatures may need fewer draws. From the second on, names end in its number.
+    """
     arms = {step.name: step.settings for step in steps if step.stage == "train"}
     if not arms:
         raise UserError(f"{where}: no stage trains, so there is nothing to test")
-    start = next(iter(arms.values())).model
-    settings = settings_from(PassK, {"model": start} | entry, where)
-    return [
-        Step("passk", f"test {arm}", replace(settings, model=settings.model if arm == "start" else f"@{arm}"))
-        for arm in ("start", *arms)
-    ]
+    start, made = next(iter(arms.values())).model, []
+    for number, entry in enumerate(entries, 1):
+        settings = settings_from(PassK, {"model": start} | entry, where)
+        for arm in ("start", *arms):
+            name = f"test {arm}" + (f" {number}" if number > 1 else "")
+            made.append(Step("passk", name, replace(settings, model=start if arm == "start" else f"@{arm}")))
+    return made
 
 
 def run(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ class Done:
 
 def check_study(study: Study, steps: Sequence[str], where: str) -> None:
     """Raises UserError for an arm that no step tests, or a pair that is not "better > worse"."""
-    arms = [name.removeprefix("test ") for name in steps if name.startswith("test ")]
+    arms = _arms(steps)
     for pair in study.better:
         if pair.count(">") != 1:
             raise UserError(f'{where}: better = {pair!r} must be "better > worse"')
@@ -69,8 +70,7 @@ def report(
     """Writes `<recipe>.{png,pdf,csv}`, arms.csv, tests.csv and conclusions.md into `out`; returns the conclusions."""
     from irlens import tables
 
-    arms = [name.removeprefix("test ") for name in found[0] if name.startswith("test ")]
-    values = {arm: _values([seed[f"test {arm}"] for seed in found]) for arm in arms}
+    values = {arm: _values(found, arm) for arm in _arms(found[0])}
     table = _table(values)
     tests, sentences = _judge(recipe.study, values)
     tables.write_csv(table, out / "arms.csv")
@@ -83,14 +83,21 @@ def report(
     return sentences
 
 
-def _values(steps: Sequence[Done]) -> dict[tuple[str, float], np.ndarray]:
+def _arms(steps: Iterable[str]) -> list[str]:
+    """The tested arms, the start first: steps `test ARM`, of which `test ARM 2` tests the same once more."""
+    names = [name.removeprefix("test ") for name in steps if name.startswith("test ")]
+    return [name for name in names if name.rpartition(" ")[0] not in names]
+
+
+def _values(found: Sequence[dict[str, Done]], arm: str) -> dict[tuple[str, float], np.ndarray]:
     """(measure, temperature) → values[seeds, problems] of one arm, problems in one order for all arms."""
     import numpy as np
     import pandas as pd
 
     parts = []
-    for step in steps:
-        each = pd.read_parquet(step.folder / "per_query.parquet")
+    for steps in found:
+        own = [done for name, done in steps.items() if re.fullmatch(rf"test {re.escape(arm)}( \d+)?", name)]
+        each = pd.concat([pd.read_parquet(done.folder / "per_query.parquet") for done in own], ignore_index=True)
         each["temperature"] = each["run"].str.replace(r".*\bT=", "", regex=True).astype(float)
         parts.append(each.sort_values("query_id"))
     keys = parts[0][["measure", "temperature"]].drop_duplicates().itertuples(index=False)
