@@ -94,8 +94,9 @@ def train(settings: Train) -> None:
     from irlens import report, stages
 
     folder, results, tests = stages.train(settings, report.say)
-    report.trained(results, tests)
-    report.written(folder)
+    if len(results):  # of several processes the first one reports
+        report.trained(results, tests)
+        report.written(folder)
 
 
 @app.command()
