@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
+COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "rerank", "verify", "best-of-n", "evaluate", "plot", "reproduce",
+            "demo", "doctor"]  # fmt: skip
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy(irlens):
