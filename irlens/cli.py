@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from irlens.cli_options import takes
+from irlens.cli_options import numbers, takes
 from irlens.errors import UserError
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
 
@@ -72,7 +72,7 @@ def recall(settings: Recall) -> None:
 @app.command("mine-negatives")
 @takes(Mine)
 def mine_negatives(settings: Mine) -> None:
-    """Mine negatives in four tiers of hardness (Figure 3a): lists of one positive and its negatives.
+    """Mine negatives in tiers of hardness (Figure 3a): lists of positives and negatives, for irlens, TRL and others.
 
     Example: `irlens mine-negatives --model mathstral --dataset gsm8k --tiers easiest,easy,hard,hardest`
     """
@@ -80,6 +80,7 @@ def mine_negatives(settings: Mine) -> None:
 
     folder, lists, tally = stages.mine_negatives(settings, report.say)
     report.mined(lists, tally)
+    report.hardness(folder / "hardness.csv")
     report.written(folder)
 
 
@@ -165,6 +166,24 @@ def evaluate(
 
 
 @app.command()
+def temperatures(
+    run: Annotated[Path, typer.Argument(help="Draws at several temperatures: a passk folder, or Parquet.")] = LATEST,
+    qrels: Annotated[Path, typer.Argument(help="Their judgements: such a folder, or Parquet.")] = LATEST,
+    least: Annotated[float, typer.Option(help="Share of prompts that must give a list.")] = 0.5,
+    out: Out = None,
+) -> None:
+    """At which temperatures draws make lists (why Figure 3b has a middle): too low collapses, too high is all wrong.
+
+    Example: `irlens temperatures irlens-out/passk-tiny-sums irlens-out/passk-tiny-sums`
+    """
+    from irlens import report, stages
+
+    folder, table, sentences = stages.temperatures(run, qrels, least, out)
+    report.temperatures(table, sentences)
+    report.written(folder)
+
+
+@app.command()
 def plot(
     table: Annotated[
         Path, typer.Argument(help="A CSV that irlens wrote beside a figure (columns curve, x, value, low, high).")
@@ -193,16 +212,20 @@ def reproduce(
     preset: Annotated[
         str, typer.Option(help="tiny (embedded default, CPU) or paper (the paper's models and data).")
     ] = "tiny",
+    seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
+    style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     out: Out = None,
 ) -> None:
-    """Reproduce a figure of the paper from its recipe.
+    """Reproduce a figure or table of the paper from its recipe.
 
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens import recipe as recipes
     from irlens import report
 
-    report.written(recipes.run(recipes.load(recipe, preset), Path(out) if out else None, report.say))
+    several = None if seeds is None else numbers(seeds, "--seeds", int)
+    loaded = recipes.load(recipe, preset)
+    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
 
 
 @app.command()

@@ -115,8 +115,8 @@ def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
     columns = ("negatives", "prompts without", "false negatives removed", "duplicates removed")
     table = new_table("Negatives by tier", "tier", *columns)
     for row in tally.itertuples():
-        counts = (row.negatives, row.prompts_without, row.false_negatives, row.duplicates)
-        table.add_row(row.tier, *(f"{count:,}" for count in counts))
+        removed = _removed(row)
+        table.add_row(row.tier, f"{row.negatives:,}", f"{row.prompts_without:,}", removed, f"{row.duplicates:,}")
     tables.print(table)
     most = lists.groupby("query_id")["tier"].nunique()
     if most.empty:
@@ -131,6 +131,64 @@ def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
             f"{row.tier}\n[dim]{meaning.get(row.tier, 'the better one')}[/dim]", _plain(text), end_section=True
         )
     tables.print(table)
+
+
+def _removed(row) -> str:
+    """How many, and by which reason if there is more than the verifier's."""
+    from irlens.false_negatives import REASONS
+
+    counts = {reason: getattr(row, reason.replace(" ", "_")) for reason in REASONS}
+    several = [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f"{row.false_negatives:,}" + ("" if len(several) < 1 else "\n[dim]" + "\n".join(several) + "[/dim]")
+
+
+def hardness(path: Path) -> None:
+    """The hardness report that `mine-negatives` wrote: a row per tier, a column per measure."""
+    import pandas as pd
+
+    from irlens.hardness import MEASURES
+
+    if not path.is_file():
+        return
+    found = pd.read_csv(path)
+    present = [measure for measure in MEASURES if measure in set(found["measure"])]
+    for start in range(0, len(present), 5):
+        some = present[start : start + 5]
+        title = "How hard each tier is" if not start else ""
+        table = new_table(title, "tier", *(measure.replace("_", " ") for measure in some))
+        for tier, rows in found.groupby("tier", sort=False):
+            cells = {row.measure: f"{_digits(row.value)}\n[dim]{_span(row)}[/dim]" for row in rows.itertuples()}
+            table.add_row(str(tier), *(cells.get(measure, "") for measure in some))
+        tables.print(table)
+    for measure in present:
+        say(f"{measure.replace('_', ' ')}: {MEASURES[measure]}")
+    most = found[found["measure"] != "without"].groupby("tier", sort=False)["n"].max()
+    counts = ", ".join(f"{tier} {n:,}" for tier, n in most.items())
+    say(f"95 % bootstrap intervals over the prompts that have such a response: {counts}")
+
+
+def _span(row) -> str:
+    return f"{_digits(row.low)} to {_digits(row.high)}"
+
+
+def _digits(value: float) -> str:
+    """Two or three digits that say something."""
+    return "–" if value != value else f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def temperatures(found: pd.DataFrame, sentences: list[str]) -> None:
+    """The shares per temperature, and what they mean."""
+    from irlens.temperatures import SHARES
+
+    table = new_table("Lists by temperature", "temperature", *(name for name in SHARES))
+    for temperature, rows in found.groupby("temperature"):
+        cells = {row.measure: short_value(row) for row in rows.itertuples()}
+        table.add_row(f"{temperature:g}", *(cells[name] for name in SHARES))
+    tables.print(table)
+    for name, meaning in SHARES.items():
+        say(f"{name}: {meaning}")
+    for sentence in sentences:
+        say(sentence)
 
 
 def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
@@ -148,7 +206,7 @@ EXTRAS = {
     "vllm": ("vllm", "sampling with vLLM"),
     "ray": ("ray", "work spread over a cluster"),
     "math-verify": ("math_verify", "the verifier math; extra `math`"),
-    "peft": ("peft", "LoRA and QLoRA training"),
+    "peft": ("peft", "LoRA and QLoRA training; extra `lora`"),
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),

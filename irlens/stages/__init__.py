@@ -4,6 +4,7 @@ Each stage is a function of one frozen settings object. It checks everything tha
 """
 
 from irlens.stages.generation import passk
+from irlens.stages.hardness import temperatures
 from irlens.stages.indexing import index
 from irlens.stages.measuring import evaluate, plot
 from irlens.stages.mining import mine_negatives
@@ -21,6 +22,7 @@ __all__ = [
     "plot",
     "recall",
     "rerank",
+    "temperatures",
     "train",
     "verify",
 ]
