@@ -118,7 +118,7 @@ def rerank(settings: Rerank) -> None:
 def verify(settings: Verify) -> None:
     """Judge a run right or wrong by answer: qrels. A verifier `module:function` runs that module's code.
 
-    Example: `irlens verify irlens-out/passk-tiny-sums --verifier 'regex:#### (\d+)'`
+    Example: `irlens verify irlens-out/passk-tiny-sums --verifier gsm8k`
     """
     from irlens import report, stages
 
