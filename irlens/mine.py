@@ -1,7 +1,7 @@
 """Hardness tiers and candidate lists: from runs and their judgements to what a ranking loss trains on."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -268,52 +268,13 @@ def positives_from(topics: pd.DataFrame, run: pd.DataFrame, qrels: pd.DataFrame,
     return right.drop_duplicates("query_id")[["query_id", "doc_id", "text"]].reset_index(drop=True)
 
 
-def cut_lists(
-    run: pd.DataFrame,
-    qrels: pd.DataFrame,
-    topics: pd.DataFrame,
-    positives: int,
-    negatives: int,
-    lists: int = 1,
-    iteration: int = 0,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Up to `lists` lists per query from its own judged draws: the `positives` best and the `negatives` worst of each.
-
-    With graded draws (relevance 0, 1, 2 …) positives are those above the query's lowest grade. Draws of equal text
-    count once, unfinished ones not at all; within a grade their order is shuffled by (seed, query). A query whose
-    draws are all of one grade says nothing and gives no list. List j takes the next draws and starts over when one
-    side runs out; it stops when a list would repeat an earlier one. Columns: lists' own, and `list` (j).
-    """
-    judged = run.merge(qrels, on=["query_id", "doc_id"])
-    judged = judged[judged["finish_reason"] != "length"] if "finish_reason" in judged.columns else judged
-    judged = judged.drop_duplicates(["query_id", "text"])
-    text_of = dict(zip(topics["query_id"], topics["query"]))
-    rows = []
-    for query_id, group in judged.groupby("query_id", sort=False):
-        rng = np.random.default_rng([seed, iteration, *query_id.encode()])
-        group = group.iloc[rng.permutation(len(group))].sort_values("relevance", ascending=False, kind="stable")
-        draws = list(zip(group["doc_id"], group["text"], group["relevance"].astype(float)))
-        lowest = draws[-1][2]
-        good = [d for d in draws if d[2] > lowest]
-        bad = [d for d in draws if d[2] == lowest]
-        for number, (ups, downs) in enumerate(_turns(good, bad, positives, negatives, lists)):
-            rows += [(query_id, text_of[query_id], d, t, g, "positive", iteration, number) for d, t, g in ups]
-            rows += [(query_id, text_of[query_id], d, t, g, "own", iteration, number) for d, t, g in downs]
-    columns = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
-    return check(pd.DataFrame(rows, columns=columns), "lists")
-
-
-def _turns(good: list, bad: list, positives: int, negatives: int, lists: int) -> Iterable[tuple[list, list]]:
-    if not good or not bad:
-        return
-    p, q = min(positives, len(good)), min(negatives, len(bad))
-    seen = set()
-    for j in range(lists):
-        ups = [good[(j * p + i) % len(good)] for i in range(p)]
-        downs = [bad[(j * q + i) % len(bad)] for i in range(q)]
-        key = (frozenset(d for d, _, _ in ups), frozenset(d for d, _, _ in downs))
-        if key in seen:
-            return
-        seen.add(key)
-        yield ups, downs
+def as_pairs(lists: pd.DataFrame) -> pd.DataFrame:
+    """Mined lists (one positive, several negatives) as lists of two: `list` numbers a query's pairs."""
+    positive = lists[lists["tier"] == "positive"]
+    negative = lists[lists["tier"] != "positive"]
+    negative = negative.assign(list=negative.groupby("query_id").cumcount())
+    pairs = negative[["query_id", "list"]].merge(positive.drop(columns="list"), on="query_id")
+    both = pd.concat([pairs, negative], ignore_index=True)[lists.columns]
+    return both.sort_values(
+        ["query_id", "list", "grade"], ascending=[True, True, False], kind="stable", ignore_index=True
+    )

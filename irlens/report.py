@@ -188,7 +188,7 @@ def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
 EXTRAS = {
     "vllm": ("vllm", "sampling with vLLM"),
     "ray": ("ray", "work spread over a cluster"),
-    "peft": ("peft", "LoRA and QLoRA training"),
+    "peft": ("peft", "LoRA and QLoRA training; extra `lora`"),
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),

@@ -185,28 +185,45 @@ class Mine(EngineOptions):
 class Train(EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
-    objective: str = _option("contrastive", "pairwise, contrastive, lambdarank or listmle.")
+    objective: str = _option("contrastive", "pairwise, contrastive, lambdarank, listmle, or a baseline: sft, simpo, …")
     model: str = _model()
     dataset: str | None = _dataset()
     split: str | None = _split()
     iterations: int = _option(3, "LarPO iterations: sample, judge, train.")
     prompts: int = _option(500, "Prompts per iteration.")
+    same_prompts: bool = _option(False, "Every iteration takes the same prompts, not the next ones.")
     n: int = _draws(8)
-    temperature: float = _option(1.0, "Temperature of the draws.")
+    temperature: tuple[float, ...] = _option((1.0,), "Temperatures of the draws, separated by commas.")
+    memory: str = _option("current", "Whose draws lists are cut from: current, previous (and current), or all.")
+    tier: str = _option("own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).")
+    positives_from: str | None = _option(None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.")
     positives: int | None = _option(None, "Positives per list. Default: the paper's for the objective.")
     negatives: int | None = _option(None, "Negatives per list. Default: the paper's for the objective.")
+    list_size: int | None = _option(None, "Candidates per list, in the place of --negatives.")
     lists: int = _option(1, "Lists per prompt.")
-    beta: float | None = _option(None, "β of γ = β·(log π − log π_ref). Default: the model's.")
+    beta: float | None = _option(None, "β of γ = β·(log π − log π_ref). Default: the model's, or the objective's.")
+    nll: float | None = _option(None, "Weight of the positives' NLL per token, added to the loss (RPO).")
+    length_normalised: bool = _option(False, "Log-probabilities per token in the place of sums.")
+    objective_args: str | None = _option(None, "JSON object of the objective's other parameters: '{\"weighted\": 1}'.")
     learning_rate: float | None = _option(None, "Default: the model's.")
     epochs: int = _option(2, "Epochs per iteration.")
-    batch_lists: int = _option(32, "Lists per optimiser step.")
+    batch_lists: int = _option(32, "Lists per optimiser step, over all processes.")
     lists_at_once: int | None = _option(
         None, "Lists per pass; the rest of a step is accumulated. Default: by the model's size."
     )
-    eval_split: str | None = _option(None, "Held-out split; default validation, else test.")
-    eval_limit: int = _option(200, "Held-out problems.")
+    max_length: int | None = _option(None, "Tokens of prompt and response; longer lists are left out, and counted.")
+    lora_rank: int | None = _option(None, "Train LoRA adapters of this rank and merge them (extra `lora`).")
+    quantize: str | None = _option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).")
+    report_to: str = _option("none", "wandb, tensorboard, mlflow … (as transformers reports).")
+    trainer_args: str | None = _option(
+        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.'
+    )
+    patience: int | None = _option(None, "Iterations without a better validation value before it stops.")
+    eval_split: str | None = _option(None, "Held-out split in between. Default: validation, else held out of training.")
+    eval_limit: int = _option(200, "Held-out problems in between.")
     eval_n: int = _option(16, "Draws per held-out problem.")
-    eval_temperature: float = _option(1.0, "Temperature of the held-out draws.")
+    eval_temperature: tuple[float, ...] = _option((1.0,), "Temperatures of the held-out draws; the first one chooses.")
+    test_limit: int = _option(500, "Test problems at the end, for the start and the chosen policy; 0 for none.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     out: str | None = _out()
@@ -250,6 +267,26 @@ def positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} must be a number above 0, got {value:g}")
+
+
+def one_of(known: Sequence[str], **values: str | None) -> None:
+    """Raises UserError, naming the option, for a value that is not known; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and value not in known:
+            raise UserError(f"--{name.replace('_', '-')} {value!r}; {did_you_mean(value, known)}")
+
+
+def parse_json(text: str | None, option: str) -> dict:
+    """A JSON object given on the command line; {} for None. Raises UserError for anything else."""
+    import json
+
+    try:
+        found = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{option} {text!r}: malformed JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{option} {text!r}: expected a JSON object")
+    return found
 
 
 def cutoffs(n: int, at: Sequence[int] | None) -> list[int]:

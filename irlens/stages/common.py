@@ -38,6 +38,14 @@ class Policy:
 
         return prompts(task.topics, self.tokenizer, task.instruction)
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model has positions for; None where its configuration does not say."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.folder).get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
     def draw(
         self,
         asked: list[Prompt],
@@ -112,12 +120,9 @@ def load_policy(
 
 
 def _check_lengths(policy: Policy, asked: list[Prompt]) -> None:
-    from transformers import AutoConfig
-
     from irlens.retrieve.engines import check_lengths, token_ids
 
-    limit = getattr(AutoConfig.from_pretrained(policy.folder).get_text_config(), "max_position_embeddings", None)
-    check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, limit)
+    check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, policy.positions)
 
 
 def _digest(folder: Path | None) -> str | None:

@@ -99,6 +99,42 @@ def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]
     return plots.curves(results, path, title=title, x_label="LarPO iteration", y_label="Pass@N on held-out problems")
 
 
+WATCHED = (  # panel, y label, {column of the log: curve}
+    (
+        "Log-ratios",
+        "log π/π_ref (nats per response)",
+        {"logratio_positive": "positives", "logratio_negative": "negatives"},
+    ),
+    ("Likelihoods", "log π (nats per response)", {"logp_positive": "positives", "logp_negative": "negatives"}),
+    ("Loss and accuracy", "per step", {"loss": "loss", "reward_accuracy": "implicit-reward accuracy"}),
+    ("Distance and gradient", "per step", {"kl": "KL to the reference (nats)", "grad_norm": "gradient norm"}),
+)
+
+
+def plot_diagnostics(out: Path, iterations: int) -> None:
+    """What the steps of all iterations showed, one after the other: `out/diagnostics.{png,pdf,csv}`."""
+    import pandas as pd
+
+    from irlens import panels
+
+    logs, steps = [], 0
+    for s in range(1, iterations + 1):
+        log = pd.read_csv(out / f"iteration-{s}" / "log.csv")
+        logs.append(log.assign(at=log["step"] + steps))
+        steps += int(log["step"].max())
+    log = concat(logs)
+    parts = []
+    for title, label, curves in WATCHED:
+        drawn = [
+            pd.DataFrame({"curve": name, "x": log["at"], "value": log[column]}).dropna()
+            for column, name in curves.items()
+            if column in log.columns
+        ]
+        if any(map(len, drawn)):
+            parts.append(panels.Panel(concat(drawn), title, "step", label))
+    panels.panels(parts, out / "diagnostics", share_y=False)
+
+
 def format_value(row) -> str:
     """`0.436 [0.391, 0.482]` of a results row."""
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
