@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from irlens.cli_options import takes
+from irlens.cli_options import numbers, takes
 from irlens.errors import UserError
-from irlens.settings import Index, Mine, PassK, Recall, Train
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
 
 app = typer.Typer(
     name="irlens",
@@ -98,6 +98,48 @@ def train(settings: Train) -> None:
     report.written(folder)
 
 
+@app.command()
+@takes(Rerank)
+def rerank(settings: Rerank) -> None:
+    """Put a run in another order: by reward model, vote, likelihood, judge, length, oracle or at random.
+
+    Example: `irlens rerank irlens-out/passk-mathstral-gsm8k --reranker fsfairx`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.rerank(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command()
+@takes(Verify)
+def verify(settings: Verify) -> None:
+    """Judge a run right or wrong by answer: qrels. A verifier `module:function` runs that module's code.
+
+    Example: `irlens verify irlens-out/passk-tiny-sums --verifier 'regex:#### (\d+)'`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.verify(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command("best-of-n")
+@takes(BestOfN)
+def best_of_n(settings: BestOfN) -> None:
+    """What rerankers pick among N candidates, against oracle (Pass@N) and chance, and how well they rank.
+
+    Example: `irlens best-of-n irlens-out/passk-tiny-sums --rerankers majority,mean-likelihood,length`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.best_of_n(settings, report.say)
+    report.best_of_n(results, folder / "quality.csv")
+    report.written(folder)
+
+
 LATEST = Path("irlens-out/passk-tiny-sums")  # what `irlens passk` writes by default
 
 
@@ -170,16 +212,20 @@ def reproduce(
     preset: Annotated[
         str, typer.Option(help="tiny (embedded default, CPU) or paper (the paper's models and data).")
     ] = "tiny",
+    seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
+    style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     out: Out = None,
 ) -> None:
-    """Reproduce a figure of the paper from its recipe.
+    """Reproduce a figure or table of the paper from its recipe.
 
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens import recipe as recipes
     from irlens import report
 
-    report.written(recipes.run(recipes.load(recipe, preset), Path(out) if out else None, report.say))
+    several = None if seeds is None else numbers(seeds, "--seeds", int)
+    loaded = recipes.load(recipe, preset)
+    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
 
 
 @app.command()

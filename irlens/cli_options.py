@@ -9,9 +9,13 @@ from typing import Annotated, get_args, get_type_hints
 import typer
 
 from irlens.errors import UserError
-from irlens.settings import EncoderOptions, EngineOptions
+from irlens.settings import EncoderOptions, EngineOptions, ScoringOptions
 
-PANELS = {EngineOptions: "Engine options", EncoderOptions: "Encoder and index options"}  # shared, so listed last
+PANELS = {  # shared, so listed last
+    EngineOptions: "Engine options",
+    EncoderOptions: "Encoder and index options",
+    ScoringOptions: "Scoring options",
+}
 
 
 def takes(kind: type) -> Callable:
@@ -56,6 +60,9 @@ def _number(annotation) -> type | None:
 
 def _parameter(field: Field, annotation, panels: dict[str, str]) -> inspect.Parameter:
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    if field.metadata.get("argument"):
+        place = Annotated[annotation, typer.Argument(help=field.metadata["help"])]
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=place)
     more = {"rich_help_panel": panels[field.name]} if field.name in panels else {}
     option = Annotated[annotation, typer.Option(*field.metadata["flags"], help=field.metadata["help"], **more)]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)

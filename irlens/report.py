@@ -57,6 +57,21 @@ def curves(found: pd.DataFrame, title: str, first: str) -> None:
     say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")
 
 
+def best_of_n(found: pd.DataFrame, quality: Path) -> None:
+    """Best of N, a table for each pool of candidates, and how well each reranker ranks all of them."""
+    import pandas as pd
+
+    for tag, rows in found.groupby("tag", sort=False):
+        curves(rows, f"Best of N: {tag}", "reranker")
+    measured = pd.read_csv(quality)
+    several = measured["tag"].nunique() > 1
+    table = new_table("Agreement with the grades, over whole lists", "reranker", *dict.fromkeys(measured["measure"]))
+    for (tag, run), rows in measured.groupby(["tag", "run"], sort=False):
+        cells = [f"{short_value(row)}\n[dim]n = {row.n:,}[/dim]" if row.n else "undefined" for row in rows.itertuples()]
+        table.add_row(f"{run}\n[dim]{tag}[/dim]" if several else run, *cells)
+    tables.print(table)
+
+
 def compared(path: Path) -> None:
     """The paired tests of `recall` in a sentence each for the smallest and the largest N, if several were compared."""
     import pandas as pd
@@ -81,7 +96,9 @@ def indexed(facts: dict) -> None:
 
 
 def results(found: pd.DataFrame) -> None:
-    """A row per run and measure."""
+    """A row per run and measure; nothing for an empty table."""
+    if found.empty:
+        return
     table = new_table("", "run", "measure", "value and 95 % interval", "queries", left=2)
     for row in found.itertuples():
         table.add_row(str(row.run), row.measure, _plain(format_value(row)), f"{row.n:,}")
@@ -188,6 +205,7 @@ def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
 EXTRAS = {
     "vllm": ("vllm", "sampling with vLLM"),
     "ray": ("ray", "work spread over a cluster"),
+    "math-verify": ("math_verify", "the verifier math; extra `math`"),
     "peft": ("peft", "LoRA and QLoRA training; extra `lora`"),
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),

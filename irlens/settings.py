@@ -13,6 +13,11 @@ def _option(default, text: str, *flags: str):
     return field(default=default, metadata={"help": text, "flags": flags})
 
 
+def _argument(default, text: str):
+    """A setting that the command line takes by its place, not by a flag."""
+    return field(default=default, metadata={"help": text, "argument": True})
+
+
 def _model():
     return _option("tiny", "A name (tiny, mathstral, …), a hub id or a folder.")
 
@@ -226,6 +231,80 @@ class Train(EngineOptions):
     test_limit: int = _option(500, "Test problems at the end, for the start and the chosen policy; 0 for none.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    out: str | None = _out()
+
+
+PASSK_OUT = "irlens-out/passk-tiny-sums"  # what `irlens passk` writes by default
+VERIFIERS = "gsm8k, math, nq-exact, nq-has-answer, choice, regex:PATTERN, or module:function (runs its code)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What a reranker may need to know: the options that `rerank` and `best-of-n` share."""
+
+    dataset: str | None = _option(None, "Where the run's prompts come from. Default: what the run's folder says.")
+    split: str | None = _option(None, "The split of the data set. Default: what the run's folder says.")
+    verifier: str | None = _option(None, f"Whose answers are voted on: {VERIFIERS}. Default: the data set's.")
+    policy: str | None = _option(
+        None, "Model whose likelihood is meant. Default: the run's own, as it records or names it."
+    )
+    scoring_batch: int | None = _option(None, "Texts read at once by a scoring model; changes speed and memory only.")
+    judge_model: str | None = _option(None, "What the judge's server calls it. Default: the only one that it serves.")
+    judge_opponents: int | None = _option(None, "Others that a pairwise judge sees per response. Default: all.")
+    judge_tokens: int = _option(64, "Longest answer of the judge; more for one that thinks aloud.")
+    base_url: str | None = _option(None, "Servers of the judge, such as http://host:8000/v1, comma-separated.")
+    api_key_env: str = _option("OPENAI_API_KEY", "Environment variable that holds the server's key, if it wants one.")
+    concurrency: int = _option(64, "Requests to the judge in flight.")
+    timeout: float = _option(600.0, "Seconds that one request may take.")
+    engine_args: str | None = _option(None, "JSON object passed into every request, such as a top_k; null leaves out.")
+
+
+@dataclass(frozen=True)
+class Rerank(ScoringOptions):
+    """A run in a new order."""
+
+    run: str = _argument(PASSK_OUT, "A run with texts: Parquet, the folder of a passk, or a file of lists.")
+    reranker: str = _option(
+        "majority",
+        "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "
+        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (votes weighted by its scores), or a hub id or "
+        "folder of a reward model.",
+    )
+    qrels: str | None = _option(None, "Qrels, for the oracle and to say what the first is worth. Default: the run's.")
+    seed: int = _seed()
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Verify:
+    """A run judged right or wrong: qrels."""
+
+    run: str = _argument(PASSK_OUT, "A run with texts: Parquet, or the folder of a passk or a rerank.")
+    verifier: str | None = _option(None, f"{VERIFIERS}. Default: the data set's.")
+    dataset: str | None = _option(None, "Where the gold answers come from. Default: what the run's folder says.")
+    split: str | None = _option(None, "The split of the data set. Default: what the run's folder says.")
+    judge_unfinished: bool = _option(False, "Judge responses that never finished too; they are wrong otherwise.")
+    seed: int = _seed()
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class BestOfN(ScoringOptions):
+    """What rerankers pick among N candidates, and how well they rank all of them."""
+
+    run: str = _argument(PASSK_OUT, "A run: Parquet, the folder of a passk or a rerank, or a file of graded lists.")
+    qrels: str | None = _argument(None, "Qrels: Parquet, BEIR .tsv, TREC, or such a folder. Default: the run's own.")
+    rerankers: str = _option(
+        "majority,likelihood,mean-likelihood,length",
+        "Rerankers (see `irlens rerank --help`; score: the run's own), separated by commas. oracle and random are "
+        "always there. Default: those of these that the run allows.",
+    )
+    temperature: tuple[float, ...] | None = _option(None, "Only the draws at these temperatures. Default: all, apart.")
+    at: tuple[int, ...] | None = _option(None, "The N, separated by commas. Default: 1,3,5,10,… up to the candidates.")
+    right_from: float | None = _option(
+        None, "Least grade that is right, for RR and AUC. Default: 1; of fractional grades, above one half."
+    )
+    seed: int = _seed()
     out: str | None = _out()
 
 

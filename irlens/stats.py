@@ -55,6 +55,52 @@ def bootstrap_interval(
     return float(low[0]), float(high[0])
 
 
+def crossed_interval(
+    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """(low, high) of the mean of values[seeds, queries], both resampled: what another training run on other queries
+    might give. One seed is resampled over queries only.
+
+    Percentile bootstrap with both factors drawn anew (Owen 2007, "The pigeonhole bootstrap", which is conservative).
+    """
+    values = np.asarray(values, dtype=float)
+    seeds, queries = values.shape
+    if seeds == 1:
+        return bootstrap_interval(values[0], level, resamples, seed)
+    rng = np.random.default_rng(seed)
+    runs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    problems = rng.multinomial(queries, np.full(queries, 1 / queries), size=resamples) / queries
+    means = np.einsum("rs,sq,rq->r", runs, values, problems, optimize=True)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Page's test that columns rise from left to right: its L, the p-value, and Spearman's mean ρ over the blocks."""
+
+    statistic: float
+    p: float
+    rho: float
+    blocks: int
+
+
+def trend_test(values: np.ndarray) -> Trend:
+    """Page's L test of values[blocks, conditions]: do the conditions rise in the order of the columns?
+
+    One-sided. A block is what is alike but for the condition: a training seed. Raises UserError for fewer than two
+    blocks or three conditions. Source: Page 1963; scipy.stats.page_trend_test.
+    """
+    from scipy.stats import page_trend_test, spearmanr
+
+    values = _finite(values, 2)
+    if values.shape[0] < 2 or values.shape[1] < 3:
+        raise UserError(f"a trend test needs two blocks and three conditions or more, got {list(values.shape)}")
+    found = page_trend_test(values)
+    rho = [spearmanr(range(len(row)), row).statistic if np.ptp(row) else 0.0 for row in values]
+    return Trend(float(found.statistic), float(found.pvalue), float(np.mean(rho)), len(values))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A paired comparison over n queries: mean of after - before, its interval, the p-value and Cohen's d_z."""
