@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,11 @@ def _prepare(settings: Train, say: Say):
     objective = objectives.get(settings.objective)
     _check(settings)
     parameters = parse_json(settings.objective_args, "--objective-args")
-    resolved = objective.resolve(**parameters, nll=settings.nll, beta=settings.beta)
+    for name in ("beta", "nll"):
+        if name in parameters and getattr(settings, name) is not None:
+            raise UserError(f"--{name} and --objective-args: {name} is given twice")
+        parameters.setdefault(name, getattr(settings, name))
+    resolved = objective.resolve(**parameters)
     policy = load_policy(settings, train_split(settings), None, say)
     _check_prompts(settings, policy)
     if policy.options.engine == "openai":
@@ -100,13 +103,15 @@ def _prepare(settings: Train, say: Say):
     held_out, policy = held_out_problems.validation_problems(policy, settings)
     _check_prompts(settings, policy)
     test = held_out_problems.test_problems(policy, held_out, settings)
-    if resolved.get("beta") == 0.1 and settings.beta is None and "beta" not in parameters:
+    if resolved.get("beta") == 0.1 and parameters["beta"] is None:
         resolved["beta"] = policy.model.beta  # what suits this model in the place of the paper's 0.1
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test
 
 
 def _check(settings: Train) -> None:
+    from irlens.train.adapters import check_adapters
     from irlens.train.larpo import MEMORIES
+    from irlens.train.trainer import check_arguments
 
     at_least(1, iterations=settings.iterations, prompts=settings.prompts, lists=settings.lists, epochs=settings.epochs)
     at_least(1, positives=settings.positives, batch_lists=settings.batch_lists, lora_rank=settings.lora_rank)
@@ -121,6 +126,8 @@ def _check(settings: Train) -> None:
     one_of(MEMORIES, memory=settings.memory)
     one_of(("own", "gold", "both"), positives_from=settings.positives_from)
     list_shape(settings)
+    check_arguments(parse_json(settings.trainer_args, "--trainer-args"))
+    check_adapters(settings.lora_rank, settings.quantize)
     one_of(("own", *FOREIGN), tier=settings.tier)
     if settings.n * len(settings.temperature) < 2 and settings.positives_from != "gold":
         raise UserError("-n 1 at one temperature gives one candidate per prompt, and nothing to rank; draw at least 2")
@@ -201,8 +208,14 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
     answers = dict(zip(some["query_id"], some["answers"]))
     positives = mine.positives_from(some, run, qrels, _positives(settings)[0].replace("own", "correct"))
-    accepts = lambda query_id, text: any(task.verifier(text, gold) for gold in answers[query_id])  # noqa: E731
-    screen = partial(false_negatives, positives=positives, accepts=accepts)
+    positives = positives.drop_duplicates("query_id", ignore_index=True)
+
+    def screen(rows: pd.DataFrame) -> pd.Series:
+        def accepts(query_id: str, text: str) -> bool:
+            return any(task.verifier(text, gold) for gold in answers[query_id])
+
+        return false_negatives(rows, positives, accepts=accepts)
+
     mined = mine.mine_negatives(
         some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed * 1000 + s
     )

@@ -16,10 +16,7 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if quantize not in (None, "4bit"):
-        raise UserError(f"--quantize {quantize!r}: known: 4bit")
-    if quantize and not lora_rank:
-        raise UserError("--quantize 4bit trains adapters only: give --lora-rank, such as 16")
+    check_adapters(lora_rank, quantize)
     options: dict = {"dtype": torch.float32}
     if lora_rank:
         options["dtype"] = torch.bfloat16 if torch.cuda.is_available() else torch.float32
@@ -39,13 +36,23 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     return (_adapted(model, lora_rank) if lora_rank else model), AutoTokenizer.from_pretrained(policy)
 
 
+def check_adapters(lora_rank: int | None, quantize: str | None) -> None:
+    """Raises UserError for a quantisation that is not known or comes without adapters, or an extra that is missing."""
+    from importlib.util import find_spec
+
+    if quantize not in (None, "4bit"):
+        raise UserError(f"--quantize {quantize!r}: known: 4bit")
+    if quantize and not lora_rank:
+        raise UserError("--quantize 4bit trains adapters only: give --lora-rank, such as 16")
+    for option, module in (("--lora-rank", lora_rank and "peft"), ("--quantize", quantize and "bitsandbytes")):
+        if module and find_spec(module) is None:
+            raise UserError(f"{option} needs {module}: pip install 'irlens[lora]'")
+
+
 def _four_bits():
-    try:
-        import bitsandbytes  # noqa: F401
-        import torch
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise UserError("--quantize 4bit needs bitsandbytes: pip install 'irlens[lora]'") from error
+    import torch
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -55,10 +62,8 @@ def _four_bits():
 
 
 def _adapted(model, rank: int):
-    try:
-        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    except ImportError as error:
-        raise UserError("--lora-rank needs peft: pip install 'irlens[lora]'") from error
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
     if getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")

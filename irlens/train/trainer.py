@@ -134,16 +134,21 @@ class _Bar(ProgressCallback):
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}")
 
 
-def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) -> TrainingArguments:
-    """What transformers is told. Raises UserError for an unknown or refused entry of `plan.arguments`."""
-    import os
-
+def check_arguments(given: dict) -> None:
+    """Raises UserError for a name that TrainingArguments does not have, or that irlens sets itself."""
     known = [f.name for f in fields(TrainingArguments) if f.init]
-    for name in plan.arguments:
+    for name in given:
         if name not in known:
             raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
         if name in OURS:
             raise UserError(f"--trainer-args: {name} is set by irlens")
+
+
+def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) -> TrainingArguments:
+    """What transformers is told. Raises UserError for an unknown or refused entry of `plan.arguments`."""
+    import os
+
+    check_arguments(plan.arguments)
     steps = -(-lists // plan.batch_size) * plan.epochs
     cuda, processes = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", 1))
     at_once = min(plan.at_once, -(-plan.batch_size // processes))
