@@ -150,8 +150,8 @@ def test_graded_lists_are_a_run_with_its_qrels(tmp_path):
 def test_a_recipe_names_the_folder_of_an_earlier_step(tmp_path):
     (tmp_path / "r.toml").write_text(
         '[[preset.tiny]]\nstage = "passk"\nlimit = 4\nn = 3\ntemperature = [1.0]\n'
-        '[[preset.tiny]]\nstage = "rerank"\nrun = "1-passk"\nreranker = "likelihood"\n'
-        '[[preset.tiny]]\nstage = "best-of-n"\nrun = "2-rerank"\nrerankers = "score"\n'
+        '[[preset.tiny]]\nstage = "rerank"\nrun = "@passk"\nreranker = "likelihood"\n'
+        '[[preset.tiny]]\nstage = "best-of-n"\nrun = "@rerank"\nrerankers = "score"\n'
     )
     out = recipe.run(recipe.load(str(tmp_path / "r.toml"), "tiny"), tmp_path / "out", str)
     assert (out / "3-best-of-n" / "results.csv").exists()
