@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import stages, studies
+from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.stages import measuring
-from irlens.studies import Done, Study, check_study
+from irlens.studies import Study, check_study
 
 if TYPE_CHECKING:
     from irlens.panels import Panel
@@ -30,7 +31,7 @@ STAGES = {
     "best-of-n": (BestOfN, stages.best_of_n),
 }
 REFERENCES = ("model", "run", "qrels")
-KEYS = ("title", "figure", "preset", "test", "study")
+KEYS = ("title", "like", "figure", "shared", "preset", "test", "study")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,39 @@ def names() -> list[str]:
 
 def load(name: str, preset: str) -> Recipe:
     """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting."""
+    path, content = _content(name)
+    presets = content.get("preset", {})
+    if preset not in presets:
+        raise UserError(
+            f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
+        )
+    entries = presets[preset]
+    if isinstance(entries, str):  # another preset's stages, with settings of its own
+        if not isinstance(presets.get(entries), list):
+            raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
+        entries = presets[entries]
+    shared = content.get("shared", {})
+    for other in shared.keys() - presets.keys():
+        raise UserError(f"{path}: shared.{other}: no such preset; {did_you_mean(other, presets)}")
+    steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
+    tested = content.get("test", {}).get(preset)
+    if tested:
+        steps += _tests(steps, tested, f"{path}: test {preset}")
+    study = None
+    if "study" in content:
+        plain = {key: value for key, value in content["study"].items() if key not in presets}
+        study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
+        check_study(study, steps, f"{path}: study")
+    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+
+
+def presets(name: str) -> list[str]:
+    """The presets of a recipe."""
+    return list(_content(name)[1].get("preset", {}))
+
+
+def _content(name: str) -> tuple[Path, dict]:
+    """The file of a recipe and what it says, with what it takes from the recipe that it is `like`."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     if not path.is_file():
         raise UserError(
@@ -83,26 +117,19 @@ def load(name: str, preset: str) -> Recipe:
     for key in content:
         if key not in KEYS:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, KEYS)}")
-    presets = content.get("preset", {})
-    if preset not in presets:
-        raise UserError(
-            f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
-        )
-    steps = _steps(presets[preset], f"{path}: preset {preset}")
-    tested = content.get("test", {}).get(preset)
-    if tested:
-        steps += _tests(steps, tested, f"{path}: test {preset}")
-    study = None
-    if "study" in content:
-        study = settings_from(Study, content["study"], f"{path}: study")
-        check_study(study, [step.name for step in steps], f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+    if "like" in content:
+        if content["like"] == name:
+            raise UserError(f"{path}: a recipe cannot be like itself")
+        content = _content(content["like"])[1] | content
+    return path, content
 
 
-def _steps(entries: list[dict], where: str) -> list[Step]:
+def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
+    """The stages of a preset; each has the `shared` settings and, before those, its own."""
     steps: list[Step] = []
     for number, entry in enumerate(entries, 1):
         here = f"{where}, stage {number}"
+        entry = shared | entry
         stage, name = entry.pop("stage", None), entry.pop("name", None)
         if stage not in STAGES:
             raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")

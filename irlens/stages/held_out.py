@@ -63,6 +63,11 @@ def test_problems(policy: Policy, held_out: Task, settings: Train) -> Task | Non
     return test
 
 
+def measures_of(settings: Train) -> list[str]:
+    """What held-out draws are measured by; the first one chooses."""
+    return [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
+
+
 def measure(
     weights: Path, s: int, policy: Policy, task: Task, settings: Train, out: Path, where: str, say: Say
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -74,8 +79,7 @@ def measure(
     from irlens import measures, tables
     from irlens.rerank.verify import verify
 
-    asked, here = policy.prompts(task), out / where / str(s)
-    names = [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
+    asked, here, names = policy.prompts(task), out / where / str(s), measures_of(settings)
     label = f"{where if where == 'test' else 'held-out'}, policy {s}"
     run = policy.draw(
         asked, settings.eval_n, settings.eval_temperature, settings.seed, here / "draws", say, label, weights
