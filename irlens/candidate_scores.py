@@ -53,7 +53,7 @@ class Bound:
 
 
 def with_rewards(run: pd.DataFrame, reward: pd.DataFrame | Callable[[str, str], float], source: str) -> pd.DataFrame:
-    """`run` with the column reward: from a scored run (its `score` by query_id and doc_id) or reward(query_id, text).
+    """`run` with the column reward: from a scored run (`as_rewards`, by query_id and doc_id) or reward(query_id, text).
 
     Raises UserError, naming `source`: a row that the scored run lacks or whose text there is another one, a reward that
     is not finite.
@@ -63,7 +63,7 @@ def with_rewards(run: pd.DataFrame, reward: pd.DataFrame | Callable[[str, str], 
         out = run.assign(reward=values)
         check_finite(out, "reward", source)
         return out
-    scored = check(reward, "run", source).set_index(["query_id", "doc_id"])
+    scored = as_rewards(reward, source).set_index(["query_id", "doc_id"])
     keys = pd.MultiIndex.from_arrays([run["query_id"], run["doc_id"]])
     missing = ~keys.isin(scored.index)
     if missing.any():
@@ -79,6 +79,18 @@ def with_rewards(run: pd.DataFrame, reward: pd.DataFrame | Callable[[str, str], 
                 f"model or seed?); rerank the run that is mined"
             )
     return run.assign(reward=scored["score"].reindex(keys).to_numpy(dtype=float))
+
+
+def as_rewards(run: pd.DataFrame, source: str) -> pd.DataFrame:
+    """A scored run with `score` = its column reward where it has one: rerankers lower tied scores, and keep them there.
+
+    Raises UserError, naming `source`: no valid run, a reward that is not finite.
+    """
+    check(run, "run", source)
+    if "reward" not in run.columns:
+        return run
+    check_finite(run, "reward", source)
+    return run.assign(score=run["reward"].astype(float)).drop(columns="reward")
 
 
 def check_finite(frame: pd.DataFrame, score: str, where: str) -> None:

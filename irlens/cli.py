@@ -94,8 +94,9 @@ def train(settings: Train) -> None:
     from irlens import report, stages
 
     folder, results, tests = stages.train(settings, report.say)
-    report.trained(results, tests)
-    report.written(folder)
+    if len(results):  # of several processes the first one reports
+        report.trained(results, tests)
+        report.written(folder)
 
 
 @app.command()
@@ -117,7 +118,7 @@ def rerank(settings: Rerank) -> None:
 def verify(settings: Verify) -> None:
     """Judge a run right or wrong by answer: qrels. A verifier `module:function` runs that module's code.
 
-    Example: `irlens verify irlens-out/passk-tiny-sums --verifier 'regex:#### (\d+)'`
+    Example: `irlens verify irlens-out/passk-tiny-sums --verifier gsm8k`
     """
     from irlens import report, stages
 

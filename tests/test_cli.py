@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "temperatures", "plot", "reproduce", "demo"]  # fmt: skip
-COMMANDS += ["doctor"]
+COMMANDS += ["rerank", "verify", "best-of-n", "doctor"]
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy(irlens):

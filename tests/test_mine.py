@@ -198,6 +198,10 @@ def test_rewards_come_from_a_scored_run_or_a_function():
     scored = run.assign(score=[0.5, 1.5], rank=[1, 0])
     assert with_rewards(run, scored[::-1], "r")["reward"].tolist() == [0.5, 1.5]
     assert with_rewards(run, lambda q, t: len(t), "r")["reward"].tolist() == [4.0, 4.0]
+    tied = scored.assign(reward=2.0)  # what rerankers write: `score` falls strictly, `reward` does not
+    assert with_rewards(run, tied, "r")["reward"].tolist() == [2.0, 2.0]
+    with pytest.raises(UserError, match="r: the reward of a1 must be a finite number, got nan"):
+        with_rewards(run, tied.assign(reward=[2.0, np.nan]), "r")
     with pytest.raises(UserError, match="no score for 1 of 2 candidates, the first a0"):
         with_rewards(run, scored[1:], "r")
     with pytest.raises(UserError, match="text of a1 is not the one that is mined"):

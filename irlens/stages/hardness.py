@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from irlens.stages.related import Embed
     from irlens.tasks import Task
 
-Scorer = Callable[["Task", "pd.DataFrame"], "pd.DataFrame"]  # task, rows (query_id, text) → logprob, n_tokens
+Scorer = Callable[["Task", "pd.DataFrame", str], "pd.DataFrame"]  # task, responses, what they are → logprob, n_tokens
 
 PANELS = {
     "logprob_gap": "log π(y|x) less the positive's (nats)",
@@ -34,43 +34,38 @@ PANELS = {
 }
 
 
-def policy_scorer(policy: Policy) -> Scorer | None:
-    """Scores texts under the policy's own weights, loaded when it is first used; None where a server holds them."""
+def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
+    """Scores texts under the policy's own weights, a shard at a time into `out`/scores; None where a server holds them."""
     if policy.options.engine == "openai" or policy.folder is None:
         return None
     loaded = []
 
-    def score(task: Task, rows: pd.DataFrame) -> pd.DataFrame:
-        from irlens.progress import progress_bar
+    def load(task: Task):
+        from irlens.rerank.likelihood import Likelihood, end_token
         from irlens.retrieve.engines import token_ids
-        from irlens.train.score import score_texts
+        from irlens.train import logprobs
 
         if not loaded:
             loaded.append(_model(policy.folder))
-        asked = policy.prompts(task)
-        ids = dict(zip(task.topics["query_id"], token_ids(policy.tokenizer, asked)))
-        with progress_bar() as progress:
-            bar = progress.add_task("scoring under the policy", total=len(rows), rate="")
-            return score_texts(
-                loaded[0],
-                policy.tokenizer,
-                ids,
-                rows["query_id"].tolist(),
-                rows["text"].tolist(),
-                lambda n: progress.update(bar, advance=n),
-            )
+        ids = dict(zip(task.topics["query_id"], token_ids(policy.tokenizer, policy.prompts(task))))
+        return Likelihood(loaded[0], policy.tokenizer, ids, end_token(loaded[0], policy.tokenizer), logprobs)
+
+    def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
+        from irlens.rerank.scoring import score_in_shards
+
+        found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}")
+        return found.rename(columns={"score": "logprob"})
 
     return score
 
 
 def _model(folder: Path):
-    import torch
     from transformers import AutoModelForCausalLM
 
-    gpu = torch.cuda.is_available()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if gpu else torch.float32).to(
-        "cuda" if gpu else "cpu"
-    )
+    from irlens.rerank.scoring import device_and_dtype
+
+    device, dtype = device_and_dtype()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
 
 
 def write_hardness(
@@ -85,7 +80,7 @@ def write_hardness(
     if scorer is None:
         say("no log-probabilities in the hardness report: the policy's weights are at a server")
     else:
-        scored = scorer(task, lists)
+        scored = scorer(task, lists, "lists")
         lists = lists.assign(logprob=scored["logprob"].to_numpy(), n_tokens=scored["n_tokens"].to_numpy())
     if "reward" in own.columns:
         known = own.drop_duplicates(["query_id", "doc_id"]).set_index(["query_id", "doc_id"])["reward"]

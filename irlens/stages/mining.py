@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.settings import Mine, at_least, positive
+from irlens.stages import runs
 from irlens.stages.common import Policy, Say, concat, default_out, identity, load_policy, train_split
 from irlens.stages.hardness import policy_scorer, write_hardness, write_temperatures
 from irlens.stages.related import embedder, load_encoder, nearest_prompts
@@ -29,6 +30,7 @@ class _Given:
     """What was read and checked before any work: a run to mine, its rewards, encoders, the data set for `easiest`."""
 
     run: pd.DataFrame | None
+    data: dict | None  # where the run's prompts are from
     rewards: pd.DataFrame | None
     encoder: DenseEncoder | None
     related: DenseEncoder | None
@@ -54,9 +56,9 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
     with OutputFolder(out, "mine-negatives", _identity(settings, policy, given)) as folder:
         own, foreign = _draws(settings, policy, given, tiers, out, say)
         tables.write_parquet(own, out / "run.parquet")
-        scorer = policy_scorer(policy)
+        scorer = policy_scorer(policy, out)
         by_policy = "top-ranked" in tiers or ("margin" in tiers and given.rewards is None)
-        own = _with_logprobs(own, task, scorer) if by_policy else own
+        own = _with_logprobs(own, task, scorer, "draws") if by_policy else own
         judged = _judgements(own, task)
         positives = _positives(own, judged, task, settings, given, scorer if by_policy else None)
         near = nearest_prompts(task.topics, given.related) if _related(settings, tiers) else None
@@ -79,7 +81,8 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             write_hardness(mined, own, task, tiers, scorer, embed, out, settings.seed, say)
         tokens = 0 if settings.run else int(own["n_tokens"].sum())
         tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
-        folder.note(**policy.facts(out), **facts, tokens_generated=tokens, reward_calls=len(own))
+        data = runs.data_of(settings.dataset or policy.model.dataset, task.split) if given.run is None else given.data
+        folder.note(**policy.facts(out), **facts, data=data, tokens_generated=tokens, reward_calls=len(own))
     return out, mined.lists, mined.report
 
 
@@ -116,9 +119,19 @@ def _related(settings: Mine, tiers: list[str]) -> bool:
 
 def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
     from irlens import tables
+    from irlens.candidate_scores import as_rewards
 
-    run = tables.read_run(Path(settings.run)) if settings.run else None
-    rewards = tables.read_run(Path(settings.reward_run)) if settings.reward_run else None
+    source = runs.read(settings.run, settings.dataset, settings.split) if settings.run else None
+    if source is not None:
+        settings = replace(settings, dataset=source.dataset, split=source.split)
+        if source.policy not in (None, settings.model):
+            say(
+                f"--run {settings.run}: drawn by {source.policy}; log-probabilities are those of --model {settings.model}"
+            )
+    run = source and source.run
+    rewards = None
+    if settings.reward_run:
+        rewards = as_rewards(tables.read_run(Path(settings.reward_run)), f"--reward-run {settings.reward_run}")
     encoder = load_encoder(settings.encoder, "--encoder") if settings.encoder else None
     related = None
     if _related(settings, tiers) and settings.related != "bm25":
@@ -140,9 +153,8 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
         )
     if rewards is not None:
         _check_rewards(rewards, run, settings, tiers, policy.task)
-    return policy, _Given(
-        run, rewards, encoder, related, _unrelated(settings, policy.task) if "easiest" in tiers else None
-    )
+    other = _unrelated(settings, policy.task) if "easiest" in tiers else None
+    return policy, _Given(run, source and source.data(), rewards, encoder, related, other)
 
 
 def _checked_run(run: pd.DataFrame, settings: Mine, tiers: list[str], task: Task) -> pd.DataFrame:
@@ -242,7 +254,7 @@ def _draws(
     return own, policy.draw(foreign, enough, high, settings.seed, out / "draws-unrelated", say)
 
 
-def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None) -> pd.DataFrame:
+def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None, what: str) -> pd.DataFrame:
     """`rows` with every log-probability: those that sampling did not tell are computed under the policy."""
     unknown = rows["logprob"].isna()
     if not unknown.any():
@@ -253,7 +265,7 @@ def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None) -> pd.
             f"out the tiers top-ranked and margin, or use another engine"
         )
     out = rows.copy()
-    out.loc[unknown, "logprob"] = scorer(task, rows[unknown])["logprob"].to_numpy()
+    out.loc[unknown, "logprob"] = scorer(task, rows[unknown], what)["logprob"].to_numpy()
     return out
 
 
@@ -286,7 +298,7 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
         )
     scores = own.drop_duplicates("doc_id").set_index("doc_id")
     found["logprob"] = found["doc_id"].map(scores["logprob"]).astype(float)
-    found = found if scorer is None else _with_logprobs(found, task, scorer)
+    found = found if scorer is None else _with_logprobs(found, task, scorer, "positives")
     if given.rewards is not None:
         found["reward"] = found["doc_id"].map(given.rewards.drop_duplicates("doc_id").set_index("doc_id")["score"])
         found["reward"] = found["reward"].astype(float)

@@ -168,7 +168,7 @@ def _likelihood(name: str, source: Source, settings) -> Reranker:
         )
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
-        return Scores(scores, facts={"reward_calls": len(found), "policy": chosen.name})
+        return Scores(scores, facts={"reward_calls": len(found)})
 
     return Reranker(name, run, {"policy": chosen.name, "policy_digest": digest(folder)})
 

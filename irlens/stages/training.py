@@ -37,10 +37,13 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     from irlens import tables
     from irlens.train import larpo
 
-    plan_of, policy, held_out, test = _prepare(settings, say)
+    follows = (
+        int(os.environ.get("RANK", 0)) > 0
+    )  # of `accelerate launch`, whose first process does all but the training
+    plan_of, policy, held_out, test = _prepare(settings, _silent if follows else say)
     plan = plan_of(policy)
     out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
-    if int(os.environ.get("RANK", 0)):  # started by accelerate launch: the first process does all but the training
+    if follows:
         larpo.larpo(policy.folder, plan, _world(policy, held_out, settings, out, _silent), out, settings.lists_at_once)
         return out, *_nothing()
     test_split = test and test.split

@@ -10,7 +10,7 @@ import pytest
 from irlens import measures, stages, tables, tasks
 from irlens.errors import UserError
 from irlens.rerank.verify import verify
-from irlens.settings import Mine, PassK
+from irlens.settings import Mine, PassK, Rerank
 from irlens.tasks import gsm8k
 
 SMALL = Mine(limit=12, n=6, tiers="easiest,easy,hard,hardest,top-ranked,margin")
@@ -138,6 +138,21 @@ def test_a_run_with_rewards_gives_near_misses(drawn, tmp_path):
     }
 
 
+def test_what_irlens_rerank_writes_is_a_reward_run(drawn, tmp_path):
+    scored, _ = stages.rerank(Rerank(run=str(drawn[0]), reranker="length", out=str(tmp_path / "r")), str)
+    _, lists, _ = quick(drawn, tmp_path / "x", tiers="near-miss", reward_run=str(scored), positives="gold")
+    run = tables.read_run(drawn[0]).merge(tables.read_qrels(drawn[0]), on=["query_id", "doc_id"])
+    wrong = run[(run["temperature"] == 1.0) & (run["relevance"] == 0) & (run["finish_reason"] == "stop")]
+    longest = wrong.groupby("query_id")["text"].agg(lambda texts: max(map(len, texts))).to_dict()
+    near = lists[lists["tier"] == "near-miss"]
+    assert len(near) >= 8 and all(len(text) == longest[q] for q, text in zip(near["query_id"], near["text"]))
+
+
+def test_a_mined_folder_can_be_reranked(mined, tmp_path):
+    folder, _ = stages.rerank(Rerank(run=str(mined[0]), reranker="length", out=str(tmp_path / "r")), str)
+    assert len(tables.read_run(folder)) == 144
+
+
 def test_a_reward_alone_judges_where_there_is_no_verifier(drawn, tmp_path):
     ids = tasks.load("facts", "test", 12).topics["query_id"].tolist()
     rename = dict(zip(tables.read_run(drawn[1])["query_id"].unique(), ids))
@@ -178,7 +193,7 @@ def test_easy_negatives_of_related_prompts_are_nearer(drawn, tmp_path, related):
 
 def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
     said = []
-    settings = Mine(run=str(drawn[0]), split="test", limit=12, tiers="hard", encoder="tiny-e5", hardness=False)
+    settings = Mine(run=str(drawn[0]), limit=12, tiers="hard", encoder="tiny-e5", hardness=False)
     _, _, report = stages.mine_negatives(replace(settings, out=str(tmp_path / "a")), said.append)
     assert report["near_embedding"].item() == 0 and any("only reported" in line for line in said)
     _, _, report = stages.mine_negatives(replace(settings, embedding_threshold=0.97, out=str(tmp_path / "b")), str)
@@ -199,6 +214,7 @@ def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
         ({"positives": "correkt"}, "did you mean 'correct'"),
         ({"hard_temperature": 0.9}, "no draws at T = 0.9; there are: 0.7, 1, 2"),
         ({"split": "train"}, "no draw for any of the 12 prompts of sums, split train"),
+        ({"run": "nowhere"}, "nowhere: no such run"),
         ({"tiers": "margin", "rewarded": True, "positives": "gold"}, "no score for the positive sums-test-00000/gold"),
     ],
 )

@@ -230,6 +230,24 @@ def test_two_processes_with_sharded_weights_train_as_one(policy, tmp_path):
     assert two == pytest.approx(one, rel=2e-4)
 
 
+def test_the_whole_command_under_a_launcher_is_that_of_one_process(tmp_path, irlens):
+    args = ["train", "--prompts", "24", "-n", "6", "--iterations", "1", "--epochs", "1", "--batch-lists", "4"]
+    args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--out"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "irlens"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *args, str(tmp_path / "two")], env=env, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.stdout.count("written to") == 1 and done.stdout.count("engine: ") == 1
+    irlens(*args, tmp_path / "one")
+    two, one = (
+        pd.read_csv(tmp_path / name / "iteration-1" / "log.csv")["grad_norm"].tolist() for name in ("two", "one")
+    )
+    assert len(one) == len(two) > 3
+    assert two[:-1] == pytest.approx(one[:-1], rel=0.02)  # accelerate fills up the last step with lists of the first
+
+
 def by_hand(policy, shard):
     """The losses of a loop of our own under FSDP2 (accelerate has FSDP on accelerators only), half a batch per process."""
     import torch.distributed as dist
