@@ -81,5 +81,7 @@ def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Sty
         axes.set_xscale("log")
         axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)
+    elif ticks:
+        axes.set_xticks(ticks)
     lines = [plots.draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
     return lines, [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens import stages, studies
+from irlens import catalog, contamination, stages, studies
 from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
@@ -120,8 +120,14 @@ def _content(name: str) -> tuple[Path, dict]:
     if "like" in content:
         if content["like"] == name:
             raise UserError(f"{path}: a recipe cannot be like itself")
-        content = _content(content["like"])[1] | content
+        content = _over(_content(content["like"])[1], content)
     return path, content
+
+
+def _over(below: dict, above: dict) -> dict:
+    """`below` with what `above` says, table by table."""
+    both = {k: _over(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | both
 
 
 def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
@@ -193,6 +199,9 @@ def run(
             if seed is not None:
                 say(f"seed {seed}")
             found.append(_run_steps(recipe, out if seed is None else out / f"seed-{seed}", seed, say))
+        folder.note(contamination=_contamination(recipe, found[0]), **_account(found))
+        for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
+            say(f"contamination: {words}")
         if recipe.figure in FIGURES:
             FIGURES[recipe.figure](
                 {name: done.results for name, done in found[0].items()}, out / recipe.name, recipe, style
@@ -200,6 +209,41 @@ def run(
         if recipe.study:
             folder.note(conclusions=studies.report(recipe, found, out, say, style))
     return out
+
+
+def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
+    """Train stage → how many of the problems that it, or a step `test …`, measures occur among its training prompts."""
+    from irlens import tasks
+    from irlens.stages.common import train_split
+
+    out = {}
+    for step in recipe.steps:
+        if step.stage != "train":
+            continue
+        s = step.settings
+        dataset = s.dataset or catalog.model(s.model).dataset
+        held_out = json.loads((found[step.name].folder / "manifest.json").read_text(encoding="utf-8"))
+        out[step.name] = held_out.get("contamination", {})
+        tests = {
+            (t.settings.dataset or dataset, t.settings.split, t.settings.limit)
+            for t in recipe.steps
+            if t.name.startswith("test ")
+        }
+        for asked in sorted(tests, key=str):
+            trained, test = tasks.load(dataset, train_split(s)), tasks.load(*asked)
+            out[step.name][test.split] = contamination.overlap(trained.topics, test.topics)
+    return out
+
+
+def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
+    """Tokens and seconds over all steps and seeds, as their manifests have them."""
+    sums = dict.fromkeys(
+        ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "wall_seconds"), 0
+    )
+    for done in (done for seed in found for done in seed.values()):
+        manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+        sums = {key: value + (manifest.get(key) or 0) for key, value in sums.items()}
+    return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
 
 
 def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str], None]) -> dict[str, Done]:
@@ -222,7 +266,9 @@ def _resolved(settings, found: dict[str, Done]):
         if isinstance(given, str) and given.startswith("@"):
             folder = found[given[1:]].folder
             if key == "model":
-                folder = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["model"]
+                chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
+                inside = folder / f"iteration-{chosen['iteration']}" / "model"
+                folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
             settings = replace(settings, **{key: str(folder)})
     return settings
 

@@ -51,13 +51,14 @@ def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: 
 
 
 def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Panel:
+    from irlens import catalog
     from irlens.panels import Panel
 
     study = recipe.study
     chosen = table[table["measure"] == study.measure]
     heat = [f"T = {t:g}" for t in chosen["temperature"]]
     trained = next(step.settings for step in recipe.steps if step.stage == "train")
-    title = f"ours, {trained.model} on {trained.dataset or 'its data set'}"
+    title = f"ours, {trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
     if along is not None:
         return Panel(along, title, LABELS[study.kind], f"{study.label} on held-out problems")
     if study.kind == "bars":
