@@ -15,6 +15,7 @@ class Model:
     """A language model as a retriever. `repo` is a hub id or a folder; the rest are defaults for its study.
 
     `learning_rate` and `beta` are the paper's for 7B models and, for `tiny`, what was measured to work at its size.
+    `parameters` are counted, not rounded: costs are estimated from them.
     """
 
     name: str
@@ -24,16 +25,22 @@ class Model:
     max_tokens: int = 512
     learning_rate: float = 5e-7
     beta: float = 0.1
+    parameters: int | None = None
+
+
+def _chat(name: str, repo: str, parameters: int) -> Model:
+    return Model(name, repo, dataset="ultrafeedback", max_tokens=1024, parameters=parameters)
 
 
 MODELS = {
     model.name: model
     for model in (
-        Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0),
-        Model("mathstral", "mistralai/Mathstral-7B-v0.1", dataset="gsm8k", learning_rate=2e-7),
-        Model("mistral-7b", "mistralai/Mistral-7B-v0.1", dataset="ultrafeedback", max_tokens=1024),
-        Model("mistral-7b-it", "mistralai/Mistral-7B-Instruct-v0.2", dataset="ultrafeedback", max_tokens=1024),
-        Model("gemma2-2b-it", "google/gemma-2-2b-it", dataset="ultrafeedback", max_tokens=1024),
+        Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0, parameters=360_960),
+        Model("mathstral", "mistralai/Mathstral-7B-v0.1", None, "gsm8k", 512, 2e-7, parameters=7_248_023_552),
+        _chat("mistral-7b", "mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        _chat("mistral-7b-it", "mistralai/Mistral-7B-Instruct-v0.2", 7_241_732_096),
+        _chat("mistral-7b-sft", "alignment-handbook/zephyr-7b-sft-full", 7_241_732_096),
+        _chat("gemma2-2b-it", "google/gemma-2-2b-it", 2_614_341_888),
     )
 }
 
@@ -53,25 +60,33 @@ class Encoder:
     passage_prompt: str | None = None
     pooling: str | None = None
     normalize: bool | None = None
+    parameters: int | None = None
 
 
-def _e5(name: str, repo: str, query: str = "query: ", passage: str = "passage: ", pooling: str = "mean") -> Encoder:
-    return Encoder(name, f"intfloat/{repo}", None, query, passage, pooling, True)
+def _e5(
+    name: str,
+    repo: str,
+    parameters: int,
+    query: str = "query: ",
+    passage: str = "passage: ",
+    pooling: str = "mean",
+) -> Encoder:
+    return Encoder(name, f"intfloat/{repo}", None, query, passage, pooling, True, parameters)
 
 
 WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 ENCODERS = {
     encoder.name: encoder
     for encoder in (
-        Encoder("tiny-e5", ""),
-        _e5("e5", "e5-base-v2"),
-        _e5("e5-small", "e5-small-v2"),
-        _e5("e5-large", "e5-large-v2"),
-        _e5("e5-multilingual", "multilingual-e5-base"),
-        _e5("e5-multilingual-small", "multilingual-e5-small"),
-        _e5("e5-multilingual-large", "multilingual-e5-large"),
-        _e5("e5-instruct", "multilingual-e5-large-instruct", WEB, ""),
-        _e5("e5-mistral", "e5-mistral-7b-instruct", WEB, "", "lasttoken"),
+        Encoder("tiny-e5", "", parameters=30_816),
+        _e5("e5", "e5-base-v2", 109_482_240),
+        _e5("e5-small", "e5-small-v2", 33_360_000),
+        _e5("e5-large", "e5-large-v2", 335_141_888),
+        _e5("e5-multilingual", "multilingual-e5-base", 278_043_648),
+        _e5("e5-multilingual-small", "multilingual-e5-small", 117_653_760),
+        _e5("e5-multilingual-large", "multilingual-e5-large", 559_890_432),
+        _e5("e5-instruct", "multilingual-e5-large-instruct", 559_890_432, WEB, ""),
+        _e5("e5-mistral", "e5-mistral-7b-instruct", 7_110_660_096, WEB, "", "lasttoken"),
     )
 }
 
@@ -84,13 +99,14 @@ class Reward:
     repo: str
     revision: str | None = None
     form: str = "scalar"
+    parameters: int | None = None
 
 
 REWARDS = {
     reward.name: reward
     for reward in (
-        Reward("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1"),
-        Reward("pairrm", "llm-blender/PairRM", form="pairrm"),
+        Reward("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1", parameters=7_504_928_768),
+        Reward("pairrm", "llm-blender/PairRM", form="pairrm", parameters=436_014_081),
     )
 }
 RETRIEVERS = ("bm25", *ENCODERS)

@@ -209,23 +209,36 @@ def plot(
 
 @app.command()
 def reproduce(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, such as fig2b, or a TOML file.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name, such as fig2b, or a TOML file.")] = None,
     preset: Annotated[
-        str, typer.Option(help="tiny (embedded default, CPU) or paper (the paper's models and data).")
+        str,
+        typer.Option(help="tiny (embedded default, CPU), paper (the paper's models and data), or another of --list."),
     ] = "tiny",
     seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
     style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
+    list_all: Annotated[bool, typer.Option("--list", help="Show all recipes and what they need.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Show the stages and what they cost; run and download nothing.")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Reproduce a figure or table of the paper from its recipe.
 
     Example: `irlens reproduce fig2b --preset tiny`
     """
+    from irlens import plan, report
     from irlens import recipe as recipes
-    from irlens import report
 
+    if list_all:
+        plan.listing()
+        return
+    if recipe is None:
+        raise UserError("reproduce: name a recipe, such as fig2b; `irlens reproduce --list` shows all")
     several = None if seeds is None else numbers(seeds, "--seeds", int)
     loaded = recipes.load(recipe, preset)
+    if dry_run:
+        plan.dry_run(loaded, len(several or (0,)))
+        return
     report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
 
 

@@ -114,7 +114,7 @@ class OutputFolder:
             **self.facts,
             "versions": {name: v for name in PACKAGES if (v := version(name))} | {"python": platform.python_version()},
             "git_commit": git_commit(),
-            "argv": sys.argv[1:],
+            "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
         }
         write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
 

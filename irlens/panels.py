@@ -1,4 +1,4 @@
-"""Several plots of curves in one figure, such as Figure 2: panels beside each other, each with its own paper points."""
+"""Several plots in one figure, such as Figure 2: panels of curves or of bars beside each other, each on its own."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several plots in a figure: the curves, the words around them, and the paper's points."""
+    """One of several plots in a figure: the curves (or bars), the words around them, and the paper's points."""
 
     table: "pd.DataFrame"
     title: str
@@ -27,13 +27,20 @@ class Panel:
 def panels(
     parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: str = "screen", share_y: bool = True
 ) -> list[Path]:
-    """Draws panels of curves beside each other, on one y axis if `share_y`; writes `path` + .png, .pdf and .csv.
+    """Draws panels beside each other, on one y axis if `share_y`; writes `path` + .png, .pdf and .csv.
+
+    A table with the column `bar` is drawn as lying bars, else as curves (`plots.bars`, `plots.curves`).
 
     The CSV has a column `panel` (a, b, …); `irlens plot` draws each panel's rows alone.
     """
     import pandas as pd
 
-    drawn = [plots.curve_table(part.table, part.paper, f"panel {chr(97 + i)}") for i, part in enumerate(parts)]
+    drawn = [
+        plots.bar_table(part.table, f"panel {chr(97 + i)}")
+        if "bar" in part.table.columns
+        else plots.curve_table(part.table, part.paper, f"panel {chr(97 + i)}")
+        for i, part in enumerate(parts)
+    ]
     table = pd.concat([t.assign(panel=chr(97 + i)) for i, t in enumerate(drawn)], ignore_index=True)
     return figure_style.write(panels_figure(drawn, parts, log_x, style, share_y), table, path, style)
 
@@ -45,22 +52,26 @@ def panels_figure(
     from matplotlib.figure import Figure
 
     with figure_style.drawing(style) as form:
-        figure = Figure(figsize=(form.width * 0.78 * len(parts), form.height * 1.35), layout="constrained")
+        height = max(form.height * 1.35, *(0.03 * form.points * len(t) + 1.5 for t in tables if "bar" in t.columns), 0)
+        figure = Figure(figsize=(form.width * 0.78 * len(parts), height), layout="constrained")
         everyone = figure.subplots(1, len(parts), sharey=share_y, squeeze=False)[0]
         for letter, (axes, table, part) in enumerate(zip(everyone, tables, parts)):
             lines, labels = _draw_panel(axes, table, log_x, form)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handlelength": 3.0}
             room = form.letters(0.68 * form.width)
             axes.set_title(textwrap.fill(f"({chr(97 + letter)}) {part.title}", room), fontsize=form.points)
             axes.set_xlabel(part.x_label)
             axes.set_ylabel(part.y_label)
             axes.tick_params(labelleft=True)
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handlelength": 3.0}
             axes.legend(lines, labels, ncols=2, **below)
     return figure
 
 
 def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Style) -> tuple[list, list[str]]:
-    """The curves of a table on `axes`; returns the lines and their labels."""
+    """The curves, or the bars, of a table on `axes`; returns what a legend needs: handles and labels."""
+    if "bar" in table.columns:
+        handles = plots.draw_bars(axes, table, True, form, label_inches=0.2 * form.width)
+        return handles, list(dict.fromkeys(table["bar"]))
     origins = table["origin"] if "origin" in table.columns else table["curve"].map(lambda _: "measured")
     groups = list(table.groupby([origins.rename("from"), "curve"], sort=False))
     styles = plots.looks(*([curve for (o, curve), _ in groups if o == origin] for origin in ("measured", "paper")))
@@ -70,5 +81,7 @@ def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Sty
         axes.set_xscale("log")
         axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)
+    elif ticks:
+        axes.set_xticks(ticks)
     lines = [plots.draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
     return lines, [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]

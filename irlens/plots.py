@@ -281,27 +281,33 @@ def bars_figure(
         height = max(form.height, 0.022 * form.points * len(table) + 1.0) if horizontal else form.height
         labels = (value_label, group_label or "") if horizontal else (group_label or "", value_label)
         figure, axes, legend = canvas(form, names, title, *labels, height=height)
-        thick = 0.8 / len(names)
-        handles = []
-        for i, name in enumerate(names):
-            own = table[table["bar"] == name]
-            where = own["group"].map(groups.index) + (i - (len(names) - 1) / 2) * thick
-            face = {"facecolor": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
-            draw = axes.barh if horizontal else axes.bar
-            handles.append(draw(where, own["value"], thick, linewidth=0.5, zorder=2, **face))
-            if "low" in own.columns:
-                _draw_intervals(axes, where, own, horizontal, form)
-        places, value_axis = range(len(groups)), "x" if horizontal else "y"
-        if horizontal:
-            axes.set_yticks(places, labels=[textwrap.fill(g, form.letters(0.35 * form.width)) for g in groups])
-            axes.invert_yaxis()
-        else:
-            axes.set_xticks(places, labels=groups)
-        axes.grid(visible=False, axis="y" if horizontal else "x")
-        if (table["value"] < 0).any():
-            (axes.axvline if value_axis == "x" else axes.axhline)(0, color="black", linewidth=0.8)
+        handles = draw_bars(axes, table, horizontal, form)
         figure.legend(handles=handles, **legend)
     return figure
+
+
+def draw_bars(axes, table: "pd.DataFrame", horizontal: bool, form: Style, label_inches: float | None = None) -> list:
+    """Grouped bars on `axes`, lying if `horizontal`; returns a handle per name, for a legend."""
+    groups, names = (list(dict.fromkeys(table[c])) for c in BAR_KEYS)
+    thick, handles = 0.8 / len(names), []
+    for i, name in enumerate(names):
+        own = table[table["bar"] == name]
+        where = own["group"].map(groups.index) + (i - (len(names) - 1) / 2) * thick
+        face = {"facecolor": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        draw = axes.barh if horizontal else axes.bar
+        handles.append(draw(where, own["value"], thick, linewidth=0.5, zorder=2, **face))
+        if "low" in own.columns:
+            _draw_intervals(axes, where, own, horizontal, form)
+    if horizontal:
+        room = form.letters(label_inches or 0.35 * form.width)
+        axes.set_yticks(range(len(groups)), labels=[textwrap.fill(g, room) for g in groups])
+        axes.invert_yaxis()
+    else:
+        axes.set_xticks(range(len(groups)), labels=groups)
+    axes.grid(visible=False, axis="y" if horizontal else "x")
+    if (table["value"] < 0).any():
+        (axes.axvline if horizontal else axes.axhline)(0, color="black", linewidth=0.8)
+    return handles
 
 
 def _draw_intervals(axes, where: "pd.Series", own: "pd.DataFrame", horizontal: bool, form: Style) -> None:

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens import stages, studies
+from irlens import catalog, contamination, stages, studies
+from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.stages import measuring
-from irlens.studies import Done, Study, check_study
+from irlens.studies import Study, check_study
 
 if TYPE_CHECKING:
     from irlens.panels import Panel
@@ -30,7 +31,7 @@ STAGES = {
     "best-of-n": (BestOfN, stages.best_of_n),
 }
 REFERENCES = ("model", "run", "qrels")
-KEYS = ("title", "figure", "preset", "test", "study")
+KEYS = ("title", "like", "figure", "shared", "preset", "test", "study")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,39 @@ def names() -> list[str]:
 
 def load(name: str, preset: str) -> Recipe:
     """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting."""
+    path, content = _content(name)
+    presets = content.get("preset", {})
+    if preset not in presets:
+        raise UserError(
+            f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
+        )
+    entries = presets[preset]
+    if isinstance(entries, str):  # another preset's stages, with settings of its own
+        if not isinstance(presets.get(entries), list):
+            raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
+        entries = presets[entries]
+    shared = content.get("shared", {})
+    for other in shared.keys() - presets.keys():
+        raise UserError(f"{path}: shared.{other}: no such preset; {did_you_mean(other, presets)}")
+    steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
+    tested = content.get("test", {}).get(preset)
+    if tested:
+        steps += _tests(steps, tested, f"{path}: test {preset}")
+    study = None
+    if "study" in content:
+        plain = {key: value for key, value in content["study"].items() if key not in presets}
+        study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
+        check_study(study, steps, f"{path}: study")
+    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+
+
+def presets(name: str) -> list[str]:
+    """The presets of a recipe."""
+    return list(_content(name)[1].get("preset", {}))
+
+
+def _content(name: str) -> tuple[Path, dict]:
+    """The file of a recipe and what it says, with what it takes from the recipe that it is `like`."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     if not path.is_file():
         raise UserError(
@@ -83,26 +117,25 @@ def load(name: str, preset: str) -> Recipe:
     for key in content:
         if key not in KEYS:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, KEYS)}")
-    presets = content.get("preset", {})
-    if preset not in presets:
-        raise UserError(
-            f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
-        )
-    steps = _steps(presets[preset], f"{path}: preset {preset}")
-    tested = content.get("test", {}).get(preset)
-    if tested:
-        steps += _tests(steps, tested, f"{path}: test {preset}")
-    study = None
-    if "study" in content:
-        study = settings_from(Study, content["study"], f"{path}: study")
-        check_study(study, [step.name for step in steps], f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+    if "like" in content:
+        if content["like"] == name:
+            raise UserError(f"{path}: a recipe cannot be like itself")
+        content = _over(_content(content["like"])[1], content)
+    return path, content
 
 
-def _steps(entries: list[dict], where: str) -> list[Step]:
+def _over(below: dict, above: dict) -> dict:
+    """`below` with what `above` says, table by table."""
+    both = {k: _over(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | both
+
+
+def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
+    """The stages of a preset; each has the `shared` settings and, before those, its own."""
     steps: list[Step] = []
     for number, entry in enumerate(entries, 1):
         here = f"{where}, stage {number}"
+        entry = shared | entry
         stage, name = entry.pop("stage", None), entry.pop("name", None)
         if stage not in STAGES:
             raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
@@ -166,6 +199,9 @@ def run(
             if seed is not None:
                 say(f"seed {seed}")
             found.append(_run_steps(recipe, out if seed is None else out / f"seed-{seed}", seed, say))
+        folder.note(contamination=_contamination(recipe, found[0]), **_account(found))
+        for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
+            say(f"contamination: {words}")
         if recipe.figure in FIGURES:
             FIGURES[recipe.figure](
                 {name: done.results for name, done in found[0].items()}, out / recipe.name, recipe, style
@@ -173,6 +209,41 @@ def run(
         if recipe.study:
             folder.note(conclusions=studies.report(recipe, found, out, say, style))
     return out
+
+
+def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
+    """Train stage → how many of the problems that it, or a step `test …`, measures occur among its training prompts."""
+    from irlens import tasks
+    from irlens.stages.common import train_split
+
+    out = {}
+    for step in recipe.steps:
+        if step.stage != "train":
+            continue
+        s = step.settings
+        dataset = s.dataset or catalog.model(s.model).dataset
+        held_out = json.loads((found[step.name].folder / "manifest.json").read_text(encoding="utf-8"))
+        out[step.name] = held_out.get("contamination", {})
+        tests = {
+            (t.settings.dataset or dataset, t.settings.split, t.settings.limit)
+            for t in recipe.steps
+            if t.name.startswith("test ")
+        }
+        for asked in sorted(tests, key=str):
+            trained, test = tasks.load(dataset, train_split(s)), tasks.load(*asked)
+            out[step.name][test.split] = contamination.overlap(trained.topics, test.topics)
+    return out
+
+
+def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
+    """Tokens and seconds over all steps and seeds, as their manifests have them."""
+    sums = dict.fromkeys(
+        ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "wall_seconds"), 0
+    )
+    for done in (done for seed in found for done in seed.values()):
+        manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+        sums = {key: value + (manifest.get(key) or 0) for key, value in sums.items()}
+    return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
 
 
 def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str], None]) -> dict[str, Done]:
@@ -195,7 +266,9 @@ def _resolved(settings, found: dict[str, Done]):
         if isinstance(given, str) and given.startswith("@"):
             folder = found[given[1:]].folder
             if key == "model":
-                folder = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["model"]
+                chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
+                inside = folder / f"iteration-{chosen['iteration']}" / "model"
+                folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
             settings = replace(settings, **{key: str(folder)})
     return settings
 

@@ -200,6 +200,10 @@ class Train(EngineOptions):
     n: int = _draws(8)
     temperature: tuple[float, ...] = _option((1.0,), "Temperatures of the draws, separated by commas.")
     memory: str = _option("current", "Whose draws lists are cut from: current, previous (and current), or all.")
+    reward: str | None = _option(
+        None, "A reward model that judges draws in the verifier's place: fsfairx, pairrm, a hub id or folder of one."
+    )
+    eval_reward: str | None = _option(None, "Another one for held-out draws. Default: the one that judges.")
     tier: str = _option("own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).")
     positives_from: str | None = _option(None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.")
     positives: int | None = _option(None, "Positives per list. Default: the paper's for the objective.")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens import arms as of_arms
+from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from irlens.recipe import Recipe
+    from irlens.recipe import Recipe, Step
 
 ALPHA = 0.05
+KINDS = ("bars", "axis", "iterations", "budget")
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Study:
     """What the arms (the names of a recipe's train stages) are to show.
 
     claim: the paper's words. order: arms from worst to best as claimed, for a trend test. better: pairs
-    "better > worse", each a paired test. measure and temperature: what decides. x, x_label: the arms' places on the
-    figure's axis, in their order; without, a bar per arm. gain: points that every arm is to gain over the start.
+    "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
+    over the start. kind: a figure of `bars` (one per arm), of arms on an `axis` (x, x_label: their places, in their
+    order), of values after each of the `iterations`, or against the `budget` of tokens generated, where the arms are
+    compared at equal tokens. beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours.
     """
 
     claim: str
+    kind: str = "bars"
     measure: str = "Pass@1"
     temperature: float = 1.0
     order: tuple[str, ...] = ()
@@ -36,78 +41,104 @@ class Study:
     x: tuple[float, ...] | None = None
     x_label: str = ""
     gain: float | None = None
+    beside: str = ""
+    column: str = ""
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(better, worse) of each pair."""
         return [tuple(part.strip() for part in pair.split(">")) for pair in self.better]
 
-
-@dataclass(frozen=True)
-class Done:
-    """A finished step: its folder and its results."""
-
-    folder: Path
-    results: pd.DataFrame
+    @property
+    def label(self) -> str:
+        """What decides, in words."""
+        return f"{self.measure} at T = {self.temperature:g}"
 
 
-def check_study(study: Study, steps: Sequence[str], where: str) -> None:
-    """Raises UserError for an arm that no step tests, or a pair that is not "better > worse"."""
-    arms = _arms(steps)
+def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
+    """Raises UserError for an unknown kind, arm, figure or measure, or a pair that is not "better > worse"."""
+    from irlens import paper
+
+    arms = of_arms.arms(steps)
+    if study.kind not in KINDS:
+        raise UserError(f"{where}: kind {study.kind!r}; {did_you_mean(study.kind, KINDS)}")
     for pair in study.better:
         if pair.count(">") != 1:
             raise UserError(f'{where}: better = {pair!r} must be "better > worse"')
     for arm in [*study.order, *(arm for pair in study.pairs for arm in pair)]:
         if arm not in arms:
             raise UserError(f"{where}: no arm {arm!r} is tested; {did_you_mean(arm, arms)}")
+    if (study.x is None) != (study.kind != "axis"):
+        raise UserError(f'{where}: x and kind = "axis" need each other')
     if study.x is not None and len(study.x) != len(arms) - 1:
         raise UserError(f"{where}: x has {len(study.x)} places for {len(arms) - 1} arms")
+    measured = _measured(steps)
+    if (study.measure, study.temperature) not in measured:
+        known = ", ".join(f"{m} at T = {t:g}" for m, t in measured)
+        raise UserError(f"{where}: the arms are not measured by {study.label}; they are by {known}")
+    if study.beside:
+        paper.beside(study.beside, study.column)
+
+
+def _measured(steps: Sequence[Step]) -> list[tuple[str, float]]:
+    """(measure, temperature) of everything that the arms are measured by."""
+    from irlens.stages.held_out import measures_of
+
+    tests = [step.settings for step in steps if step.name.startswith("test ")]
+    if tests:
+        return list(dict.fromkeys((f"Pass@{N}", t) for s in tests for t in s.temperature for N in s.at or (1, s.n)))
+    trained = [step.settings for step in steps if step.stage == "train"]
+    return list(dict.fromkeys((m, t) for s in trained for t in s.eval_temperature for m in measures_of(s)))
 
 
 def report(
     recipe: Recipe, found: Sequence[dict[str, Done]], out: Path, say: Callable[[str], None], style: str = "screen"
 ) -> list[str]:
     """Writes `<recipe>.{png,pdf,csv}`, arms.csv, tests.csv and conclusions.md into `out`; returns the conclusions."""
-    from irlens import tables
+    from irlens import study_figures, tables
 
-    values = {arm: _values(found, arm) for arm in _arms(found[0])}
-    table = _table(values)
-    tests, sentences = _judge(recipe.study, values)
+    study, arms = recipe.study, of_arms.arms(recipe.steps)
+    values = {arm: of_arms.final(recipe.steps, found, arm) for arm in arms}
+    table = arms_table(values)
+    label, cell = study.label, {arm: cells[study.measure, study.temperature] for arm, cells in values.items()}
+    curves, first = None, []
+    if study.kind in ("iterations", "budget"):
+        key = (study.measure, study.temperature)
+        along = {
+            arm: [v[key] for v in of_arms.by_iteration(recipe.steps, found, arm)[:-1]] for arm in arms if arm != "start"
+        }
+        places = dict.fromkeys(along)
+        if study.kind == "budget":
+            places = {
+                step.name: of_arms.tokens(step, found, len(along[step.name]) - 1)
+                for step in recipe.steps
+                if step.name in along
+            }
+            budget = min(spent[:, -1].min() for spent in places.values())
+            cell = {arm: of_arms.at_budget(along[arm], places[arm], budget) for arm in along} | {"start": cell["start"]}
+            label += f" after {budget:,.0f} generated tokens"
+            first = [_ahead({arm: cell[arm] for arm in along}, label)]
+        curves = study_figures.curves_along(along, places)
+    tests, sentences = judge(study, cell, label)
     tables.write_csv(table, out / "arms.csv")
     tables.write_csv(tests, out / "tests.csv")
-    _draw(recipe, table, out / recipe.name, style)
-    text = [f"# {recipe.title}", "", f"Claim: {recipe.study.claim}", "", *(f"- {s}" for s in sentences), ""]
+    study_figures.draw(recipe, table, curves, out / recipe.name, style)
+    return _conclude(recipe, [*first, *sentences], cell, out, say)
+
+
+def _conclude(recipe: Recipe, sentences: list[str], cell: dict, out: Path, say: Callable[[str], None]) -> list[str]:
+    from irlens import tables
+
+    seeds, problems = cell["start"].shape
+    basis = f"Preset {recipe.preset}: {seeds} seed{'s' * (seeds > 1)}, {problems:,} problems; intervals are 95 %."
+    text = [f"# {recipe.title}", "", f"Claim: {recipe.study.claim}", "", basis, "", *(f"- {s}" for s in sentences), ""]
     tables.write_text("\n".join(text), out / "conclusions.md")
     for sentence in sentences:
         say(sentence)
     return sentences
 
 
-def _arms(steps: Iterable[str]) -> list[str]:
-    """The tested arms, the start first: steps `test ARM`, of which `test ARM 2` tests the same once more."""
-    names = [name.removeprefix("test ") for name in steps if name.startswith("test ")]
-    return [name for name in names if name.rpartition(" ")[0] not in names]
-
-
-def _values(found: Sequence[dict[str, Done]], arm: str) -> dict[tuple[str, float], np.ndarray]:
-    """(measure, temperature) → values[seeds, problems] of one arm, problems in one order for all arms."""
-    import numpy as np
-    import pandas as pd
-
-    parts = []
-    for steps in found:
-        own = [done for name, done in steps.items() if re.fullmatch(rf"test {re.escape(arm)}( \d+)?", name)]
-        each = pd.concat([pd.read_parquet(done.folder / "per_query.parquet") for done in own], ignore_index=True)
-        each["temperature"] = each["run"].str.replace(r".*\bT=", "", regex=True).astype(float)
-        parts.append(each.sort_values("query_id"))
-    keys = parts[0][["measure", "temperature"]].drop_duplicates().itertuples(index=False)
-    return {
-        (m, t): np.stack([p[(p["measure"] == m) & (p["temperature"] == t)]["value"].to_numpy() for p in parts])
-        for m, t in keys
-    }
-
-
-def _table(values: dict) -> pd.DataFrame:
+def arms_table(values: dict) -> pd.DataFrame:
     """A row per arm, measure and temperature: the mean over seeds, its interval over seeds and problems, every seed."""
     import pandas as pd
 
@@ -134,15 +165,15 @@ def _table(values: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _judge(study: Study, values: dict) -> tuple[pd.DataFrame, list[str]]:
-    """The tests (one row each, Holm's correction over the paired ones) and a sentence for each part of the claim."""
+def judge(study: Study, cell: dict[str, np.ndarray], label: str) -> tuple[pd.DataFrame, list[str]]:
+    """The tests (one row each, Holm's correction over the paired ones) and a sentence for each part of the claim.
+
+    cell: arm → values[seeds, problems] of what decides, called `label`.
+    """
     import pandas as pd
 
     from irlens import stats
 
-    key = (study.measure, study.temperature)
-    cell = {arm: cells[key] for arm, cells in values.items()}
-    label = f"{study.measure} at T = {study.temperature:g}"
     pairs = [("start", arm) for arm in cell if arm != "start"]
     claimed = [(worse, better) for better, worse in study.pairs]
     rows = [_paired(cell[before], cell[after], before, after) for before, after in [*pairs, *claimed]]
@@ -215,33 +246,13 @@ def _trend(order: Sequence[str], means: list, label: str) -> str:
     )
 
 
-def _draw(recipe: Recipe, table: pd.DataFrame, path: Path, style: str) -> None:
-    """Arms on an axis where the study has places for them, else a bar per arm, beside the paper's points if it has any."""
-    from irlens import plots
-
-    study = recipe.study
-    chosen = table[table["measure"] == study.measure]
-    label = f"{study.measure} on test problems"
-    if study.x is None:
-        bars = chosen.assign(group=[f"T = {t:g}" for t in chosen["temperature"]], bar=chosen["arm"])
-        plots.bars(
-            bars[["group", "bar", "value", "low", "high", "n"]],
-            path,
-            title=recipe.title,
-            value_label=label,
-            style=style,
-        )
-        return
-    arms = [arm for arm in dict.fromkeys(chosen["arm"]) if arm != "start"]
-    placed = chosen[chosen["arm"] != "start"]
-    curves = placed.assign(
-        curve=[f"T = {t:g}" for t in placed["temperature"]], x=placed["arm"].map(dict(zip(arms, study.x)))
-    )
-    plots.curves(
-        curves[["curve", "x", "value", "low", "high", "n"]],
-        path,
-        title=recipe.title,
-        x_label=study.x_label,
-        y_label=label,
-        style=style,
+def _ahead(cell: dict[str, np.ndarray], label: str) -> str:
+    """Which arm has the highest value, tested against the runner-up."""
+    first, second = sorted(cell, key=lambda arm: -cell[arm].mean())[:2]
+    row = _paired(cell[second], cell[first], second, first)
+    verdict = "ahead" if row["p"] < ALPHA else "ahead by no more than chance"
+    return (
+        f"{first} is {verdict}, {label}: {cell[first].mean():.3f} against {second}'s {cell[second].mean():.3f}, "
+        f"{100 * row['difference']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}], paired "
+        f"randomisation test over {row['n']:,} problems p = {row['p']:.4f}, d = {row['effect']:+.2f}."
     )

@@ -14,20 +14,16 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import re
 import string
 import sys
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from irlens.errors import UserError, did_you_mean
 
 NAMES = ("gsm8k", "math", "nq-exact", "nq-has-answer", "choice", "regex:PATTERN", "module:function")
-SECONDS = 5  # that math-verify may take over one answer
 
 
 @dataclass(frozen=True)
@@ -62,56 +58,10 @@ def _gsm8k() -> Verifier:
 
 
 def _math() -> Verifier:
-    try:
-        import math_verify
-    except ImportError as error:
-        raise UserError("the verifier math needs math-verify: pip install 'irlens[math]'") from error
-    logging.getLogger(math_verify.__name__).setLevel(logging.CRITICAL)  # a formula that takes too long is only wrong
-    return Verifier("math", math_is_correct, boxed)
+    from irlens.tasks import math
 
-
-def math_is_correct(text: str, gold: str) -> bool:
-    """Whether math-verify finds the answer of a response equivalent to `gold` (LaTeX, a number, or a whole solution).
-
-    Raises UserError for a gold answer in which nothing is found.
-    """
-    from math_verify import verify
-
-    if not (wanted := _gold_formula(gold)):
-        raise UserError(f"gold answer {gold[:80]!r}: math-verify finds no formula in it")
-    return bool(verify(list(wanted), list(_formula(text)), timeout_seconds=_seconds()))
-
-
-def _seconds() -> int | None:
-    """math-verify's limit is a signal, which only the main thread may set."""
-    return SECONDS if threading.current_thread() is threading.main_thread() else None
-
-
-@lru_cache(maxsize=10_000)
-def _formula(text: str) -> tuple:
-    from math_verify import parse
-
-    return tuple(parse(text, parsing_timeout=_seconds()))
-
-
-@lru_cache(maxsize=10_000)
-def _gold_formula(gold: str) -> tuple:
-    """What the gold answer says; one without any delimiter is read as LaTeX."""
-    bare = not re.search(r"\\boxed|\$|\\\(|\\\[", gold)
-    return (_formula(f"\\boxed{{{gold}}}") if bare else ()) or _formula(gold)
-
-
-def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` without white space, to vote on; None without one."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 0, start + len("\\boxed{")
-    for i in range(begin - 1, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if not depth:
-            return re.sub(r"\s+|\\[!,;]", "", text[begin:i]).replace("dfrac", "frac").replace("tfrac", "frac") or None
-    return None
+    math.need_math_verify()
+    return Verifier("math", math.is_correct, math.boxed)
 
 
 # -- answers in words ----------------------------------------------------------------------------------------------

@@ -161,7 +161,13 @@ def identity(settings, policy: Policy, **more) -> dict:
     from irlens.retrieve import engines
 
     task, options = policy.task, policy.options
-    resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "max_tokens": policy.max_tokens}
+    resolved = {
+        "model": policy.model.name,
+        "dataset": task.name,
+        "split": task.split,
+        "data": task.revision,
+        "max_tokens": policy.max_tokens,
+    }
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
     running = {"out", "lists_at_once", *(f.name for f in fields(engines.EngineOptions))}

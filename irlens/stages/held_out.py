@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.settings import Train
+    from irlens.stages.judging import Judge
     from irlens.tasks import Task
 
 
@@ -42,12 +43,13 @@ def validation_problems(policy: Policy, settings: Train) -> tuple[Task, Policy]:
 
 
 def _refuse_shared(task: Task, held_out: Task) -> None:
-    trained = set(task.topics["query"].str.split().str.join(" "))
-    shared = held_out.topics["query"].str.split().str.join(" ").isin(trained)
-    if shared.any():
+    from irlens.contamination import shared
+
+    both = shared(task.topics, held_out.topics)
+    if both:
         raise UserError(
-            f"{int(shared.sum())} of {len(shared)} held-out problems ({held_out.split}) are training problems "
-            f"({task.split}), the first {held_out.topics['query_id'][shared].iloc[0]}; choose another --eval-split"
+            f"{len(both)} of {len(held_out.topics)} held-out problems ({held_out.split}) are training problems "
+            f"({task.split}), the first {both[0]}; choose another --eval-split"
         )
 
 
@@ -63,39 +65,82 @@ def test_problems(policy: Policy, held_out: Task, settings: Train) -> Task | Non
     return test
 
 
+def measures_of(settings: Train) -> list[str]:
+    """What held-out draws are measured by; the first one chooses. A list-relative judge gives no `reward`."""
+    if settings.reward or settings.eval_reward:
+        return ["win rate", "reward"]
+    return [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
+
+
 def measure(
-    weights: Path, s: int, policy: Policy, task: Task, settings: Train, out: Path, where: str, say: Say
+    weights: Path, s: int, policy: Policy, task: Task, settings: Train, judge: Judge, out: Path, where: str, say: Say
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Pass@1 and Pass@N of policy number s at every evaluation temperature, with the same random numbers for every s.
+    """What policy number s is worth at every evaluation temperature, with the same random numbers for every s: Pass@1 and
+    Pass@N by a verifier; by a reward model the win rate against the start's draws, and the mean reward.
 
     Returns results (curve, x = s, value, low, high, n), values per problem [query_id × curve], and tokens generated;
     `out/where/s/` holds the draws, run, qrels, results.csv and per_query.parquet.
     """
-    from irlens import measures, tables
-    from irlens.rerank.verify import verify
+    from irlens import tables
 
     asked, here = policy.prompts(task), out / where / str(s)
-    names = [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
     label = f"{where if where == 'test' else 'held-out'}, policy {s}"
     run = policy.draw(
         asked, settings.eval_n, settings.eval_temperature, settings.seed, here / "draws", say, label, weights
     )
-    qrels = verify(run, task.topics, task.verifier)
-    rows, values = [], []
-    for temperature in settings.eval_temperature:
-        drawn = run[run["temperature"] == temperature]
-        judged = qrels[qrels["doc_id"].isin(drawn["doc_id"])]
-        results, per_query = measures.evaluate(drawn, judged, names, seed=settings.seed)
-        suffix = f", T = {temperature:g}" if len(settings.eval_temperature) > 1 else ""
-        rows.append(results.assign(curve=results["measure"] + suffix, x=s))
-        values.append(per_query.pivot(index="query_id", columns="measure", values="value").add_suffix(suffix))
-    table = concat(rows)[["curve", "x", "value", "low", "high", "n"]]
-    each = values[0].join(values[1:])
     tables.write_parquet(run, here / "run.parquet")
-    tables.write_parquet(qrels, here / "qrels.parquet")
+    if judge.is_reward:
+        found = _against_start(run, s, task, judge, out / where)
+    else:
+        found = _passed(run, task, settings, judge, here)
+    table, each = _by_curve(found, s, settings)
     tables.write_parquet(each.reset_index(), here / "per_query.parquet")
     tables.write_csv(table, here / "results.csv")
     return table, each, int(run["n_tokens"].sum())
+
+
+def _passed(run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: Path) -> pd.DataFrame:
+    """query_id, temperature, and a column per Pass@N."""
+    from irlens import measures, tables
+
+    qrels = judge.grade(run, task.topics, here)
+    tables.write_parquet(qrels, here / "qrels.parquet")
+    parts = []
+    for temperature in settings.eval_temperature:
+        drawn = run[run["temperature"] == temperature]
+        judged = qrels[qrels["doc_id"].isin(drawn["doc_id"])]
+        _, per_query = measures.evaluate(drawn, judged, measures_of(settings), seed=settings.seed)
+        wide = per_query.pivot(index="query_id", columns="measure", values="value").reset_index()
+        parts.append(wide.assign(temperature=temperature))
+    return concat(parts)
+
+
+def _against_start(run: pd.DataFrame, s: int, task: Task, judge: Judge, folder: Path) -> pd.DataFrame:
+    """query_id, temperature, win rate and reward of a policy's draws, by those of the start in `folder/0`."""
+    import pandas as pd
+
+    from irlens.stages.judging import against_start
+
+    start = pd.read_parquet(folder / "0" / "run.parquet")
+    scores = [folder / str(k) / "scores" for k in (s, 0)]
+    return against_start(judge, run, start, task.topics, *scores)
+
+
+def _by_curve(found: pd.DataFrame, s: int, settings: Train) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Results (curve, x = s, value, low, high, n), and values per problem with a column per curve."""
+    import pandas as pd
+
+    from irlens import stats
+
+    columns = {}
+    for temperature in settings.eval_temperature:
+        own = found[found["temperature"] == temperature].set_index("query_id").drop(columns="temperature")
+        suffix = f", T = {temperature:g}" if len(settings.eval_temperature) > 1 else ""
+        columns |= {f"{name}{suffix}": own[name] for name in measures_of(settings) if name in own.columns}
+    each = pd.DataFrame(columns).sort_index()
+    low, high = stats.bootstrap_intervals(each.to_numpy(), seed=settings.seed)
+    ends = {"value": each.mean().to_numpy(), "low": low, "high": high, "n": len(each)}
+    return pd.DataFrame({"curve": list(each.columns), "x": s, **ends}), each
 
 
 def validation(policies: int, out: Path) -> tuple[pd.DataFrame, dict[int, pd.DataFrame], int]:

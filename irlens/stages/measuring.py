@@ -92,11 +92,12 @@ def plot_passk(results: pd.DataFrame, path: Path, title: str, paper: pd.DataFram
     return plots.curves(passk_curves(results), path, title=title, log_x=True, paper=paper, **labels)
 
 
-def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]:
+def plot_iterations(results: pd.DataFrame, path: Path, title: str, measure: str = "Pass@N") -> list[Path]:
     """Figure 3a's form: a measure against the iteration."""
     from irlens import plots
 
-    return plots.curves(results, path, title=title, x_label="LarPO iteration", y_label="Pass@N on held-out problems")
+    labels = {"x_label": "LarPO iteration", "y_label": f"{measure} on held-out problems"}
+    return plots.curves(results, path, title=title, **labels)
 
 
 WATCHED = (  # panel, y label, {column of the log: curve}

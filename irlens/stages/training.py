@@ -12,6 +12,7 @@ from irlens.errors import UserError
 from irlens.folder import OutputFolder
 from irlens.settings import Train, at_least, one_of, parse_json, positive
 from irlens.stages import held_out as held_out_problems
+from irlens.stages import judging
 from irlens.stages.common import Policy, Say, concat, default_out, identity, load_policy, train_split
 from irlens.stages.measuring import plot_diagnostics, plot_iterations
 
@@ -35,28 +36,32 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
     from irlens import tables
+    from irlens.contamination import overlap
     from irlens.train import larpo
 
-    follows = (
-        int(os.environ.get("RANK", 0)) > 0
-    )  # of `accelerate launch`, whose first process does all but the training
-    plan_of, policy, held_out, test = _prepare(settings, _silent if follows else say)
+    follows = int(os.environ.get("RANK", 0)) > 0  # accelerate launch: the first process does all but the training
+    plan_of, policy, held_out, test, judges = _prepare(settings, _silent if follows else say)
     plan = plan_of(policy)
     out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
     if follows:
-        larpo.larpo(policy.folder, plan, _world(policy, held_out, settings, out, _silent), out, settings.lists_at_once)
+        larpo.larpo(
+            policy.folder, plan, _world(policy, held_out, settings, judges, out, _silent), out, settings.lists_at_once
+        )
         return out, *_nothing()
     test_split = test and test.split
     kept = identity(settings, policy, eval_split=held_out.split, test_split=test_split, **asdict(plan))
+    kept |= {
+        name: judge.identity for name, judge in zip(("reward_files", "eval_reward_files"), judges) if judge.identity
+    }
     with OutputFolder(out, "train", kept) as folder:
-        world = _world(policy, held_out, settings, out, say)
+        world = _world(policy, held_out, settings, judges, out, say)
         policies = larpo.larpo(policy.folder, plan, world, out, settings.lists_at_once)
         results, values, tokens = held_out_problems.validation(len(policies), out)
         chosen = held_out_problems.chosen(len(policies), held_out, out)
         if test is not None:
             ends = {0: policies[0], chosen: policies[chosen]}
             done = {
-                s: held_out_problems.measure(weights, s, policy, test, settings, out, "test", say)
+                s: held_out_problems.measure(weights, s, policy, test, settings, judges[1], out, "test", say)
                 for s, weights in ends.items()
             }
             tables.write_csv(concat([r.assign(iteration=s) for s, (r, _, _) in done.items()]), out / "test.csv")
@@ -65,16 +70,24 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
         tables.write_text(json.dumps({"iteration": chosen, "model": str(policies[chosen])}) + "\n", out / "chosen.json")
-        plot_iterations(results, out / "training", f"{settings.objective} on {policy.task.name}")
-        plot_diagnostics(out, len(policies) - 1)
+        _draw(results, settings, judges[1].is_reward, policy.task.name, out, len(policies) - 1)
         say(f"chosen: iteration {chosen} of {len(policies) - 1}, by {held_out_problems.why(held_out)}")
         folder.note(
             **policy.facts(out),
             **_account(out, len(policies) - 1),
             chosen_iteration=chosen,
+            contamination={t.split: overlap(policy.task.topics, t.topics) for t in (held_out, test) if t is not None},
             tokens_generated_evaluation=tokens,
         )
     return out, results, tests
+
+
+def _draw(results: pd.DataFrame, settings: Train, by_reward: bool, name: str, out: Path, iterations: int) -> None:
+    """training and diagnostics (.png, .pdf, .csv); of a reward model's measures only the one that decides is drawn."""
+    decides = held_out_problems.measures_of(settings)[0]
+    drawn = results[results["curve"].str.startswith(decides)] if by_reward else results
+    plot_iterations(drawn, out / "training", f"{settings.objective} on {name}", decides if by_reward else "Pass@N")
+    plot_diagnostics(out, iterations)
 
 
 def _silent(line: str) -> None:
@@ -88,7 +101,7 @@ def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _prepare(settings: Train, say: Say):
-    """(plan of a policy, policy, validation task, test task or None); everything that can be refused is, before work."""
+    """(plan of a policy, policy, validation task, test task or None, judges); what can be refused is, before work."""
     from irlens import objectives
 
     objective = objectives.get(settings.objective)
@@ -99,7 +112,8 @@ def _prepare(settings: Train, say: Say):
             raise UserError(f"--{name} and --objective-args: {name} is given twice")
         parameters.setdefault(name, getattr(settings, name))
     resolved = objective.resolve(**parameters)
-    policy = load_policy(settings, train_split(settings), None, say)
+    policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
+    judges = _judges(settings, policy.task)
     _check_prompts(settings, policy)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
@@ -108,7 +122,15 @@ def _prepare(settings: Train, say: Say):
     test = held_out_problems.test_problems(policy, held_out, settings)
     if resolved.get("beta") == 0.1 and parameters["beta"] is None:
         resolved["beta"] = policy.model.beta  # what suits this model in the place of the paper's 0.1
-    return lambda policy: _plan(settings, policy, resolved), policy, held_out, test
+    return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges
+
+
+def _judges(settings: Train, task: Task) -> tuple[judging.Judge, judging.Judge]:
+    """Who judges the draws that lists are cut from, and who the held-out ones."""
+    judge = judging.of_reward(settings.reward, task.instruction) if settings.reward else judging.of_task(task)
+    if not settings.eval_reward:
+        return judge, judge
+    return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward")
 
 
 def _check(settings: Train) -> None:
@@ -132,11 +154,15 @@ def _check(settings: Train) -> None:
     check_arguments(parse_json(settings.trainer_args, "--trainer-args"))
     check_adapters(settings.lora_rank, settings.quantize)
     one_of(("own", *FOREIGN), tier=settings.tier)
+    if settings.reward and settings.tier in FOREIGN:
+        raise UserError(f"--tier {settings.tier} needs a verifier, which tells false negatives; leave --reward out")
     if settings.n * len(settings.temperature) < 2 and settings.positives_from != "gold":
         raise UserError("-n 1 at one temperature gives one candidate per prompt, and nothing to rank; draw at least 2")
 
 
 def _check_prompts(settings: Train, policy: Policy) -> None:
+    if (source := _positives(settings)[0]) != "own" and "solution" not in policy.task.topics.columns:
+        raise UserError(f"--positives-from {source}: {policy.task.name} has no solutions; use own")
     present = len(policy.task.topics)
     if settings.prompts > present:
         raise UserError(
@@ -225,9 +251,8 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
     return mine.as_pairs(mined.lists).assign(iteration=s)
 
 
-def _world(policy: Policy, held_out: Task, settings: Train, out: Path, say: Say) -> World:
+def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: Path, say: Say) -> World:
     """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end."""
-    from irlens.rerank.verify import verify
     from irlens.retrieve.engines import token_ids
     from irlens.retrieve.sample import prompts
     from irlens.train.larpo import World
@@ -259,13 +284,15 @@ def _world(policy: Policy, held_out: Task, settings: Train, out: Path, say: Say)
         return dict(zip(some["query_id"], token_ids(policy.tokenizer, asked)))
 
     def validate(weights: Path, s: int) -> float:
-        results, _, _ = held_out_problems.measure(weights, s, policy, held_out, settings, out, "evaluation", say)
+        results, _, _ = held_out_problems.measure(
+            weights, s, policy, held_out, settings, judges[1], out, "evaluation", say
+        )
         return float(results["value"].iloc[0])
 
-    def judge(run: pd.DataFrame, some: pd.DataFrame) -> pd.DataFrame:
-        return verify(run, some, task.verifier)
+    def judge(run: pd.DataFrame, some: pd.DataFrame, scores: Path) -> pd.DataFrame:
+        return judges[0].grade(run.assign(tag=""), some, scores)  # all draws of a prompt compete, at any temperature
 
-    return World(topics, sample, judge, cut, prompt_ids, validate, say)
+    return World(topics, sample, judge, cut, prompt_ids, validate, say, judges[0].relative)
 
 
 def _account(out: Path, iterations: int) -> dict:

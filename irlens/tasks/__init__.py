@@ -25,7 +25,8 @@ NAMES = {
     "facts": "generated passages and questions about invented people and places; needs no download",
     "nq": "Natural Questions on DPR's 21 million passages (ir_datasets: dpr-w100/natural-questions)",
     "gsm8k": "grade-school math word problems with a verifier (hub: openai/gsm8k)",
-    "ultrafeedback": "prompts only, for alignment (hub: RLHFlow/ultrafeedback_iter1)",
+    "math": "competition problems, judged by math-verify (hub: EleutherAI/hendrycks_math; extra `math`)",
+    "ultrafeedback": "prompts only, for alignment (hub: RLHFlow/ultrafeedback_iter1, 2 and 3)",
 }
 SUFFIX = re.compile(r"\.jsonl(\.gz)?$")
 UNSAFE = re.compile(r"[^\w.-]+")  # what an identifier in a TREC file, or a file name, had better not hold
@@ -64,7 +65,7 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
     A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
-    row: `question, answer` as GSM8K, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
+    row: `question, answer` as GSM8K, `problem, solution` as MATH, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
     prompts. `beir/nq` and the like, or `irds:ID`, are
     identifiers of ir_datasets. Without `split`: "test" if there is
     one, else the only one.
@@ -101,7 +102,7 @@ def splits(dataset: str | os.PathLike) -> list[str]:
 
 
 def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
-    from irlens.tasks import alpaca, beir, gsm8k, ultrafeedback
+    from irlens.tasks import alpaca, beir, gsm8k, math, ultrafeedback
 
     if path.is_dir() and beir.is_folder(path):
         return beir.load_folder(path, split, limit)
@@ -112,12 +113,15 @@ def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
     row = first_row(files[split])
     if row.keys() & {"question", "answer"}:
         return gsm8k.load_file(files[split], split, limit)
+    if row.keys() >= {"problem", "solution"}:
+        return math.load_file(files[split], split, limit)
     if "candidates" in row:
         return alpaca.load_file(files[split], split, limit)
     if row.keys() & {"context_messages", "prompt"}:
         return ultrafeedback.load_file(files[split], split, limit)
     raise UserError(
-        f"{files[split]}: rows need question and answer, or context_messages or prompt (and candidates); the first has: "
+        f"{files[split]}: rows need question and answer, problem and solution, or context_messages or prompt (and "
+        f"candidates); the first has: "
         f"{', '.join(row) or 'nothing'}"
     )
 

@@ -12,7 +12,8 @@ from irlens.errors import UserError
 from irlens.tables import check, read_jsonl
 from irlens.tasks import Task, digest, folder_name, hub_rows, pick_split, query_id
 
-REPO = "RLHFlow/ultrafeedback_iter1"
+REPO = "RLHFlow/ultrafeedback_iter{}"
+PARTS = (1, 2, 3)  # 20,000 prompts each: the paper's iterations, one after the other
 SPLITS = ("train",)
 
 
@@ -20,8 +21,13 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
     """The hub's copy. Raises UserError where it is neither cached nor to be had."""
     split = pick_split(split, SPLITS, "ultrafeedback")
     instead = "Instead: --dataset FILE.jsonl with rows of context_messages or prompt, or --dataset facts"
-    rows, revision = hub_rows(REPO, f"data/{split}-*.parquet", instead)
-    return _task(rows, "ultrafeedback", split, limit, revision, REPO)
+    rows, revisions = [], []
+    for part in PARTS:
+        if limit is None or len(rows) < limit:
+            more, revision = hub_rows(REPO.format(part), f"data/{split}-*.parquet", instead)
+            rows += more
+            revisions.append(revision)
+    return _task(rows, "ultrafeedback", split, limit, ", ".join(revisions), REPO.format("1..3"))
 
 
 def load_file(path: Path, split: str, limit: int | None = None) -> Task:

@@ -52,7 +52,7 @@ class World:
 
     topics: Callable[[int], pd.DataFrame]  # iteration (from 1) → its topics
     sample: Callable[[Path, pd.DataFrame, int, Path], pd.DataFrame]  # policy, topics, iteration, folder → run
-    judge: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]  # run, topics → qrels
+    judge: Callable[[pd.DataFrame, pd.DataFrame, Path], pd.DataFrame]  # run, topics, folder for scores → qrels
     cut: Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, int, Path, Path], pd.DataFrame]  # run, qrels, topics, …
     prompt_ids: Callable[[pd.DataFrame], dict[str, list[int]]]  # topics → token ids of their prompts
     validate: Callable[[Path, int], float]  # policy, iteration → the value to select by, higher is better
@@ -108,7 +108,7 @@ def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, 
         world.say(f"iteration {s}: reused the lists in {here / 'lists.parquet'}")
     elif _main():
         run = world.sample(policy, topics, s, here / "draws")
-        qrels = world.judge(run, topics)
+        qrels = world.judge(run, topics, here / "scores")
         write_parquet(run, here / "run.parquet")
         write_parquet(qrels, here / "qrels.parquet")
         run, qrels = _remember(run, qrels, topics, s, settings, world, out)
@@ -117,12 +117,12 @@ def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, 
     lists = pd.read_parquet(here / "lists.parquet")
     if lists.empty:
         raise UserError(
-            f"iteration {s}: of {len(topics)} prompts none has both a right and a wrong finished draw, so there is nothing "
-            f"to rank; use more prompts or draws, another temperature, or a model that solves some of them"
+            f"iteration {s}: of {len(topics)} prompts none has two finished draws of which one is better (right, where a "
+            f"verifier judges), so there is nothing to rank; use more prompts or draws, another temperature, or a model that solves some of them"
         )
     used, count = lists["query_id"].nunique(), len(lists.groupby(["query_id", "list"]))
     world.say(
-        f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts (the others: all right or all wrong)"
+        f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts (the others: all draws equally good)"
     )
     _train(policy, lists, world, topics, settings, s, here, lists_at_once)
 
@@ -137,7 +137,8 @@ def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out:
         for k in range(first, s + 1)
     }
     run, qrels = candidate_lists.merge(pools, topics["query_id"])
-    return run, world.judge(run, topics) if world.list_relative else qrels
+    scores = out / f"iteration-{s}" / "scores-merged"
+    return run, world.judge(run, topics, scores) if world.list_relative else qrels
 
 
 def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int, here: Path, lists_at_once) -> None:

@@ -6,6 +6,7 @@ import pytest
 from irlens.errors import UserError
 from irlens.rerank import verifiers
 from irlens.rerank.verify import verify
+from irlens.tasks import math
 
 
 @pytest.mark.parametrize("name, text, gold, right", [
@@ -58,8 +59,8 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 
 
 def test_what_is_voted_on():
-    assert verifiers.boxed(r"\boxed{1} or \boxed{\dfrac{1}{2} }") == r"\frac{1}{2}"
-    assert verifiers.boxed("none") is None and verifiers.boxed(r"\boxed{1") is None
+    assert math.boxed(r"\boxed{1} or \boxed{\dfrac{1}{2} }") == r"\frac{1}{2}"
+    assert math.boxed("none") is None and math.boxed(r"\boxed{1") is None
     assert verifiers.get(r"regex:= (\d+)").extract("1 = 1, 2 = 2") == "2"
     assert verifiers.get("nq-exact").extract("The End.") == "end" and verifiers.get("nq-exact").extract("the") is None
 

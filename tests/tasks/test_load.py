@@ -107,7 +107,7 @@ def test_a_name_goes_before_a_folder_and_a_dot_before_that(tmp_path, monkeypatch
     [
         (
             "gsmk8",
-            r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: facts, gsm8k, nq, sums, ultrafeedback; or",
+            r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: facts, gsm8k, math, nq, sums, ultrafeedback; or",
         ),
         ("", "unknown data set ''"),
         ("./nowhere", r"\./nowhere: no such file or folder"),
@@ -232,5 +232,5 @@ def test_cached_hub_files_are_read(tmp_path, monkeypatch):
     assert test.topics["query_id"].iloc[0] == "gsm8k-test-00000"
     assert test.revision == "openai/gsm8k@0a1b2c"
     assert len(train.topics) == 2
-    assert prompts.topics["messages"].tolist() == [CHAT, CHAT[1:]]
+    assert prompts.topics["messages"].tolist() == [CHAT, CHAT[1:]] * 3  # the paper's three parts, one after the other
     assert prompts.split == "train"

@@ -1,0 +1,128 @@
+"""`math`: competition problems in LaTeX (Hendrycks et al. 2021), judged by math-verify (extra `math`)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.errors import UserError
+
+if TYPE_CHECKING:
+    from irlens.tasks import Task
+
+REPO = "EleutherAI/hendrycks_math"  # a folder per subject
+SPLITS = ("train", "test")
+INSTRUCTION = "Solve the problem step by step. Put the final answer into \\boxed{}."
+SECONDS = 5  # that math-verify may take over one answer
+
+# -- judging -------------------------------------------------------------------------------------------------------
+
+
+def need_math_verify() -> None:
+    """Raises UserError, naming the extra, where math-verify is absent."""
+    try:
+        import math_verify
+    except ImportError as error:
+        raise UserError("the verifier math needs math-verify: pip install 'irlens[math]'") from error
+    logging.getLogger(math_verify.__name__).setLevel(logging.CRITICAL)  # a formula that takes too long is only wrong
+
+
+def is_correct(text: str, gold: str) -> bool:
+    """Whether math-verify finds the answer of a response equivalent to `gold` (LaTeX, a number, or a whole solution).
+
+    Raises UserError for a gold answer in which nothing is found.
+    """
+    from math_verify import verify
+
+    if not (wanted := _gold_formula(gold)):
+        raise UserError(f"gold answer {gold[:80]!r}: math-verify finds no formula in it")
+    return bool(verify(list(wanted), list(_formula(text)), timeout_seconds=_seconds()))
+
+
+def _seconds() -> int | None:
+    """math-verify's limit is a signal, which only the main thread may set."""
+    return SECONDS if threading.current_thread() is threading.main_thread() else None
+
+
+@lru_cache(maxsize=10_000)
+def _formula(text: str) -> tuple:
+    from math_verify import parse
+
+    return tuple(parse(text, parsing_timeout=_seconds()))
+
+
+@lru_cache(maxsize=10_000)
+def _gold_formula(gold: str) -> tuple:
+    """What the gold answer says; one without any delimiter is read as LaTeX."""
+    bare = not re.search(r"\\boxed|\$|\\\(|\\\[", gold)
+    return (_formula(f"\\boxed{{{gold}}}") if bare else ()) or _formula(gold)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` without white space, to vote on; None without one."""
+    found = _last_box(text)
+    return found and (re.sub(r"\s+|\\[!,;]", "", found).replace("dfrac", "frac").replace("tfrac", "frac") or None)
+
+
+def _last_box(text: str) -> str | None:
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 0, start + len("\\boxed{")
+    for i in range(begin - 1, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if not depth:
+            return text[begin:i].strip()
+    return None
+
+
+# -- loading -------------------------------------------------------------------------------------------------------
+
+
+def load(split: str | None = None, limit: int | None = None) -> Task:
+    """The hub's copy, all subjects. Raises UserError where it is neither cached nor to be had."""
+    from irlens.tasks import hub_rows, pick_split
+
+    split = pick_split(split, SPLITS, "math")
+    instead = "Instead: --dataset FOLDER with test.jsonl of problem and solution, or --dataset sums"
+    rows, revision = hub_rows(REPO, f"*/{split}-*.parquet", instead)
+    return _task(rows, "math", split, limit, revision, REPO)
+
+
+def load_file(path: Path, split: str, limit: int | None = None) -> Task:
+    r"""A JSON-lines file of `problem` and `solution`, the latter with its answer in `\boxed{…}`."""
+    from irlens.tables import read_jsonl
+    from irlens.tasks import digest, folder_name
+
+    rows = ((f"{path}:{number}", row) for number, row in read_jsonl(path))
+    return _task(rows, folder_name(path), split, limit, digest(path), str(path))
+
+
+def _task(
+    rows: Iterable[tuple[str, dict]], name: str, split: str, limit: int | None, revision: str, source: str
+) -> Task:
+    import pandas as pd
+
+    from irlens.tables import check
+    from irlens.tasks import Task, query_id
+
+    need_math_verify()
+    topics = []
+    for i, (where, row) in enumerate(islice(rows, limit)):
+        for field in ("problem", "solution"):
+            if not isinstance(row.get(field), str) or not row[field].strip():
+                raise UserError(f"{where}: {field} must be a non-empty string, got {row.get(field)!r:.80}")
+        answer = (
+            _last_box(row["solution"]) or row["solution"]
+        )  # a few solutions box nothing: math-verify reads them whole
+        topics.append((query_id(name, split, i), row["problem"], [answer], row["solution"]))
+    if not topics:
+        raise UserError(f"{source}: no rows")
+    frame = check(pd.DataFrame(topics, columns=["query_id", "query", "answers", "solution"]), "topics", source)
+    return Task(name, split, frame, INSTRUCTION, is_correct, boxed, revision=revision)
