@@ -7,7 +7,8 @@ the same lists, after a warm-up in which their losses must agree. Peak memory is
 its resident high-water mark during steps, less what was resident before the model was built, so it counts weights, a
 reference model, gradients, AdamW's moments and everything in between (on a GPU: memory allocated there). On a CPU the
 clock is the process's CPU seconds, on one thread. The models are small and random; on a GPU they are larger.
-TRL is timed through its own `training_step`, `DPOConfig` as it comes but for precision, checkpointing and length.
+TRL is timed through its own collator and `training_step`, its settings as they come but for precision, checkpointing
+and length.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,65 +166,56 @@ def prepare(case: Case, model) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def words(vocabulary: int):
-    """A tokenizer whose token i is the word "w<i>", so that TRL tokenises our lists to the ids that all use."""
+def tokenizer():
+    """The least tokenizer that a DPOTrainer takes; the batches are token ids already."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    names = {"<pad>": PAD, "</s>": END} | {f"w{i}": i for i in range(2, vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(names, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+    made = Tokenizer(models.WordLevel({"<pad>": PAD, "</s>": END, "w": 3}, unk_token="w"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
 
 
-def trl_step(case: Case, model, batches, references, tokenizer, reference_model):
+def trl_step(case: Case, model, batches, references, reference_model):
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    def text(ids):
-        return " ".join(f"w{i}" for i in ids if i != END)
-
-    flat = [one for batch in batches for one in batch]
-    columns = {"prompt": [text(p) for p, _ in flat]}
-    for i, name in enumerate(("chosen", "rejected")):
-        columns[name] = [" " + text(responses[i]) for _, responses in flat]
     trainer = DPOTrainer(
         model=model,
         ref_model=reference_model,
         args=DPOConfig(
-            output_dir=str(Path(os.environ.get("TMPDIR", "/tmp")) / "bench-training"),
+            output_dir=str(Path(tempfile.gettempdir()) / "bench-training"),
             beta=BETA,
             max_length=None,
             bf16=case.bf16,
             use_cpu=DEVICE == "cpu",
             gradient_checkpointing=case.checkpointing,
             precompute_ref_log_probs=reference_model is None,
-            per_device_train_batch_size=case.lists,
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_dict(columns),
-        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": ["w w"], "chosen": [" w"], "rejected": [" w w"]}),
+        processing_class=tokenizer(),
     )
     trainer.current_gradient_accumulation_steps = 1
     prepare(case, model)
     wrapped = trainer.accelerator.prepare_model(model)
     made = []
-    for i, batch in enumerate(batches):
-        rows = [dict(trainer.train_dataset[i * case.lists + k]) for k in range(case.lists)]
-        assert [(r["prompt_ids"], [r["chosen_ids"], r["rejected_ids"]]) for r in rows] == batch
-        for row, (chosen, rejected) in zip(rows, references[i].tolist()):
+    for batch, reference in zip(batches, references):
+        rows = []
+        for (prompt, (chosen, rejected)), (first, second) in zip(batch, reference.tolist()):
+            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
             if reference_model is None:
-                row |= {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+                rows[-1] |= {"ref_chosen_logps": first, "ref_rejected_logps": second}
         made.append(trainer.data_collator(rows))
     return lambda i: trainer.training_step(wrapped, dict(made[i])).item()
 
 
-def contender(name: str, case: Case, model, batches, references, tokenizer=None, reference_model=None):
+def contender(name: str, case: Case, model, batches, references, reference_model=None):
     """Batch number → loss of one whole step."""
     if name in (TRL, TRL_STORED):
         kept = reference_model if name == TRL else None
-        gradients = trl_step(case, model, batches, references, tokenizer, kept)
+        gradients = trl_step(case, model, batches, references, kept)
     else:
         gradients = plain_step(case, model, batches, references, packed if name == OURS else flattened)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)  # what trainers use unless told
@@ -259,14 +252,12 @@ def clock() -> float:
 def times(case: Case, names, budget: float) -> dict[str, list[float]]:
     """Seconds of every contender's steps, taking turns; as many rounds as the budget allows, at least three."""
     batches = draw(case, 3)
-    reference_model, tokenizer = build(case, 1).eval(), words(case.vocabulary) if TRL in names else None
+    reference_model = build(case, 1).eval()
     with torch.no_grad():
         references = [packed(reference_model, batch) for batch in batches]
     model = build(case, 0)
     steps = {
-        name: contender(
-            name, case, copy.deepcopy(model), batches, references, tokenizer, copy.deepcopy(reference_model)
-        )
+        name: contender(name, case, copy.deepcopy(model), batches, references, copy.deepcopy(reference_model))
         for name in names
     }
     del model, reference_model
@@ -302,12 +293,11 @@ def memory(name: str, case: Case) -> float:
     """Peak MB of a step of a contender, in this process, once AdamW's moments exist."""
     if name in (TRL, TRL_STORED):
         importlib.import_module("trl.trainer.dpo_trainer")  # what it loads is no part of a step
-    tokenizer = words(case.vocabulary) if name in (TRL, TRL_STORED) else None
     before = resident("VmRSS")
     batches = draw(case, 1)
     references = [torch.full((case.lists, case.m), -500.0, device=DEVICE)]
     kept = build(case, 1).eval() if name == TRL else None
-    step = contender(name, case, build(case, 0), batches, references, tokenizer, kept)
+    step = contender(name, case, build(case, 0), batches, references, kept)
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step(0)
