@@ -74,6 +74,25 @@ ENCODERS = {
         _e5("e5-mistral", "e5-mistral-7b-instruct", WEB, "", "lasttoken"),
     )
 }
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward model as a reranker. `repo` is a hub id or a folder, `form` how it reads: `scalar` or `pairrm`."""
+
+    name: str
+    repo: str
+    revision: str | None = None
+    form: str = "scalar"
+
+
+REWARDS = {
+    reward.name: reward
+    for reward in (
+        Reward("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1"),
+        Reward("pairrm", "llm-blender/PairRM", form="pairrm"),
+    )
+}
 RETRIEVERS = ("bm25", *ENCODERS)
 NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "consolidated*", "original/*"]
 
@@ -128,6 +147,26 @@ def encoder(name: str) -> Encoder:
     )
 
 
+def reward(name: str) -> Reward | None:
+    """The Reward for a short name, a folder with weights, or a hub id `owner/name`; None for anything else.
+
+    A hub id or folder that is named like a known repository reads as that one does. Raises UserError for a path
+    without a folder.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    folder = Path(name).expanduser()
+    forms = {r.repo.rpartition("/")[2]: r.form for r in REWARDS.values()}
+    if folder.is_dir():
+        path = folder.resolve()
+        return Reward(path.name, str(path), form=forms.get(path.name, "scalar"))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Reward(name.replace("/", "-"), name, form=forms.get(name.rpartition("/")[2], "scalar"))
+    if "/" in name:
+        raise UserError(f"--reranker {name}: no such folder")
+    return None
+
+
 def _defaults(folder: Path) -> Model:
     """The defaults of the catalog's model that a folder was trained from, if its irlens.json names one."""
     try:
@@ -147,7 +186,7 @@ def served(name: str) -> Model:
         return Model(name, name)
 
 
-def fetch(chosen: Model | Encoder, weights: bool = True) -> Path:
+def fetch(chosen: Model | Encoder | Reward, weights: bool = True) -> Path:
     """The folder with the model's files (without `weights` the small ones), downloaded if they are not there yet.
 
     Raises UserError in one line: no network, no such repository, or a repository that wants a login.
@@ -155,7 +194,8 @@ def fetch(chosen: Model | Encoder, weights: bool = True) -> Path:
     if Path(chosen.repo).is_dir():
         return Path(chosen.repo)
     unwanted = NOT_NEEDED if weights else [*NOT_NEEDED, "*.safetensors"]
-    embedded = "--retriever tiny-e5" if isinstance(chosen, Encoder) else "--model tiny"
+    kinds = {Encoder: "--retriever tiny-e5", Reward: "--reranker majority"}
+    embedded = kinds.get(type(chosen), "--model tiny")
     return _snapshot(chosen.repo, chosen.revision, "model", f"{embedded} needs no download", ignore_patterns=unwanted)
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from irlens.cli_engine import takes_engine_options
+from irlens.cli_options import numbers, takes
 from irlens.errors import UserError
-from irlens.settings import Index, Mine, PassK, Recall, Train
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
 
 app = typer.Typer(
     name="irlens",
@@ -21,194 +21,48 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="A name (tiny, mathstral, …), a hub id or a folder.")]
-Dataset = Annotated[
-    str | None, typer.Option(help="A name (sums, gsm8k, facts, …), a file or a folder. Default: the model's own.")
-]
-Split = Annotated[
-    str | None, typer.Option(help="The split of the data set; default test, or train for training material.")
-]
-Limit = Annotated[int | None, typer.Option(help="Use only the first so many topics.")]
-Seed = Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest response in tokens. Default: the model's own.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Texts encoded at once; changes speed and memory, not the vectors.")
-]
 Out = Annotated[
     str | None, typer.Option(help="Output folder; the same command continues it. Default: under irlens-out/.")
 ]
 
 
-def _numbers(text: str, option: str, kind: type = float) -> tuple:
-    """Comma-separated numbers. Raises UserError for anything else."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise UserError(f"{option} {text!r}: expected {what} separated by commas, such as 1,10") from None
-
-
 @app.command()
-@takes_engine_options
-def passk(
-    model: Model = PassK.model,
-    dataset: Dataset = PassK.dataset,
-    split: Split = PassK.split,
-    limit: Limit = PassK.limit,
-    n: Annotated[int, typer.Option("-n", "--draws", help="Draws per problem and temperature.")] = PassK.n,
-    temperature: Annotated[str, typer.Option(help="Temperatures, separated by commas.")] = "0.1,0.2,0.5,0.7,1.0",
-    at: Annotated[
-        str | None, typer.Option(help="The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.")
-    ] = None,
-    seed: Seed = PassK.seed,
-    max_tokens: MaxTokens = PassK.max_tokens,
-    out: Out = PassK.out,
-    engine: dict | None = None,
-) -> None:
+@takes(PassK)
+def passk(settings: PassK) -> None:
     """Pass@N of a model per temperature: the LLM's Recall@N (Figure 2b).
 
     Example: `irlens passk --model mathstral --dataset gsm8k -n 100 --temperature 0.1,0.2,0.5,0.7,1.0`
     """
     from irlens import report, stages
 
-    settings = PassK(
-        model,
-        dataset,
-        split,
-        limit,
-        n,
-        _numbers(temperature, "--temperature"),
-        None if at is None else _numbers(at, "--at", int),
-        seed,
-        max_tokens,
-        out,
-        **engine,
-    )
     folder, results = stages.passk(settings, report.say)
     report.curves(results, "Pass@N", "temperature")
     report.written(folder)
 
 
-IndexType = Annotated[
-    str | None,
-    typer.Option("--index", help="FAISS factory string: Flat, HNSW32, IVF4096,PQ64 … Default: by corpus size."),
-]
-TrainSize = Annotated[int | None, typer.Option(help="Vectors that train the index. Default: 50 per cell.")]
-QueryPrompt = Annotated[str | None, typer.Option(help="Text before every question. Default: the model's.")]
-PassagePrompt = Annotated[str | None, typer.Option(help="Text before every passage. Default: the model's.")]
-Dtype = Annotated[str, typer.Option(help="Precision of the encoder: float32, float16 or bfloat16.")]
-Store = Annotated[str, typer.Option(help="Precision of the vectors on disk: float32 or float16.")]
-ShardSize = Annotated[int, typer.Option(help="Passages in a file of vectors: what a kill can cost.")]
-Processes = Annotated[int, typer.Option(help="Encoding processes on the CPU; several GPUs are used by themselves.")]
-
-
 @app.command()
-def index(
-    retriever: Annotated[
-        str, typer.Option(help="e5, e5-small, e5-large, e5-instruct, tiny-e5, a hub id or a folder.")
-    ] = Index.retriever,
-    dataset: Annotated[str, typer.Option(help="facts, nq, a BEIR folder, or an ir_datasets id.")] = Index.dataset,
-    index_type: IndexType = Index.index,
-    train_size: TrainSize = Index.train_size,
-    query_prompt: QueryPrompt = Index.query_prompt,
-    passage_prompt: PassagePrompt = Index.passage_prompt,
-    dtype: Dtype = Index.dtype,
-    store: Store = Index.store,
-    shard_size: ShardSize = Index.shard_size,
-    processes: Processes = Index.processes,
-    batch_size: BatchSize = Index.batch_size,
-    seed: Seed = Index.seed,
-    out: Out = Index.out,
-) -> None:
+@takes(Index)
+def index(settings: Index) -> None:
     """Encode a corpus into shards of vectors and build the index over them.
 
     Example: `irlens index --retriever e5 --dataset beir/nq --index HNSW32`
     """
     from irlens import report, stages
 
-    settings = Index(
-        retriever,
-        dataset,
-        index_type,
-        train_size,
-        query_prompt,
-        passage_prompt,
-        dtype,
-        store,
-        shard_size,
-        processes,
-        batch_size,
-        seed,
-        out,
-    )
     folder, facts = stages.index(settings, report.say)
     report.indexed(facts)
     report.written(folder)
 
 
 @app.command()
-def recall(
-    retriever: Annotated[
-        str, typer.Option(help="bm25, e5, tiny-e5, a hub id, a folder; several separated by commas are compared.")
-    ] = Recall.retriever,
-    dataset: Annotated[str, typer.Option(help="facts, nq, a BEIR folder, or an ir_datasets id.")] = Recall.dataset,
-    split: Split = Recall.split,
-    limit: Limit = Recall.limit,
-    at: Annotated[str, typer.Option(help="The N of Recall@N, separated by commas.")] = "1,5,10,20,50,100",
-    index_type: IndexType = Recall.index,
-    nprobe: Annotated[int | None, typer.Option(help="Cells of an IVF index that are searched.")] = Recall.nprobe,
-    ef_search: Annotated[int | None, typer.Option(help="Breadth of the search in an HNSW index.")] = Recall.ef_search,
-    refine: Annotated[
-        int | None, typer.Option(help="Candidates per result of an approximate index that are scored exactly.")
-    ] = Recall.refine,
-    rerank: Annotated[
-        str | None, typer.Option(help="Cross-encoder as the second stage, such as cross-encoder/ms-marco-MiniLM-L6-v2.")
-    ] = Recall.rerank,
-    rerank_depth: Annotated[int, typer.Option(help="Passages per question that it reads.")] = Recall.rerank_depth,
-    train_size: TrainSize = Recall.train_size,
-    query_prompt: QueryPrompt = Recall.query_prompt,
-    passage_prompt: PassagePrompt = Recall.passage_prompt,
-    dtype: Dtype = Recall.dtype,
-    store: Store = Recall.store,
-    shard_size: ShardSize = Recall.shard_size,
-    processes: Processes = Recall.processes,
-    batch_size: BatchSize = Recall.batch_size,
-    seed: Seed = Recall.seed,
-    index_folder: Annotated[
-        str | None, typer.Option(help="Folder of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.")
-    ] = Recall.index_folder,
-    out: Out = Recall.out,
-) -> None:
+@takes(Recall)
+def recall(settings: Recall) -> None:
     """Recall@N of retrievers, by gold passage and by answer string (Figure 2a).
 
     Example: `irlens recall --retriever bm25,e5 --dataset path/to/beir/nq`
     """
     from irlens import report, stages
 
-    settings = Recall(
-        retriever,
-        dataset,
-        split,
-        limit,
-        _numbers(at, "--at", int),
-        index_type,
-        nprobe,
-        ef_search,
-        refine,
-        rerank,
-        rerank_depth,
-        train_size,
-        query_prompt,
-        passage_prompt,
-        dtype,
-        store,
-        shard_size,
-        processes,
-        batch_size,
-        seed,
-        index_folder,
-        out,
-    )
     folder, results = stages.recall(settings, report.say)
     report.curves(results, "Recall@N (DPR's: a hit among the first N, ir_measures' Success@N)", "retriever")
     report.compared(folder / "tests.csv")
@@ -216,131 +70,74 @@ def recall(
 
 
 @app.command("mine-negatives")
-@takes_engine_options
-def mine_negatives(
-    model: Model = Mine.model,
-    dataset: Dataset = Mine.dataset,
-    split: Split = Mine.split,
-    limit: Limit = Mine.limit,
-    tiers: Annotated[str, typer.Option(help="Tiers of hardness, separated by commas.")] = Mine.tiers,
-    positives: Annotated[
-        str, typer.Option(help="The positive of a list: `gold` solution or `correct` draw.")
-    ] = Mine.positives,
-    per_tier: Annotated[int, typer.Option(help="Negatives per prompt and tier.")] = Mine.per_tier,
-    n: Annotated[int, typer.Option("-n", "--draws", help="Draws per prompt and temperature.")] = Mine.n,
-    hard_temperature: Annotated[
-        float, typer.Option(help="Temperature of the tiers easy and hard.")
-    ] = Mine.hard_temperature,
-    hardest_temperature: Annotated[
-        float, typer.Option(help="Temperature of the tier hardest.")
-    ] = Mine.hardest_temperature,
-    unrelated: Annotated[
-        str | None, typer.Option(help="Data set whose prompts give the tier easiest.")
-    ] = Mine.unrelated,
-    seed: Seed = Mine.seed,
-    max_tokens: MaxTokens = Mine.max_tokens,
-    out: Out = Mine.out,
-    engine: dict | None = None,
-) -> None:
-    """Mine negatives in four tiers of hardness (Figure 3a): lists of one positive and its negatives.
+@takes(Mine)
+def mine_negatives(settings: Mine) -> None:
+    """Mine negatives in tiers of hardness (Figure 3a): lists of positives and negatives, for irlens, TRL and others.
 
     Example: `irlens mine-negatives --model mathstral --dataset gsm8k --tiers easiest,easy,hard,hardest`
     """
     from irlens import report, stages
 
-    settings = Mine(
-        model,
-        dataset,
-        split,
-        limit,
-        tiers,
-        positives,
-        per_tier,
-        n,
-        hard_temperature,
-        hardest_temperature,
-        unrelated,
-        seed,
-        max_tokens,
-        out,
-        **engine,
-    )
     folder, lists, tally = stages.mine_negatives(settings, report.say)
     report.mined(lists, tally)
+    report.hardness(folder / "hardness.csv")
     report.written(folder)
 
 
 @app.command()
-@takes_engine_options
-def train(
-    objective: Annotated[str, typer.Option(help="pairwise, contrastive, lambdarank or listmle.")] = Train.objective,
-    model: Model = Train.model,
-    dataset: Dataset = Train.dataset,
-    split: Split = Train.split,
-    iterations: Annotated[int, typer.Option(help="LarPO iterations: sample, judge, train.")] = Train.iterations,
-    prompts: Annotated[int, typer.Option(help="Prompts per iteration.")] = Train.prompts,
-    n: Annotated[int, typer.Option("-n", "--draws", help="Draws per prompt.")] = Train.n,
-    temperature: Annotated[float, typer.Option(help="Temperature of the draws.")] = Train.temperature,
-    positives: Annotated[
-        int | None, typer.Option(help="Positives per list. Default: the paper's for the objective.")
-    ] = None,
-    negatives: Annotated[
-        int | None, typer.Option(help="Negatives per list. Default: the paper's for the objective.")
-    ] = None,
-    lists: Annotated[int, typer.Option(help="Lists per prompt.")] = Train.lists,
-    beta: Annotated[float | None, typer.Option(help="β of γ = β·(log π − log π_ref). Default: the model's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs per iteration.")] = Train.epochs,
-    batch_lists: Annotated[int, typer.Option(help="Lists per optimiser step.")] = Train.batch_lists,
-    lists_at_once: Annotated[
-        int | None,
-        typer.Option(help="Lists per pass; the rest of a step is accumulated. Default: by the model's size."),
-    ] = None,
-    eval_split: Annotated[str | None, typer.Option(help="Held-out split; default validation, else test.")] = None,
-    eval_limit: Annotated[int, typer.Option(help="Held-out problems.")] = Train.eval_limit,
-    eval_n: Annotated[int, typer.Option(help="Draws per held-out problem.")] = Train.eval_n,
-    eval_temperature: Annotated[
-        float, typer.Option(help="Temperature of the held-out draws.")
-    ] = Train.eval_temperature,
-    seed: Seed = Train.seed,
-    max_tokens: MaxTokens = Train.max_tokens,
-    out: Out = Train.out,
-    engine: dict | None = None,
-) -> None:
+@takes(Train)
+def train(settings: Train) -> None:
     """LarPO (Algorithm 1): sample, judge, rank, train; measured on held-out problems after each iteration.
 
     Example: `irlens train --objective contrastive --model mathstral --dataset gsm8k --iterations 3`
     """
     from irlens import report, stages
 
-    settings = Train(
-        objective,
-        model,
-        dataset,
-        split,
-        iterations,
-        prompts,
-        n,
-        temperature,
-        positives,
-        negatives,
-        lists,
-        beta,
-        learning_rate,
-        epochs,
-        batch_lists,
-        lists_at_once,
-        eval_split,
-        eval_limit,
-        eval_n,
-        eval_temperature,
-        seed,
-        max_tokens,
-        out,
-        **engine,
-    )
     folder, results, tests = stages.train(settings, report.say)
-    report.trained(results, tests)
+    if len(results):  # of several processes the first one reports
+        report.trained(results, tests)
+        report.written(folder)
+
+
+@app.command()
+@takes(Rerank)
+def rerank(settings: Rerank) -> None:
+    """Put a run in another order: by reward model, vote, likelihood, judge, length, oracle or at random.
+
+    Example: `irlens rerank irlens-out/passk-mathstral-gsm8k --reranker fsfairx`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.rerank(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command()
+@takes(Verify)
+def verify(settings: Verify) -> None:
+    """Judge a run right or wrong by answer: qrels. A verifier `module:function` runs that module's code.
+
+    Example: `irlens verify irlens-out/passk-tiny-sums --verifier gsm8k`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.verify(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command("best-of-n")
+@takes(BestOfN)
+def best_of_n(settings: BestOfN) -> None:
+    """What rerankers pick among N candidates, against oracle (Pass@N) and chance, and how well they rank.
+
+    Example: `irlens best-of-n irlens-out/passk-tiny-sums --rerankers majority,mean-likelihood,length`
+    """
+    from irlens import report, stages
+
+    folder, results = stages.best_of_n(settings, report.say)
+    report.best_of_n(results, folder / "quality.csv")
     report.written(folder)
 
 
@@ -366,6 +163,24 @@ def evaluate(
 
     folder, results = stages.evaluate(run, qrels, measures, out)
     report.results(results)
+    report.written(folder)
+
+
+@app.command()
+def temperatures(
+    run: Annotated[Path, typer.Argument(help="Draws at several temperatures: a passk folder, or Parquet.")] = LATEST,
+    qrels: Annotated[Path, typer.Argument(help="Their judgements: such a folder, or Parquet.")] = LATEST,
+    least: Annotated[float, typer.Option(help="Share of prompts that must give a list.")] = 0.5,
+    out: Out = None,
+) -> None:
+    """At which temperatures draws make lists (why Figure 3b has a middle): too low collapses, too high is all wrong.
+
+    Example: `irlens temperatures irlens-out/passk-tiny-sums irlens-out/passk-tiny-sums`
+    """
+    from irlens import report, stages
+
+    folder, table, sentences = stages.temperatures(run, qrels, least, out)
+    report.temperatures(table, sentences)
     report.written(folder)
 
 
@@ -398,22 +213,26 @@ def reproduce(
     preset: Annotated[
         str, typer.Option(help="tiny (embedded default, CPU) or paper (the paper's models and data).")
     ] = "tiny",
+    seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
+    style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     out: Out = None,
 ) -> None:
-    """Reproduce a figure of the paper from its recipe.
+    """Reproduce a figure or table of the paper from its recipe.
 
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens import recipe as recipes
     from irlens import report
 
-    report.written(recipes.run(recipes.load(recipe, preset), Path(out) if out else None, report.say))
+    several = None if seeds is None else numbers(seeds, "--seeds", int)
+    loaded = recipes.load(recipe, preset)
+    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder; the same command continues it.")] = Path("irlens-out/demo"),
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")] = 0,
 ) -> None:
     """The whole loop on the embedded default: retrieve, rerank, mine, train, measure. About three minutes on two cores.
 

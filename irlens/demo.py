@@ -71,38 +71,23 @@ def _tell(out: Path, seed: int) -> None:
 
 def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
     """Results of majority voting, of the oracle (Pass@N) and of a random pick, over the draws of a passk folder."""
-    import numpy as np
-
-    from irlens import measures, stats, tables
-    from irlens.rerank.vote import expected_vote_accuracy
+    from irlens import best_of_n as measured
+    from irlens import tables
+    from irlens.rerank.vote import answers_of
+    from irlens.stages.rerankers import Scores
+    from irlens.stages.selecting import SHOWN, picker
     from irlens.tasks.gsm8k import extract
 
-    run, qrels = tables.read_run(folder), tables.read_qrels(folder)
-    run = run[run["temperature"] == temperature].merge(qrels, on=["query_id", "doc_id"])
-    oracle, _ = measures.evaluate(
-        run, qrels[qrels["doc_id"].isin(run["doc_id"])], [f"Pass@{N}" for N in CUTOFFS], seed=seed
-    )
-    rows = []
-    for _, draws in run.groupby("query_id", sort=False):
-        answers = [extract(t) if reason == "stop" else None for t, reason in zip(draws["text"], draws["finish_reason"])]
-        rows.append(expected_vote_accuracy(answers, draws["relevance"] > 0, CUTOFFS, seed=seed))
-    values = np.array(rows)
-    low, high = stats.bootstrap_intervals(values, seed=seed)
-    vote = pd.DataFrame(
-        {
-            "run": "majority vote",
-            "measure": "accuracy",
-            "cutoff": CUTOFFS,
-            "value": values.mean(0),
-            "low": low,
-            "high": high,
-            "n": len(values),
-        }
-    )
-    random = pd.concat([oracle[oracle["cutoff"] == 1].assign(cutoff=N) for N in CUTOFFS], ignore_index=True)
-    return pd.concat(
-        [oracle.assign(run="oracle (Pass@N)"), vote, random.assign(run="one draw (Pass@1)")], ignore_index=True
-    )
+    run = tables.read_run(folder)
+    run = run[run["temperature"] == temperature].reset_index(drop=True)
+    grades = measured.grades_of(run, tables.read_qrels(folder))
+    pickers = {
+        "oracle": measured.by_scores(grades),
+        "majority": picker(Scores(grades * 0, answers_of(run, extract)), seed),
+        "random": measured.by_scores(grades * 0),
+    }
+    results, _ = measured.curves(run, grades, pickers, CUTOFFS, seed)
+    return results.replace({"run": SHOWN})
 
 
 def _value(found: pd.DataFrame, run: str, cutoff: int) -> float:
@@ -124,7 +109,7 @@ def _crossing(passed: pd.DataFrame) -> str:
 def _gap(voted: pd.DataFrame) -> str:
     most = CUTOFFS[-1]
     oracle, vote, alone = (
-        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "one draw (Pass@1)")
+        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "random (one draw)")
     )
     return (
         f"With {most} draws a right answer is among them for {100 * oracle:.0f} % of the problems, voting finds it for "

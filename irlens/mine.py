@@ -1,21 +1,30 @@
 """Hardness tiers and candidate lists: from runs and their judgements to what a ranking loss trains on."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from irlens.candidate_scores import Bound, check_finite
 from irlens.errors import UserError, did_you_mean
+from irlens.false_negatives import REASONS
 from irlens.tables import check
 
-# Tiers of the paper's Figure 3a, easiest first: (what a negative of this tier is)
+# What a negative of each tier is: the paper's four (Figure 3a), easiest first, then those of retrieval
 TIERS = {
     "easiest": "response to a random prompt of another data set",
     "easy": "response to another prompt of the same data set",
     "hard": "wrong response at high temperature",
     "hardest": "wrong response at low temperature",
+    "top-ranked": "wrong response that the policy finds likeliest (ANCE)",
+    "near-miss": "wrong response with the highest reward",
+    "margin": "wrong response scored highest below the positive's score less a margin (NV-Retriever)",
 }
+FOREIGN = ("easiest", "easy")  # responses to other prompts
+TURNS = ("near-miss", "top-ranked", "margin", "hardest", "hard", "easy", "easiest")  # the choosiest tier chooses first
+SCORES = {"top-ranked": "logprob", "near-miss": "reward"}  # what orders the candidates of a tier, highest first
 
 
 def parse_tiers(text: str) -> list[str]:
@@ -31,119 +40,218 @@ def parse_tiers(text: str) -> list[str]:
 
 @dataclass
 class Mined:
-    """Lists, and one row per tier of `report`: prompts, negatives, prompts_without, false_negatives, duplicates."""
+    """What was mined: lists; report, a row per tier; skipped, the prompts without a list (query_id, why).
+
+    The report's columns: tier, meaning, prompts, prompts_with, prompts_without, negatives, candidates (looked at),
+    unusable (unfinished or empty), duplicates, taken (by another prompt or an earlier tier), beyond_margin,
+    false_negatives and, of those, each of `false_negatives.REASONS` with underscores.
+    """
 
     lists: pd.DataFrame
     report: pd.DataFrame
+    skipped: pd.DataFrame
 
 
 @dataclass
 class _Used:
-    """Texts that already serve as a negative somewhere: no negative is used for two prompts."""
+    """Texts that already serve: no text is a negative of two prompts (unless `reuse`), and none of one prompt twice."""
 
-    texts: set[str] = field(default_factory=set)
+    reuse: bool
+    taken: set = field(default_factory=set)
 
-    def take(self, text: str) -> bool:
-        fresh = text not in self.texts
-        self.texts.add(text)
+    def take(self, query_id: str, text: str) -> bool:
+        key = (query_id, text) if self.reuse else text
+        fresh = key not in self.taken
+        self.taken.add(key)
         return fresh
+
+    def release(self, query_id: str, text: str) -> None:
+        self.taken.discard((query_id, text) if self.reuse else text)
 
 
 def mine_negatives(
     topics: pd.DataFrame,
     pools: dict[str, pd.DataFrame],
-    accepts: Callable[[str, str], bool],
     positives: pd.DataFrame,
+    screen: Callable[[pd.DataFrame], pd.Series],
     per_tier: int = 1,
     seed: int = 0,
+    *,
+    neighbours: dict[str, list[str]] | None = None,
+    bound: Bound | None = None,
+    allow_reuse: bool = False,
 ) -> Mined:
-    """Lists with one positive and up to `per_tier` negatives of each tier in `pools` per topic.
+    """Lists with a topic's positives and up to `per_tier` negatives of each tier in `pools`.
 
-    pools: tier → run rows (query_id, doc_id, text; finish_reason where known) to choose from. The tiers `easiest` and
-    `easy` take another prompt's response, at random; `hard` and `hardest` the prompt's own wrong ones, in pool order.
-    accepts(query_id, text): whether the verifier takes this text as right for this prompt; such a text never becomes
-    its negative and is counted as a false negative removed. positives: query_id, doc_id, text, one row per query;
-    a topic without one gets no list and is counted in `report`. Responses that never finished are left out: they are
-    not known to be wrong. Exact duplicates within a prompt are dropped, and no text is a negative of two prompts.
+    pools: tier → run rows (query_id, doc_id, text; finish_reason where known) to choose from. `easiest` and `easy` take
+    other prompts' responses, at random or, for `easy` with neighbours (query_id → other query_ids, nearest first), from
+    the nearest prompts; a column `query` tells the prompt that a row answered, and equal prompts count as the same.
+    The others take the prompt's own: `hard` and `hardest` in pool order, `top-ranked` by the column logprob, `near-miss`
+    by reward, `margin` by `bound.score` (default logprob) below the positive's. positives: query_id, doc_id, text (and
+    those scores), any number per query; a topic without one gets no list. screen(query_id, text and other columns of
+    rows) → "" or why each may be right for its prompt (`false_negatives.false_negatives`); such a text is not used.
+
+    Unfinished and empty responses are left out: they are not known to be wrong. So are repeats of a text within a
+    prompt, the positives' own texts, and what another prompt or tier took: tiers choose in the order of TURNS, whatever
+    the order of `pools`, and only a tier that is mined alone has every response to choose from. A random choice is a function of
+    (seed, query) and the pool. Raises UserError: a score that a tier needs is missing or not finite.
     """
-    positive = {row.query_id: row for row in positives.itertuples()}
-    used, rng = _Used(), np.random.default_rng(seed)
-    chosen: dict[str, dict[str, list]] = {}
-    report = []
-    for tier, pool in pools.items():
-        if "finish_reason" in pool.columns:
-            pool = pool[pool["finish_reason"] != "length"]
-        pick = _pick_foreign if tier in ("easiest", "easy") else _pick_own
-        chosen[tier], counts = pick(list(positive), pool, accepts, positive, per_tier, used, rng)
-        with_one = sum(bool(found) for found in chosen[tier].values())
-        report.append(
-            {
-                "tier": tier,
-                "meaning": TIERS[tier],
-                "prompts": len(topics),
-                "prompts_with": with_one,
-                "prompts_without": len(topics) - with_one,
-                "negatives": sum(map(len, chosen[tier].values())),
-                **counts,
-            }
-        )
-    rows = []
+    positives = positives[positives["query_id"].isin(topics["query_id"])]
+    own_texts = set(zip(positives["query_id"], positives["text"]))
+    queries = topics[topics["query_id"].isin(positives["query_id"])]
+    used, bound = _Used(allow_reuse), (bound or Bound()).check()
+    chosen, rows = {}, {}
+    for tier, pool in sorted(pools.items(), key=lambda item: TURNS.index(item[0])):
+        counts = Counter(dict.fromkeys((*COUNTS, *map(_column, REASONS)), 0))
+        pool = _usable(pool, counts)
+        if tier in FOREIGN:
+            order = _order(pool, neighbours if tier == "easy" else None, seed)
+            found = _pick_foreign(queries, pool, order, screen, own_texts, per_tier, used, counts)
+        else:
+            ranked = _ranked(tier, pool[pool["query_id"].isin(queries["query_id"])], bound)
+            found = _pick_own(ranked, screen, own_texts, per_tier, used, counts, tier == "margin" and bound, positives)
+        chosen[tier] = found
+        with_one = sum(map(bool, found.values()))
+        rows[tier] = {
+            "tier": tier,
+            "meaning": TIERS[tier],
+            "prompts": len(topics),
+            "prompts_with": with_one,
+            "prompts_without": len(topics) - with_one,
+            "negatives": sum(map(len, found.values())),
+            "false_negatives": sum(counts[_column(reason)] for reason in REASONS),
+            **counts,
+        }
+    lists, skipped = _as_lists(topics, positives, {tier: chosen[tier] for tier in pools})
+    return Mined(lists, pd.DataFrame([rows[tier] for tier in pools]), skipped)
+
+
+COUNTS = ("candidates", "unusable", "duplicates", "taken", "beyond_margin")
+
+
+def _column(reason: str) -> str:
+    return reason.replace(" ", "_")
+
+
+def _as_lists(topics: pd.DataFrame, positives: pd.DataFrame, chosen: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    good = {query_id: list(zip(some["doc_id"], some["text"])) for query_id, some in positives.groupby("query_id")}
+    rows, skipped = [], []
     for query_id, query in zip(topics["query_id"], topics["query"]):
-        if query_id in positive and any(chosen[tier].get(query_id) for tier in pools):
-            rows.append((query_id, query, positive[query_id].doc_id, positive[query_id].text, 1.0, "positive"))
-            rows += [(query_id, query, d, t, 0.0, tier) for tier in pools for d, t in chosen[tier].get(query_id, [])]
-    lists = pd.DataFrame(rows, columns=["query_id", "query", "doc_id", "text", "grade", "tier"]).assign(
-        iteration=0, list=0
-    )
-    return Mined(check(lists, "lists"), pd.DataFrame(report))
-
-
-def _pick_own(queries, pool, accepts, positive, per_tier, used, rng):
-    """A prompt's own wrong responses, in pool order."""
-    found, counts = {}, {"false_negatives": 0, "duplicates": 0}
-    groups = dict(iter(pool.groupby("query_id", sort=False)))
-    for query_id in queries:
-        found[query_id] = []
-        own = groups.get(query_id)
-        if own is None:
+        negatives = [(d, t, tier) for tier, found in chosen.items() for d, t in found.get(query_id, ())]
+        if query_id not in good or not negatives:
+            skipped.append((query_id, "no positive" if query_id not in good else "no negative in any tier"))
             continue
-        seen = {positive[query_id].text}
-        for doc_id, text in zip(own["doc_id"], own["text"]):
-            if text in seen:
-                counts["duplicates"] += 1
-            elif accepts(query_id, text):
-                counts["false_negatives"] += 1
-            elif len(found[query_id]) < per_tier and used.take(text):
-                found[query_id].append((doc_id, text))
-            seen.add(text)
-    return found, counts
+        rows += [(query_id, query, d, t, 1.0, "positive") for d, t in good[query_id]]
+        rows += [(query_id, query, d, t, 0.0, tier) for d, t, tier in negatives]
+    lists = pd.DataFrame(rows, columns=["query_id", "query", "doc_id", "text", "grade", "tier"])
+    return check(lists.assign(iteration=0, list=0), "lists"), pd.DataFrame(skipped, columns=["query_id", "why"])
 
 
-def _pick_foreign(queries, pool, accepts, positive, per_tier, used, rng):
-    """Other prompts' responses, at random without repetition; what does not suit one prompt stays for the next."""
-    found, counts = {}, {"false_negatives": 0, "duplicates": 0}
-    shuffled = pool.iloc[rng.permutation(len(pool))]
-    waiting = list(zip(shuffled["query_id"], shuffled["doc_id"], shuffled["text"]))[::-1]
-    for query_id in queries:
-        found[query_id], put_back = [], []
-        while waiting and len(found[query_id]) < per_tier:
-            origin, doc_id, text = waiting.pop()
-            if text in used.texts:
-                counts["duplicates"] += 1
-            elif origin == query_id or text == positive[query_id].text:
-                put_back.append((origin, doc_id, text))
-            elif accepts(query_id, text):
-                counts["false_negatives"] += 1
-                put_back.append((origin, doc_id, text))
+def _usable(pool: pd.DataFrame, counts: Counter) -> pd.DataFrame:
+    good = pool["text"].str.strip() != ""
+    if "finish_reason" in pool.columns:
+        good &= pool["finish_reason"] != "length"
+    counts["candidates"], counts["unusable"] = len(pool), int((~good).sum())
+    return pool[good]
+
+
+def _ranked(tier: str, pool: pd.DataFrame, bound: Bound) -> pd.DataFrame:
+    """A tier's own candidates in the order in which they are chosen; ties by doc_id."""
+    score = bound.score if tier == "margin" else SCORES.get(tier)
+    if score is None:
+        return pool
+    check_finite(pool, score, f"tier {tier}: candidates")
+    return pool.sort_values([score, "doc_id"], ascending=[False, True], kind="stable")
+
+
+def _pick_own(ranked, screen, own_texts, per_tier, used, counts, bound, positives) -> dict[str, list]:
+    """query_id → [(doc_id, text)]: a prompt's own wrong responses, in the order of `ranked`."""
+    distinct = ranked.drop_duplicates(["query_id", "text"])
+    fresh = [pair not in own_texts for pair in zip(distinct["query_id"], distinct["text"])]
+    distinct = distinct[np.array(fresh, dtype=bool)]
+    counts["duplicates"] = len(ranked) - len(distinct)
+    reasons = screen(distinct).to_numpy()
+    counts.update(Counter(_column(reason) for reason in reasons if reason))
+    wrong = distinct[reasons == ""]
+    if bound:
+        below = bound.below(wrong, positives)
+        counts["beyond_margin"] = int((~below).sum())
+        wrong = wrong[below]
+    found: dict[str, list] = {}
+    for query_id, doc_id, text in zip(wrong["query_id"], wrong["doc_id"], wrong["text"]):
+        some = found.setdefault(query_id, [])
+        if len(some) < per_tier:
+            if used.take(query_id, text):
+                some.append((doc_id, text))
             else:
-                used.take(text)
+                counts["taken"] += 1
+    return found
+
+
+def _order(pool: pd.DataFrame, neighbours: dict | None, seed: int) -> Callable[[str], Iterator[int]]:
+    """query_id → the rows of `pool` in the order in which they are offered to it.
+
+    At random: a start and a stride of the query's own through one shuffled deck, so that no order has to be kept.
+    """
+    if neighbours is not None:
+        rows_of = pool.reset_index(drop=True).groupby("query_id").indices
+        return lambda query_id: (int(row) for near in neighbours.get(query_id, ()) for row in rows_of.get(near, ()))
+    size = len(pool)
+    deck = np.random.default_rng(seed).permutation(size)
+
+    def walk(query_id: str) -> Iterator[int]:
+        rng = np.random.default_rng([seed, *query_id.encode()])
+        start, stride = (int(rng.integers(size)), int(rng.integers(size))) if size else (0, 0)
+        while np.gcd(stride, size) > 1:
+            stride += 1
+        return (int(deck[(start + i * stride) % size]) for i in range(size))
+
+    return walk
+
+
+def _pick_foreign(queries, pool, order, screen, own_texts, per_tier, used, counts) -> dict[str, list]:
+    """query_id → [(doc_id, text)]: other prompts' responses, offered in rounds; what does not suit one stays for all."""
+    counts["duplicates"] = int(pool.duplicated("text").sum())
+    origin, doc_ids, texts = (pool[c].tolist() for c in ("query_id", "doc_id", "text"))
+    asked = [_plain(q) for q in pool["query"]] if "query" in pool.columns else [None] * len(pool)
+    prompt = {query_id: _plain(query) for query_id, query in zip(queries["query_id"], queries["query"])}
+    found: dict[str, list] = {query_id: [] for query_id in prompt}
+    refused: set[tuple[str, str]] = set(own_texts)
+    walks, again = {query_id: order(query_id) for query_id in prompt}, set(prompt)
+    while walks:
+        offers = []
+        for query_id in list(walks):
+            for row in walks[query_id]:
+                text, same = texts[row], origin[row] == query_id or asked[row] == prompt[query_id]
+                if not same and (query_id, text) not in refused and used.take(query_id, text):
+                    offers.append((query_id, doc_ids[row], text))
+                    if len(found[query_id]) + sum(q == query_id for q, _, _ in offers[-per_tier:]) >= per_tier:
+                        break
+            else:  # once more from the start: what others were offered and did not keep may be free now
+                if query_id in again:
+                    again.discard(query_id)
+                    walks[query_id] = order(query_id)
+                else:
+                    del walks[query_id]
+        offered = pd.DataFrame(offers, columns=["query_id", "doc_id", "text"])
+        for (query_id, doc_id, text), reason in zip(offers, screen(offered) if offers else ()):
+            if reason:
+                counts[_column(reason)] += 1
+                refused.add((query_id, text))
+                used.release(query_id, text)
+            else:
                 found[query_id].append((doc_id, text))
-        waiting += put_back[::-1]
-    return found, counts
+        walks = {query_id: walk for query_id, walk in walks.items() if len(found[query_id]) < per_tier}
+    return found
+
+
+def _plain(query: str) -> str:
+    return " ".join(query.split()).lower()
 
 
 def positives_from(topics: pd.DataFrame, run: pd.DataFrame, qrels: pd.DataFrame, source: str) -> pd.DataFrame:
-    """One positive per query (query_id, doc_id, text): its gold solution, or its first right draw (`source`: gold, correct).
+    """One positive per query (query_id, doc_id, text): its gold solution, or its first right draw (`source`: gold, correct),
+    or (`both`) two where there are two, the gold solution first.
 
     A gold solution is never part of the run: its doc_id is `<query_id>/gold`.
     """
@@ -151,58 +259,22 @@ def positives_from(topics: pd.DataFrame, run: pd.DataFrame, qrels: pd.DataFrame,
         if "solution" not in topics.columns:
             raise UserError("--positives gold: the data set has no solutions; use --positives correct")
         return topics[["query_id"]].assign(doc_id=topics["query_id"] + "/gold", text=topics["solution"])
+    if source == "both":
+        both = [positives_from(topics, run, qrels, one) for one in ("gold", "correct")]
+        return pd.concat(both, ignore_index=True).drop_duplicates(["query_id", "text"], ignore_index=True)
     if source != "correct":
-        raise UserError(f"--positives {source!r}: {did_you_mean(source, ('gold', 'correct'))}")
+        raise UserError(f"--positives {source!r}: {did_you_mean(source, ('gold', 'correct', 'both'))}")
     right = run.merge(qrels[qrels["relevance"] > 0], on=["query_id", "doc_id"])
     return right.drop_duplicates("query_id")[["query_id", "doc_id", "text"]].reset_index(drop=True)
 
 
-def cut_lists(
-    run: pd.DataFrame,
-    qrels: pd.DataFrame,
-    topics: pd.DataFrame,
-    positives: int,
-    negatives: int,
-    lists: int = 1,
-    iteration: int = 0,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Up to `lists` lists per query from its own judged draws: the `positives` best and the `negatives` worst of each.
-
-    With graded draws (relevance 0, 1, 2 …) positives are those above the query's lowest grade. Draws of equal text
-    count once, unfinished ones not at all; within a grade their order is shuffled by (seed, query). A query whose
-    draws are all of one grade says nothing and gives no list. List j takes the next draws and starts over when one
-    side runs out; it stops when a list would repeat an earlier one. Columns: lists' own, and `list` (j).
-    """
-    judged = run.merge(qrels, on=["query_id", "doc_id"])
-    judged = judged[judged["finish_reason"] != "length"] if "finish_reason" in judged.columns else judged
-    judged = judged.drop_duplicates(["query_id", "text"])
-    text_of = dict(zip(topics["query_id"], topics["query"]))
-    rows = []
-    for query_id, group in judged.groupby("query_id", sort=False):
-        rng = np.random.default_rng([seed, iteration, *query_id.encode()])
-        group = group.iloc[rng.permutation(len(group))].sort_values("relevance", ascending=False, kind="stable")
-        draws = list(zip(group["doc_id"], group["text"], group["relevance"].astype(float)))
-        lowest = draws[-1][2]
-        good = [d for d in draws if d[2] > lowest]
-        bad = [d for d in draws if d[2] == lowest]
-        for number, (ups, downs) in enumerate(_turns(good, bad, positives, negatives, lists)):
-            rows += [(query_id, text_of[query_id], d, t, g, "positive", iteration, number) for d, t, g in ups]
-            rows += [(query_id, text_of[query_id], d, t, g, "own", iteration, number) for d, t, g in downs]
-    columns = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
-    return check(pd.DataFrame(rows, columns=columns), "lists")
-
-
-def _turns(good: list, bad: list, positives: int, negatives: int, lists: int) -> Iterable[tuple[list, list]]:
-    if not good or not bad:
-        return
-    p, q = min(positives, len(good)), min(negatives, len(bad))
-    seen = set()
-    for j in range(lists):
-        ups = [good[(j * p + i) % len(good)] for i in range(p)]
-        downs = [bad[(j * q + i) % len(bad)] for i in range(q)]
-        key = (frozenset(d for d, _, _ in ups), frozenset(d for d, _, _ in downs))
-        if key in seen:
-            return
-        seen.add(key)
-        yield ups, downs
+def as_pairs(lists: pd.DataFrame) -> pd.DataFrame:
+    """Mined lists (one positive, several negatives) as lists of two: `list` numbers a query's pairs."""
+    positive = lists[lists["tier"] == "positive"]
+    negative = lists[lists["tier"] != "positive"]
+    negative = negative.assign(list=negative.groupby("query_id").cumcount())
+    pairs = negative[["query_id", "list"]].merge(positive.drop(columns="list"), on="query_id")
+    both = pd.concat([pairs, negative], ignore_index=True)[lists.columns]
+    return both.sort_values(
+        ["query_id", "list", "grade"], ascending=[True, True, False], kind="stable", ignore_index=True
+    )

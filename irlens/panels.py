@@ -24,8 +24,10 @@ class Panel:
     paper: "pd.DataFrame | None" = None
 
 
-def panels(parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: str = "screen") -> list[Path]:
-    """Draws panels of curves beside each other on one y axis; writes `path` + .png, .pdf and .csv.
+def panels(
+    parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: str = "screen", share_y: bool = True
+) -> list[Path]:
+    """Draws panels of curves beside each other, on one y axis if `share_y`; writes `path` + .png, .pdf and .csv.
 
     The CSV has a column `panel` (a, b, …); `irlens plot` draws each panel's rows alone.
     """
@@ -33,16 +35,18 @@ def panels(parts: Sequence[Panel], path: Path, *, log_x: bool = False, style: st
 
     drawn = [plots.curve_table(part.table, part.paper, f"panel {chr(97 + i)}") for i, part in enumerate(parts)]
     table = pd.concat([t.assign(panel=chr(97 + i)) for i, t in enumerate(drawn)], ignore_index=True)
-    return figure_style.write(panels_figure(drawn, parts, log_x, style), table, path, style)
+    return figure_style.write(panels_figure(drawn, parts, log_x, style, share_y), table, path, style)
 
 
-def panels_figure(tables: "Sequence[pd.DataFrame]", parts: Sequence[Panel], log_x: bool, style: str) -> "Figure":
+def panels_figure(
+    tables: "Sequence[pd.DataFrame]", parts: Sequence[Panel], log_x: bool, style: str, share_y: bool = True
+) -> "Figure":
     """The Figure that `panels` writes, each table as `curve_table` returns it; every panel has its legend below it."""
     from matplotlib.figure import Figure
 
     with figure_style.drawing(style) as form:
         figure = Figure(figsize=(form.width * 0.78 * len(parts), form.height * 1.35), layout="constrained")
-        everyone = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        everyone = figure.subplots(1, len(parts), sharey=share_y, squeeze=False)[0]
         for letter, (axes, table, part) in enumerate(zip(everyone, tables, parts)):
             lines, labels = _draw_panel(axes, table, log_x, form)
             room = form.letters(0.68 * form.width)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens import stages
+from irlens import stages, studies
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
-from irlens.settings import Index, Mine, PassK, Recall, Train, settings_from
+from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.stages import measuring
+from irlens.studies import Done, Study, check_study
 
 if TYPE_CHECKING:
     from irlens.panels import Panel
@@ -23,19 +25,34 @@ STAGES = {
     "recall": (Recall, stages.recall),
     "mine-negatives": (Mine, stages.mine_negatives),
     "train": (Train, stages.train),
+    "rerank": (Rerank, stages.rerank),
+    "verify": (Verify, stages.verify),
+    "best-of-n": (BestOfN, stages.best_of_n),
 }
-KEYS = ("title", "figure", "preset")
+REFERENCES = ("model", "run", "qrels")
+KEYS = ("title", "figure", "preset", "test", "study")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose, a run or
+    qrels `@name` its folder."""
+
+    stage: str
+    name: str
+    settings: object
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe: `steps` are (stage name, settings) of one preset; `figure` names the paper's figure, if any."""
+    """A checked recipe: the steps of one preset; `figure` names the paper's figure, `study` what its arms are to show."""
 
     name: str
     title: str
     figure: str | None
     preset: str
-    steps: tuple[tuple[str, object], ...]
+    steps: tuple[Step, ...]
+    study: Study | None = None
 
 
 def folder() -> Path:
@@ -71,33 +88,116 @@ def load(name: str, preset: str) -> Recipe:
         raise UserError(
             f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
         )
-    steps = []
-    for number, step in enumerate(presets[preset], 1):
-        where = f"{path}: preset {preset}, stage {number}"
-        stage = step.pop("stage", None)
+    steps = _steps(presets[preset], f"{path}: preset {preset}")
+    tested = content.get("test", {}).get(preset)
+    if tested:
+        steps += _tests(steps, tested, f"{path}: test {preset}")
+    study = None
+    if "study" in content:
+        study = settings_from(Study, content["study"], f"{path}: study")
+        check_study(study, [step.name for step in steps], f"{path}: study")
+    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+
+
+def _steps(entries: list[dict], where: str) -> list[Step]:
+    steps: list[Step] = []
+    for number, entry in enumerate(entries, 1):
+        here = f"{where}, stage {number}"
+        stage, name = entry.pop("stage", None), entry.pop("name", None)
         if stage not in STAGES:
-            raise UserError(f"{where}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
-        if "out" in step:
-            raise UserError(f"{where}: `out` is given by the command, not by the recipe")
-        steps.append((stage, settings_from(STAGES[stage][0], step, where)))
+            raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
+        if "out" in entry:
+            raise UserError(f"{here}: `out` is given by the command, not by the recipe")
+        steps.append(_named(Step(stage, name or stage, settings_from(STAGES[stage][0], entry, here)), steps, here))
     if not steps:
-        raise UserError(f"{path}: preset {preset} has no stage")
-    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps))
+        raise UserError(f"{where} has no stage")
+    return steps
 
 
-def run(recipe: Recipe, out: Path | None, say: Callable[[str], None] = print) -> Path:
-    """Runs the stages into `out/1-<stage>`, `out/2-<stage>` …, then draws the figure with the paper's points beside ours."""
+def _named(step: Step, before: list[Step], where: str) -> Step:
+    """`step`, if its name is its own and the policy it asks for is made by an earlier one."""
+    if step.name in {other.name for other in before}:
+        raise UserError(f"{where}: two stages are called {step.name!r}; give each a `name`")
+    for key in REFERENCES:
+        given = getattr(step.settings, key, None)
+        known = [other.name for other in before if key != "model" or other.stage == "train"]
+        if isinstance(given, str) and given.startswith("@") and given[1:] not in known:
+            what = "train stage" if key == "model" else "stage"
+            raise UserError(
+                f"{where}: {key} {given!r}: no earlier {what} of that name; {did_you_mean(given[1:], known)}"
+            )
+    return step
+
+
+def _tests(steps: list[Step], entries: list[dict], where: str) -> list[Step]:
+    """Pass@N of the start and of every trained policy on the same test problems: steps `test start`, `test NAME`.
+
+    Each entry is such a set of steps: other temperatures may need fewer draws. From the second on, names end in its number.
+    """
+    arms = {step.name: step.settings for step in steps if step.stage == "train"}
+    if not arms:
+        raise UserError(f"{where}: no stage trains, so there is nothing to test")
+    start, made = next(iter(arms.values())).model, []
+    for number, entry in enumerate(entries, 1):
+        settings = settings_from(PassK, {"model": start} | entry, where)
+        for arm in ("start", *arms):
+            name = f"test {arm}" + (f" {number}" if number > 1 else "")
+            made.append(Step("passk", name, replace(settings, model=start if arm == "start" else f"@{arm}")))
+    return made
+
+
+def run(
+    recipe: Recipe,
+    out: Path | None,
+    say: Callable[[str], None] = print,
+    seeds: Sequence[int] | None = None,
+    style: str = "screen",
+) -> Path:
+    """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
+    draws the figure with the paper's points beside ours and says what the study found.
+    """
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
-    steps = [{"stage": stage, **asdict(settings)} for stage, settings in recipe.steps]
-    with OutputFolder(out, "reproduce", {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}):
+    steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
+    with OutputFolder(out, "reproduce", kept | ({"seeds": list(seeds)} if seeds else {})) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
-        found = {}
-        for number, (stage, settings) in enumerate(recipe.steps, 1):
-            say(f"stage {number} of {len(recipe.steps)}: {stage}")
-            found[stage] = STAGES[stage][1](replace(settings, out=str(out / f"{number}-{stage}")), say)[1]
+        found = []
+        for seed in seeds or (None,):
+            if seed is not None:
+                say(f"seed {seed}")
+            found.append(_run_steps(recipe, out if seed is None else out / f"seed-{seed}", seed, say))
         if recipe.figure in FIGURES:
-            FIGURES[recipe.figure](found, out / recipe.name, recipe)
+            FIGURES[recipe.figure](
+                {name: done.results for name, done in found[0].items()}, out / recipe.name, recipe, style
+            )
+        if recipe.study:
+            folder.note(conclusions=studies.report(recipe, found, out, say, style))
     return out
+
+
+def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str], None]) -> dict[str, Done]:
+    found: dict[str, Done] = {}
+    for number, step in enumerate(recipe.steps, 1):
+        say(f"stage {number} of {len(recipe.steps)}: {step.name}")
+        settings = replace(step.settings, out=str(out / f"{number}-{step.name.replace(' ', '-')}"))
+        if seed is not None:
+            settings = replace(settings, seed=seed)
+        settings = _resolved(settings, found)
+        path, results, *_ = STAGES[step.stage][1](settings, say)
+        found[step.name] = Done(path, results)
+    return found
+
+
+def _resolved(settings, found: dict[str, Done]):
+    """`settings` with "@name" replaced: a `model` by the policy that step chose, `run` and `qrels` by its folder."""
+    for key in REFERENCES:
+        given = getattr(settings, key, None)
+        if isinstance(given, str) and given.startswith("@"):
+            folder = found[given[1:]].folder
+            if key == "model":
+                folder = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["model"]
+            settings = replace(settings, **{key: str(folder)})
+    return settings
 
 
 def _left(found: dict, recipe: Recipe) -> Panel:
@@ -106,7 +206,7 @@ def _left(found: dict, recipe: Recipe) -> Panel:
     from irlens.panels import Panel
 
     points = paper.points("2a").rename(columns={"y": "value"})
-    settings = next(s for stage, s in recipe.steps if stage == "recall")
+    settings = next(step.settings for step in recipe.steps if step.stage == "recall")
     title = f"Recall@N on {settings.dataset} (lines); e5 on NQ (paper)"
     return Panel(measuring.recall_curves(found["recall"]), title, "N (passages per question)", "Recall@N", points)
 
@@ -118,7 +218,7 @@ def _right(found: dict, recipe: Recipe) -> Panel:
 
     points = paper.points("2b").rename(columns={"y": "value"})
     points["curve"] = points["curve"].str.replace(r".*?([\d.]+)\D*$", r"T = \1", regex=True)
-    settings = next(s for stage, s in recipe.steps if stage == "passk")
+    settings = next(step.settings for step in recipe.steps if step.stage == "passk")
     title = f"Pass@N of {settings.model} (lines) and of Mathstral on GSM8K (paper)"
     return Panel(measuring.passk_curves(found["passk"]), title, "N (draws per problem)", "Pass@N", points)
 
@@ -126,15 +226,15 @@ def _right(found: dict, recipe: Recipe) -> Panel:
 def _figure(*sides: Callable) -> Callable:
     """Draws one panel, or several beside each other."""
 
-    def draw(found: dict, path: Path, recipe: Recipe) -> list[Path]:
+    def draw(found: dict, path: Path, recipe: Recipe, style: str) -> list[Path]:
         from irlens import panels, plots
 
         parts = [side(found, recipe) for side in sides]
         if len(parts) > 1:
-            return panels.panels(parts, path, log_x=True)
+            return panels.panels(parts, path, log_x=True, style=style)
         (p,) = parts
         labels = {"x_label": p.x_label, "y_label": p.y_label}
-        return plots.curves(p.table, path, title=p.title, log_x=True, paper=p.paper, **labels)
+        return plots.curves(p.table, path, title=p.title, log_x=True, paper=p.paper, style=style, **labels)
 
     return draw
 

@@ -57,6 +57,21 @@ def curves(found: pd.DataFrame, title: str, first: str) -> None:
     say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")
 
 
+def best_of_n(found: pd.DataFrame, quality: Path) -> None:
+    """Best of N, a table for each pool of candidates, and how well each reranker ranks all of them."""
+    import pandas as pd
+
+    for tag, rows in found.groupby("tag", sort=False):
+        curves(rows, f"Best of N: {tag}", "reranker")
+    measured = pd.read_csv(quality)
+    several = measured["tag"].nunique() > 1
+    table = new_table("Agreement with the grades, over whole lists", "reranker", *dict.fromkeys(measured["measure"]))
+    for (tag, run), rows in measured.groupby(["tag", "run"], sort=False):
+        cells = [f"{short_value(row)}\n[dim]n = {row.n:,}[/dim]" if row.n else "undefined" for row in rows.itertuples()]
+        table.add_row(f"{run}\n[dim]{tag}[/dim]" if several else run, *cells)
+    tables.print(table)
+
+
 def compared(path: Path) -> None:
     """The paired tests of `recall` in a sentence each for the smallest and the largest N, if several were compared."""
     import pandas as pd
@@ -81,7 +96,9 @@ def indexed(facts: dict) -> None:
 
 
 def results(found: pd.DataFrame) -> None:
-    """A row per run and measure."""
+    """A row per run and measure; nothing for an empty table."""
+    if found.empty:
+        return
     table = new_table("", "run", "measure", "value and 95 % interval", "queries", left=2)
     for row in found.itertuples():
         table.add_row(str(row.run), row.measure, _plain(format_value(row)), f"{row.n:,}")
@@ -98,8 +115,8 @@ def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
     columns = ("negatives", "prompts without", "false negatives removed", "duplicates removed")
     table = new_table("Negatives by tier", "tier", *columns)
     for row in tally.itertuples():
-        counts = (row.negatives, row.prompts_without, row.false_negatives, row.duplicates)
-        table.add_row(row.tier, *(f"{count:,}" for count in counts))
+        removed = _removed(row)
+        table.add_row(row.tier, f"{row.negatives:,}", f"{row.prompts_without:,}", removed, f"{row.duplicates:,}")
     tables.print(table)
     most = lists.groupby("query_id")["tier"].nunique()
     if most.empty:
@@ -116,6 +133,64 @@ def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
     tables.print(table)
 
 
+def _removed(row) -> str:
+    """How many, and by which reason if there is more than the verifier's."""
+    from irlens.false_negatives import REASONS
+
+    counts = {reason: getattr(row, reason.replace(" ", "_")) for reason in REASONS}
+    several = [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f"{row.false_negatives:,}" + ("" if len(several) < 1 else "\n[dim]" + "\n".join(several) + "[/dim]")
+
+
+def hardness(path: Path) -> None:
+    """The hardness report that `mine-negatives` wrote: a row per tier, a column per measure."""
+    import pandas as pd
+
+    from irlens.hardness import MEASURES
+
+    if not path.is_file():
+        return
+    found = pd.read_csv(path)
+    present = [measure for measure in MEASURES if measure in set(found["measure"])]
+    for start in range(0, len(present), 5):
+        some = present[start : start + 5]
+        title = "How hard each tier is" if not start else ""
+        table = new_table(title, "tier", *(measure.replace("_", " ") for measure in some))
+        for tier, rows in found.groupby("tier", sort=False):
+            cells = {row.measure: f"{_digits(row.value)}\n[dim]{_span(row)}[/dim]" for row in rows.itertuples()}
+            table.add_row(str(tier), *(cells.get(measure, "") for measure in some))
+        tables.print(table)
+    for measure in present:
+        say(f"{measure.replace('_', ' ')}: {MEASURES[measure]}")
+    most = found[found["measure"] != "without"].groupby("tier", sort=False)["n"].max()
+    counts = ", ".join(f"{tier} {n:,}" for tier, n in most.items())
+    say(f"95 % bootstrap intervals over the prompts that have such a response: {counts}")
+
+
+def _span(row) -> str:
+    return f"{_digits(row.low)} to {_digits(row.high)}"
+
+
+def _digits(value: float) -> str:
+    """Two or three digits that say something."""
+    return "–" if value != value else f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def temperatures(found: pd.DataFrame, sentences: list[str]) -> None:
+    """The shares per temperature, and what they mean."""
+    from irlens.temperatures import SHARES
+
+    table = new_table("Lists by temperature", "temperature", *(name for name in SHARES))
+    for temperature, rows in found.groupby("temperature"):
+        cells = {row.measure: short_value(row) for row in rows.itertuples()}
+        table.add_row(f"{temperature:g}", *(cells[name] for name in SHARES))
+    tables.print(table)
+    for name, meaning in SHARES.items():
+        say(f"{name}: {meaning}")
+    for sentence in sentences:
+        say(sentence)
+
+
 def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Each measure by iteration, and the last policy against the start in words."""
     names = ["start" if x == 0 else f"iteration {x}" for x in sorted(found["x"].unique())]
@@ -130,7 +205,8 @@ def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
 EXTRAS = {
     "vllm": ("vllm", "sampling with vLLM"),
     "ray": ("ray", "work spread over a cluster"),
-    "peft": ("peft", "LoRA and QLoRA training"),
+    "math-verify": ("math_verify", "the verifier math; extra `math`"),
+    "peft": ("peft", "LoRA and QLoRA training; extra `lora`"),
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),

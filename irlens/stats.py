@@ -3,7 +3,7 @@
 The unit of everything here is one query's value of a measure (or one prompt's win), never one draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ CELLS = 2_000_000  # numbers that one batch of resamples may hold: 16 MB
 
 
 def bootstrap_intervals(
-    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0, statistic: Callable = np.mean
 ) -> tuple[np.ndarray, np.ndarray]:
     """(low[m], high[m]): percentile bootstrap of the mean of each column of values[queries, m].
+
+    `statistic` may be another that takes an axis, such as np.median.
 
     One set of resampled queries serves all columns, so a column's interval is what it would be alone. A column of equal
     values gives that value twice; one query says nothing about spread and gives NaN twice. Raises UserError: no query,
@@ -32,7 +34,7 @@ def bootstrap_intervals(
         return np.full(m, np.nan), np.full(m, np.nan)
     interval = bootstrap(
         (values.T,),
-        np.mean,
+        statistic,
         axis=-1,
         vectorized=True,
         confidence_level=level,
@@ -51,6 +53,52 @@ def bootstrap_interval(
     """(low, high) of the mean of values[queries]: `bootstrap_intervals` for one measure."""
     low, high = bootstrap_intervals(_finite(values, 1)[:, None], level, resamples, seed)
     return float(low[0]), float(high[0])
+
+
+def crossed_interval(
+    values: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """(low, high) of the mean of values[seeds, queries], both resampled: what another training run on other queries
+    might give. One seed is resampled over queries only.
+
+    Percentile bootstrap with both factors drawn anew (Owen 2007, "The pigeonhole bootstrap", which is conservative).
+    """
+    values = np.asarray(values, dtype=float)
+    seeds, queries = values.shape
+    if seeds == 1:
+        return bootstrap_interval(values[0], level, resamples, seed)
+    rng = np.random.default_rng(seed)
+    runs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    problems = rng.multinomial(queries, np.full(queries, 1 / queries), size=resamples) / queries
+    means = np.einsum("rs,sq,rq->r", runs, values, problems, optimize=True)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Page's test that columns rise from left to right: its L, the p-value, and Spearman's mean ρ over the blocks."""
+
+    statistic: float
+    p: float
+    rho: float
+    blocks: int
+
+
+def trend_test(values: np.ndarray) -> Trend:
+    """Page's L test of values[blocks, conditions]: do the conditions rise in the order of the columns?
+
+    One-sided. A block is what is alike but for the condition: a training seed. Raises UserError for fewer than two
+    blocks or three conditions. Source: Page 1963; scipy.stats.page_trend_test.
+    """
+    from scipy.stats import page_trend_test, spearmanr
+
+    values = _finite(values, 2)
+    if values.shape[0] < 2 or values.shape[1] < 3:
+        raise UserError(f"a trend test needs two blocks and three conditions or more, got {list(values.shape)}")
+    found = page_trend_test(values)
+    rho = [spearmanr(range(len(row)), row).statistic if np.ptp(row) else 0.0 for row in values]
+    return Trend(float(found.statistic), float(found.pvalue), float(np.mean(rho)), len(values))
 
 
 @dataclass(frozen=True)

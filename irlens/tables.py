@@ -242,6 +242,56 @@ def read_qrels(path: Path) -> pd.DataFrame:
     return check(frame, "qrels", str(path))
 
 
+def read_lists(path: Path) -> pd.DataFrame:
+    """Lists from Parquet (or a folder with lists.parquet), or from TRL's preference pairs as JSON lines.
+
+    A pair is prompt, chosen, rejected: texts, or chat messages, of which the last of each is the response and the last
+    of the prompt the query. Pairs of one prompt make one list with their texts each once, chosen ones of grade 1 and
+    tier "positive", rejected ones of grade 0 and tier "own"; where the file tells query_id, query, chosen_id,
+    rejected_id, tier, iteration and list (as irlens writes them), those are kept. Raises UserError, naming the line:
+    a key that is missing or of another kind, an empty text, a text that is both chosen and rejected.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "lists.parquet"
+    if path.suffix == ".parquet":
+        return check(_read_parquet(path), "lists", str(path))
+    rows: dict[tuple, tuple] = {}
+    numbers: dict[str, str] = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}:{number}"
+        prompt, chosen, rejected = (_last_text(row, key, where) for key in ("prompt", "chosen", "rejected"))
+        query_id = str(row.get("query_id") or numbers.setdefault(json.dumps(row["prompt"]), f"{path.stem}-{len(numbers):05d}"))  # fmt: skip
+        place = (row.get("iteration", 0), row.get("list", 0))
+        if not all(type(part) is int for part in place):
+            raise UserError(f"{where}: iteration and list must be whole numbers, got {place[0]!r} and {place[1]!r}")
+        for text, key, grade, tier in (
+            (chosen, "chosen_id", 1.0, "positive"),
+            (rejected, "rejected_id", 0.0, str(row.get("tier", "own"))),
+        ):
+            doc_id = str(row.get(key) or f"{query_id}/{zlib.crc32(text.encode()):08x}")
+            entry = (query_id, str(row.get("query", prompt)), doc_id, text, grade, tier, *place)
+            if rows.setdefault((query_id, *place, text), entry)[4] != grade:
+                raise UserError(f"{where}: the text {text[:60]!r} is both chosen and rejected for this prompt")
+    columns = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
+    lists = pd.DataFrame(rows.values(), columns=columns)
+    if lists.empty:
+        raise UserError(f"{path}: no rows")
+    order = lists.groupby(["query_id", "iteration", "list"], sort=False).ngroup()
+    ordered = lists.assign(order=order).sort_values(["order", "grade"], ascending=[True, False], kind="stable")
+    return check(ordered.drop(columns="order").reset_index(drop=True), "lists", str(path))
+
+
+def _last_text(row: dict, key: str, where: str) -> str:
+    """A text, or the content of the last of some chat messages."""
+    value = row.get(key)
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content")
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {key} must be a non-empty text or a list of messages, got {row.get(key)!r}")
+    return value
+
+
 def _from_ranx(frame: pd.DataFrame, column: str, path: Path, **more) -> pd.DataFrame:
     """ranx's `q_id, doc_id, score` as ours, checked before its scores are ranked."""
     renamed = frame.rename(columns={"q_id": "query_id", "score": column}).assign(**more)

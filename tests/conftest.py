@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, no network, the embedded model, and where real data may lie."""
 
+import json
 import os
 import signal
 import subprocess
@@ -111,3 +112,22 @@ def refused(monkeypatch, capsys, tmp_path):
         return line
 
     return run
+
+
+@pytest.fixture
+def serve():
+    """Starts a stub server with the given settings; returns its URL."""
+    started = []
+
+    def start(**settings) -> str:
+        script = Path(__file__).with_name("retrieve") / "stub_server.py"
+        process = subprocess.Popen(
+            [sys.executable, str(script), json.dumps(settings)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

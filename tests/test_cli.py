@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "plot", "reproduce", "demo", "doctor"]
+COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "temperatures", "plot", "reproduce", "demo"]  # fmt: skip
+COMMANDS += ["rerank", "verify", "best-of-n", "doctor"]
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy(irlens):
@@ -72,6 +73,12 @@ def test_every_command_shows_an_example(command, irlens):
         (("mine-negatives", "--tiers", "hard,hradest"), "did you mean 'hardest'"),
         (("mine-negatives", "--hardest-temperature", "1.5"), "must be below"),
         (("mine-negatives", "--unrelated", "sums"), "must be another data set"),
+        (("mine-negatives", "--tiers", "near-miss"), "needs rewards: --reward-run FILE"),
+        (("mine-negatives", "--tiers", "margin", "--percentage", "0.95"), "log-probabilities are negative"),
+        (("mine-negatives", "--text-threshold", "1.5"), "at most 1"),
+        (("mine-negatives", "--encoder", "tiny-e6"), "did you mean 'tiny-e5'"),
+        (("mine-negatives", "--run", "nowhere.parquet"), "no such file"),
+        (("temperatures", "nowhere.run", "nowhere.qrels"), "nowhere.run"),
         (("reproduce", "fig2c"), "did you mean 'fig2"),
         (("reproduce", "fig2b", "--preset", "tny"), "did you mean 'tiny'"),
         (("plot", "nowhere.csv"), "nowhere.csv"),

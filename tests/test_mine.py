@@ -1,10 +1,14 @@
 """Tiers and lists: what becomes a negative, and above all what does not."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from irlens.candidate_scores import Bound, with_rewards
 from irlens.errors import UserError
-from irlens.mine import cut_lists, mine_negatives, parse_tiers, positives_from
+from irlens.false_negatives import false_negatives
+from irlens.lists import cut_lists
+from irlens.mine import mine_negatives, parse_tiers, positives_from
 
 TOPICS = pd.DataFrame(
     {
@@ -26,6 +30,10 @@ def pool(*rows):
     return frame.assign(finish_reason="stop")
 
 
+def screen(rows):
+    return false_negatives(rows, GOLD, accepts=accepts)
+
+
 GOLD = positives_from(TOPICS, None, None, "gold")
 OWN = pool(
     ("a", "a0", "is 2"),
@@ -37,13 +45,17 @@ OWN = pool(
 )
 
 
+def nothing(rows):
+    return pd.Series("", index=rows.index)
+
+
 def tier(mined, name):
     rows = mined.lists[mined.lists["tier"] == name]
     return dict(zip(rows["query_id"], rows["text"]))
 
 
 def test_hard_negatives_are_the_prompts_own_wrong_ones():
-    mined = mine_negatives(TOPICS, {"hard": OWN}, accepts, GOLD, per_tier=2)
+    mined = mine_negatives(TOPICS, {"hard": OWN}, GOLD, screen, per_tier=2)
     assert mined.lists[["query_id", "text", "tier", "grade"]].values.tolist() == [
         ["a", "#### 2", "positive", 1.0],
         ["a", "is 3", "hard", 0.0],
@@ -53,12 +65,13 @@ def test_hard_negatives_are_the_prompts_own_wrong_ones():
     ]
     report = mined.report.iloc[0]
     assert (report["negatives"], report["prompts_without"]) == (3, 1)
-    assert (report["false_negatives"], report["duplicates"]) == (2, 1)
+    assert (report["false_negatives"], report["duplicates"], report["right_answer"]) == (2, 1, 2)
+    assert mined.skipped.values.tolist() == [["c", "no negative in any tier"]]
 
 
 def test_a_negative_is_used_for_one_prompt_only():
     twins = pool(("a", "a0", "is 7"), ("b", "b0", "is 7"), ("b", "b1", "is 8"))
-    mined = mine_negatives(TOPICS, {"hard": twins}, accepts, GOLD)
+    mined = mine_negatives(TOPICS, {"hard": twins}, GOLD, screen)
     assert tier(mined, "hard") == {"a": "is 7", "b": "is 8"}
 
 
@@ -67,7 +80,7 @@ def test_easy_negatives_come_from_other_prompts_and_are_wrong_here(seed):
     responses = pool(
         ("a", "a0", "so 2"), ("b", "b0", "so 4"), ("c", "c0", "so 6"), ("a", "a1", "gives 4"), ("b", "b1", "gives 6")
     )
-    mined = mine_negatives(TOPICS, {"easy": responses}, accepts, GOLD, seed=seed)
+    mined = mine_negatives(TOPICS, {"easy": responses}, GOLD, screen, seed=seed)
     found = mined.lists[mined.lists["tier"] == "easy"]
     assert len(found) == 3 and found["text"].is_unique
     origin = dict(zip(responses["doc_id"], responses["query_id"]))
@@ -77,13 +90,13 @@ def test_easy_negatives_come_from_other_prompts_and_are_wrong_here(seed):
 
 def test_unfinished_and_positive_texts_are_no_negatives():
     responses = pool(("a", "a0", "#### 2"), ("a", "a1", "is 3")).assign(finish_reason=["stop", "length"])
-    mined = mine_negatives(TOPICS, {"hard": responses}, lambda q, t: False, GOLD)
+    mined = mine_negatives(TOPICS, {"hard": responses}, GOLD, nothing)
     assert mined.lists.empty and mined.report["prompts_without"].item() == 3
 
 
 def test_the_same_seed_mines_the_same_lists():
     responses = pool(*[("abc"[i % 3], f"d{i}", f"text {i} is 1{i}") for i in range(30)])
-    one, two, other = (mine_negatives(TOPICS, {"easy": responses}, accepts, GOLD, seed=s).lists for s in (1, 1, 2))
+    one, two, other = (mine_negatives(TOPICS, {"easy": responses}, GOLD, screen, seed=s).lists for s in (1, 1, 2))
     pd.testing.assert_frame_equal(one, two)
     assert not one.equals(other)
 
@@ -93,10 +106,116 @@ def test_positives_gold_or_correct():
     qrels = OWN[["query_id", "doc_id"]].assign(relevance=[1, 0, 0, 0, 0, 1])
     assert positives_from(TOPICS, run, qrels, "correct").values.tolist() == [["a", "a0", "is 2"], ["c", "c0", "is 6"]]
     assert positives_from(TOPICS, run, qrels, "gold")["doc_id"].tolist() == ["a/gold", "b/gold", "c/gold"]
+    both = positives_from(TOPICS, run, qrels, "both")
+    assert sorted(both["doc_id"]) == ["a/gold", "a0", "b/gold", "c/gold", "c0"]
     with pytest.raises(UserError, match="no solutions"):
         positives_from(TOPICS.drop(columns="solution"), run, qrels, "gold")
     with pytest.raises(UserError, match="did you mean 'gold'"):
         positives_from(TOPICS, run, qrels, "golden")
+
+
+def test_twins_of_a_prompt_count_as_the_prompt():
+    topics = pd.DataFrame({"query_id": ["a", "twin"], "query": ["What is 1+1?", "what  is 1+1?"]})
+    responses = pool(("twin", "t0", "is 9")).assign(query="what  is 1+1?")
+    positives = pd.DataFrame({"query_id": ["a"], "doc_id": ["a/gold"], "text": ["2"]})
+    assert mine_negatives(topics, {"easy": responses}, positives, nothing).lists.empty
+    assert not mine_negatives(topics, {"easy": responses.drop(columns="query")}, positives, nothing).lists.empty
+
+
+def test_related_prompts_are_asked_nearest_first():
+    responses = pool(("a", "a0", "is 11"), ("b", "b0", "is 12"), ("c", "c0", "is 13"), ("c", "c1", "so 2"))
+    near = {"a": ["c", "b"], "b": ["c", "a"], "c": ["b"]}
+    mined = mine_negatives(TOPICS, {"easy": responses}, GOLD, screen, neighbours=near)
+    assert tier(mined, "easy") == {"a": "is 13", "b": "so 2", "c": "is 12"}  # "so 2" is right for a, and free for b
+    mined = mine_negatives(TOPICS, {"easy": responses}, GOLD, screen, 2, neighbours={"a": ["a", "b"]}, allow_reuse=True)
+    assert tier(mined, "easy") == {"a": "is 12"} and mined.report["prompts_without"].item() == 2
+
+
+def test_reuse_only_if_it_is_asked_for():
+    twins = pool(("a", "a0", "is 7"), ("b", "b0", "is 7"))
+    assert tier(mine_negatives(TOPICS, {"hard": twins}, GOLD, screen), "hard") == {"a": "is 7"}
+    mined = mine_negatives(TOPICS, {"hard": twins, "hardest": twins}, GOLD, screen, allow_reuse=True)
+    assert tier(mined, "hardest") == {"a": "is 7", "b": "is 7"} and tier(mined, "hard") == {}  # the choosier one first
+    assert mined.report["tier"].tolist() == ["hard", "hardest"] and mined.report["taken"].tolist() == [2, 0]
+
+
+def test_a_freed_response_goes_to_the_next_prompt():
+    responses = pool(("x", "x0", "so 2"))  # right for a, wrong for b
+    assert tier(mine_negatives(TOPICS[:2], {"easiest": responses}, GOLD, screen), "easiest") == {"b": "so 2"}
+
+
+def test_empty_responses_are_no_negatives():
+    mined = mine_negatives(TOPICS, {"hard": pool(("a", "a0", " \n"))}, GOLD, nothing)
+    assert mined.lists.empty and mined.report["unusable"].item() == 1
+
+
+def test_top_ranked_and_near_miss_take_the_best_scored_wrong_ones():
+    scored = OWN.assign(logprob=[-1.0, -7.0, -7.0, -3.0, -2.0, -1.0], reward=[9.0, 5.0, 5.0, 1.0, 2.0, 8.0])
+    mined = mine_negatives(TOPICS, {"top-ranked": scored}, GOLD, screen)
+    assert tier(mined, "top-ranked") == {"a": "is 9", "b": "is 5"}
+    mined = mine_negatives(TOPICS, {"near-miss": scored}, GOLD, screen)
+    assert tier(mined, "near-miss") == {"a": "is 3", "b": "is 5"}
+    for name in ("top-ranked", "near-miss", "margin"):
+        with pytest.raises(UserError, match=f"tier {name}: candidates have no"):
+            mine_negatives(TOPICS, {name: OWN}, GOLD, screen)
+    with pytest.raises(UserError, match="the logprob of a1 must be a finite number, got nan"):
+        mine_negatives(TOPICS, {"top-ranked": scored.assign(logprob=[-1, np.nan, 0, 0, 0, 0])}, GOLD, screen)
+
+
+def test_the_margin_tier_stays_below_the_positive():
+    draws = pool(*[("a", f"a{i}", f"is {20 + i}") for i in range(4)]).assign(logprob=[-4.0, -5.0, -6.0, -9.0])
+    positives = GOLD.assign(logprob=[-4.0, -1.0, -1.0])
+
+    def best(**bound):
+        return tier(mine_negatives(TOPICS, {"margin": draws}, positives, screen, bound=Bound(**bound)), "margin")
+
+    assert best() == {"a": "is 20"} and best(margin=1.0) == {"a": "is 21"} and best(margin=1.5) == {"a": "is 22"}
+    assert best(margin=6.0) == {}
+    two = pd.concat([positives, positives.assign(doc_id="other", text="#### 2.0", logprob=-5.5)])
+    mined = mine_negatives(TOPICS, {"margin": draws}, two, screen)  # the lower-scored positive decides
+    assert tier(mined, "margin") == {"a": "is 22"} and mined.report["beyond_margin"].item() == 2
+
+
+def test_the_percentage_form_is_for_scores_that_are_not_negative():
+    draws = pool(*[("a", f"a{i}", f"is {20 + i}") for i in range(3)]).assign(reward=[0.79, 0.76, 0.5])
+    mined = mine_negatives(TOPICS, {"margin": draws}, GOLD.assign(reward=0.8), screen, bound=Bound("reward", percentage=0.95))  # fmt: skip
+    assert tier(mined, "margin") == {"a": "is 21"}  # 0.95 · 0.8 = 0.76
+    with pytest.raises(UserError, match="score below 0; use --margin"):
+        mine_negatives(TOPICS, {"margin": draws}, GOLD.assign(reward=-1.0), screen, bound=Bound("reward", percentage=0.9))  # fmt: skip
+    for bound, message in (
+        (Bound(percentage=0.95), "log-probabilities are negative"),
+        (Bound("reward", percentage=1.5), "--percentage 1.5"),
+        (Bound("reward", 1.0, 0.9), "give one of them"),
+        (Bound(margin=-1.0), "--margin -1"),
+        (Bound(margin=float("nan")), "--margin nan"),
+    ):
+        with pytest.raises(UserError, match=message):
+            bound.check()
+
+
+def test_rewards_come_from_a_scored_run_or_a_function():
+    run = OWN[:2]
+    scored = run.assign(score=[0.5, 1.5], rank=[1, 0])
+    assert with_rewards(run, scored[::-1], "r")["reward"].tolist() == [0.5, 1.5]
+    assert with_rewards(run, lambda q, t: len(t), "r")["reward"].tolist() == [4.0, 4.0]
+    tied = scored.assign(reward=2.0)  # what rerankers write: `score` falls strictly, `reward` does not
+    assert with_rewards(run, tied, "r")["reward"].tolist() == [2.0, 2.0]
+    with pytest.raises(UserError, match="r: the reward of a1 must be a finite number, got nan"):
+        with_rewards(run, tied.assign(reward=[2.0, np.nan]), "r")
+    with pytest.raises(UserError, match="no score for 1 of 2 candidates, the first a0"):
+        with_rewards(run, scored[1:], "r")
+    with pytest.raises(UserError, match="text of a1 is not the one that is mined"):
+        with_rewards(run, scored.assign(text=["is 2", "else"]), "r")
+    with pytest.raises(UserError, match="score must be a finite number"):
+        with_rewards(run, scored.assign(score=[0.5, np.nan]), "r")
+    with pytest.raises(UserError, match="reward of a0 must be a finite number, got nan"):
+        with_rewards(run, lambda q, t: float("nan"), "r")
+
+
+def test_a_prompt_without_a_positive_is_listed_as_skipped():
+    mined = mine_negatives(TOPICS, {"hard": OWN}, GOLD[1:], screen)
+    assert mined.skipped.values.tolist() == [["a", "no positive"], ["c", "no negative in any tier"]]
+    assert mined.lists["query_id"].unique().tolist() == ["b"] and mined.report["prompts_without"].item() == 2
 
 
 @pytest.mark.parametrize(
@@ -146,4 +265,4 @@ def test_lists_depend_on_seed_and_query_and_not_on_neighbours():
 
 def test_graded_draws_keep_their_grades():
     lists = cut_lists(*judged([3, 2, 1, 0]), TOPICS, 2, 2)
-    assert lists["grade"].tolist() == [3.0, 2.0, 0.0]
+    assert sorted(lists["grade"]) == [0.0, 1.0, 2.0, 3.0]  # the two best against the two worst

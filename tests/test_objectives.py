@@ -1,4 +1,4 @@
-"""The objectives: numbers worked out by hand, what must say nothing, and numerical limits."""
+"""The ranking objectives: numbers worked out by hand, what must say nothing, numerical limits; and the registry."""
 
 from functools import partial
 from math import exp, log, log2
@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from irlens.errors import UserError
-from irlens.objectives import OBJECTIVES, contrastive, get, lambdarank, listmle, pairwise
+from irlens.objectives import OBJECTIVES, Scores, contrastive, get, lambdarank, listmle, names, pairwise
 
 WEIGHTED = partial(lambdarank, weighted=True)
-ALL = {**OBJECTIVES, "weighted": WEIGHTED}
+UNWEIGHTED = {f.__name__: f for f in (pairwise, contrastive, lambdarank, listmle)}
+ALL = {**UNWEIGHTED, "weighted": WEIGHTED}
 each = pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
 
 
@@ -136,7 +137,7 @@ def test_listmle_groups_equal_grades():
 # -- what they share -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("objective", UNWEIGHTED.values(), ids=UNWEIGHTED)
 def test_two_candidates_are_dpo(objective):
     rng = torch.Generator().manual_seed(0)
     won, lost = torch.randn(2, 8, generator=rng) * 3
@@ -246,7 +247,56 @@ def test_shapes_are_checked(objective):
             objective(*wrong)
 
 
-def test_get():
-    assert get("listmle") is listmle
+# -- names, parameters, mistakes -----------------------------------------------------------------------------------
+
+
+def test_get_and_names():
+    assert get("listmle") is OBJECTIVES["listmle"]
+    assert names()[:4] == ["pairwise", "contrastive", "lambdarank", "listmle"]
+    assert names()[4:] == ["sft", "rrhf", "slic-hf", "ipo", "cpo", "kto", "r-dpo", "simpo", "spin", "irft"]
     with pytest.raises(UserError, match="did you mean 'lambdarank'.*contrastive"):
         get("lamdarank")
+
+
+def test_what_an_objective_asks_for():
+    lists_of = {name: (o.positives, o.negatives) for name, o in OBJECTIVES.items()}
+    assert (lists_of["pairwise"], lists_of["contrastive"], lists_of["listmle"]) == ((1, 1), (1, 3), (2, 2))
+    assert lists_of["sft"] == (1, 0) and not OBJECTIVES["sft"].needs_negative
+    assert [name for name, o in OBJECTIVES.items() if o.mismatched] == ["kto"]
+    assert [name for name, o in OBJECTIVES.items() if o.gold] == ["spin", "irft"]
+
+
+def test_parameters_are_the_losses_own_with_their_defaults():
+    assert get("cpo").parameters == {"beta": 0.1, "nll": 1.0}
+    assert get("sft").parameters == {}
+    assert get("ipo").resolve(beta=None, nll=0.2) == {"beta": 0.1, "per_token": True, "nll": 0.2}
+    assert get("ipo").resolve(per_token=0) == {"beta": 0.1, "per_token": False, "nll": 0.0}
+
+
+@pytest.mark.parametrize(
+    "name, parameters, message",
+    [
+        ("pairwise", {"alpha": 1}, "'pairwise' has no parameter 'alpha'; known: beta, nll"),
+        ("lambdarank", {"wieghted": 1}, "did you mean 'weighted'"),
+        ("sft", {"beta": 0.1}, "'sft' has no parameter 'beta'; it takes none"),
+        ("sft", {"nll": 0.1}, "it takes none"),
+        ("pairwise", {"beta": -0.1}, "beta must be above 0, got -0.1"),
+        ("ipo", {"beta": 0}, "beta must be above 0, got 0"),
+        ("r-dpo", {"alpha": -1}, "alpha must be 0 or more, got -1"),
+        ("pairwise", {"nll": -1}, "nll must be 0 or more"),
+        ("simpo", {"beta": float("nan")}, "beta must be a finite number, got nan"),
+        ("simpo", {"beta": float("inf")}, "finite number"),
+        ("simpo", {"beta": "2"}, "finite number, got '2'"),
+        ("ipo", {"per_token": 0.5}, "per_token is a switch, 0 or 1, got 0.5"),
+    ],
+)
+def test_wrong_parameters_are_refused(name, parameters, message):
+    with pytest.raises(UserError, match=message):
+        get(name).resolve(**parameters)
+
+
+def test_the_parts_of_scores_must_fit():
+    part = torch.zeros(2, 3)
+    for wrong in ((part, part, part, part[:, :2], part.bool()), (part,) * 5, (part[0],) * 4 + (part[0].bool(),)):
+        with pytest.raises(ValueError, match=r"each \[B, L\]"):
+            Scores(*wrong)

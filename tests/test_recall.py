@@ -285,6 +285,18 @@ def test_minilm_on_nq_is_brute_force_and_at_the_reference(tmp_path, real_data, m
     assert (answers.to_numpy() >= np.array([0.933, 0.9913, 0.9940, 0.9970, 0.9985, 0.9992]) - 5e-5).all()
 
 
+def test_a_question_that_retrieves_nothing_is_a_miss_not_absent(tmp_path):
+    corpus = [{"_id": "d1", "text": "the river Thames"}, {"_id": "d2", "text": "a mountain in Peru"}]
+    queries = [
+        {"_id": "q1", "text": "river?", "metadata": {"answers": ["Thames"]}},
+        {"_id": "q2", "text": "zzz", "metadata": {"answers": ["Peru"]}},
+    ]
+    data = beir(tmp_path / "data", corpus, queries, "q1\td1\t1\nq2\td2\t1\n")
+    recall(tmp_path / "r", retriever="bm25", dataset=data, at=(1,))
+    results = pd.read_csv(tmp_path / "r" / "results.csv")
+    assert len(results) == 2 and (results["n"] == 2).all() and (results["value"] == 0.5).all()
+
+
 # -- files of other tools ------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ def test_every_shipped_recipe_is_valid_in_both_presets():
 
 
 def test_fig2b_has_the_papers_settings():
-    stage, settings = recipe.load("fig2b", "paper").steps[0]
-    assert stage == "passk" and settings.model == "mathstral" and settings.dataset == "gsm8k"
+    (step,) = recipe.load("fig2b", "paper").steps
+    settings = step.settings
+    assert step.stage == "passk" and settings.model == "mathstral" and settings.dataset == "gsm8k"
     assert settings.temperature == (0.1, 0.2, 0.5, 0.7, 1.0) and settings.at == (1, 3, 5, 10, 20, 50, 100)
 
 

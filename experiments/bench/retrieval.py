@@ -129,8 +129,8 @@ def search_part(args) -> list[dict]:
     corpus = np.concatenate([block for _, block in vectors.blocks(SHARD)])
     some = queries[: args.timed]
     truth = [set(rows) for rows in numpy_top_k_blocks(queries, corpus)]
-    rows = []
-    for factory, how in INDEXES:
+    rows, flat = [], Index(vectors, "Flat", say=print).open()
+    for factory, how in (entry for entry in INDEXES if entry[0].startswith(tuple(args.index))):
         started = time.perf_counter()
         index = Index(vectors, factory, how, say=print)
         fresh = factory != "Flat" and not index.path.is_file()
@@ -142,10 +142,12 @@ def search_part(args) -> list[dict]:
         methods = {name: lambda: index.search(some, K), "numpy": lambda: numpy_top_k(some, corpus)}
         if factory == "Flat":
             methods["semantic_search"] = lambda: semantic(some, corpus)
+        else:
+            methods["ours Flat"] = lambda: flat.search(some, K)
         size = f"{index.path.stat().st_size / 1e6:.0f}" if factory != "Flat" else "0"
         for row in rows_of(f"search {args.kind} {len(vectors):,}", len(some), rounds(methods, args.rounds), name):
             rows.append({**row, "ours": name, "recall@100": f"{recall:.4f}", "build_s": build, "index_MB": size})
-        print(rows[-2:], flush=True)
+        print(rows[-3:], flush=True)
         write(rows, args.out / f"retrieval-search-{args.kind}.csv")
     return rows
 
@@ -230,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("search", "small", "encode"), action="append")
     parser.add_argument("--kind", choices=("low-rank", "nq"), default="low-rank")
+    parser.add_argument("--index", action="append", help="search: Flat, IVF, HNSW; default all")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=2655)
     parser.add_argument("--timed", type=int, default=128, help="of the queries, timed in every round")
@@ -241,6 +244,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("irlens-out/bench-retrieval"))
     parser.add_argument("--out", type=Path, default=Path("experiments/bench"))
     args = parser.parse_args()
+    args.index = args.index or ["Flat", "IVF", "HNSW"]
     args.work.mkdir(parents=True, exist_ok=True)
     nq_vectors(args)
     for part in args.part or ("search", "small", "encode"):

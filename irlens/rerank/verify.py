@@ -2,29 +2,56 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from irlens.errors import UserError
+from irlens.rerank.scoring import finished, need_texts
 
 
-def verify(run: pd.DataFrame, topics: pd.DataFrame, verifier: Callable[[str, str], bool]) -> pd.DataFrame:
+def verify(
+    run: pd.DataFrame,
+    topics: pd.DataFrame,
+    verifier: Callable[[str, str | None], bool | float],
+    judge_unfinished: bool = False,
+    needs_answers: bool = True,
+) -> pd.DataFrame:
     """qrels with relevance 1 where `verifier(text, gold answer)` accepts a draw for one of its topic's answers.
 
-    A response that never finished (finish_reason "length") is wrong. Raises UserError if a topic has no answer.
+    A verifier may also give a number; the best over the answers counts. A response that never finished (finish_reason
+    "length") is wrong unless `judge_unfinished`. Without `needs_answers` a topic that has none is judged with None.
+    Raises UserError: a topic without an answer, a run without texts, a verdict that is no finite number.
     """
-    if "answers" not in topics.columns:
+    need_texts(run, "a verifier")
+    if "answers" not in topics.columns and needs_answers:
         raise UserError("the topics have no `answers`, so there is nothing to verify against")
-    answers = dict(zip(topics["query_id"], topics["answers"]))
+    given = topics["answers"] if "answers" in topics.columns else [()] * len(topics)
+    answers = {query_id: list(some) for query_id, some in zip(topics["query_id"], given)}
     for query_id in run["query_id"].unique():
-        if not len(answers.get(query_id, ())):
+        if query_id not in answers and not needs_answers:
+            raise UserError(f"query {query_id} of the run is not among the topics")
+        if not answers.get(query_id) and needs_answers:
             raise UserError(f"query {query_id} has no gold answer to verify against")
-    known: dict[tuple[str, str], bool] = {}
+    known: dict[tuple[str, str], float] = {}
     relevance = []
-    for query_id, text, reason in zip(run["query_id"], run["text"], run["finish_reason"]):
-        if reason == "length":
-            relevance.append(0)
+    judged = np.ones(len(run), dtype=bool) if judge_unfinished else finished(run)
+    for query_id, text, at_all in zip(run["query_id"], run["text"], judged):
+        if not at_all:
+            relevance.append(0.0)
             continue
         if (query_id, text) not in known:
-            known[query_id, text] = any(verifier(text, gold) for gold in answers[query_id])
-        relevance.append(int(known[query_id, text]))
-    return run[["query_id", "doc_id"]].assign(relevance=relevance)
+            known[query_id, text] = max(_number(verifier(text, g), query_id) for g in answers[query_id] or [None])
+        relevance.append(known[query_id, text])
+    grades = np.array(relevance)
+    return run[["query_id", "doc_id"]].assign(relevance=grades.astype(np.int64) if (grades % 1 == 0).all() else grades)
+
+
+def _number(verdict, query_id: str) -> float:
+    """A verdict as a number. Raises UserError for what is none."""
+    try:
+        value = float(verdict)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise UserError(f"{query_id}: the verifier gave {verdict!r:.80}; it must give True, False or a finite number")
+    return value

@@ -16,7 +16,7 @@ from irlens.errors import UserError
 from irlens.progress import progress_bar
 
 SHARD = 4096  # passages in a shard of vectors, unless told otherwise: what a kill can cost
-CPU = (24_000, 64)  # (longest text × texts, most texts) of one batch: what was quickest with MiniLM on two cores
+CPU = (24_000, 256)  # (longest text × texts, most texts) of one batch: what was quickest with MiniLM on two cores
 GPU = (200_000, 1024)
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -38,6 +38,14 @@ class Policy:
 
         return prompts(task.topics, self.tokenizer, task.instruction)
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model has positions for; None where its configuration does not say."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.folder).get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
     def draw(
         self,
         asked: list[Prompt],
@@ -79,11 +87,14 @@ class Policy:
         }
 
 
-def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | None, say: Say) -> Policy:
+def load_policy(
+    settings: PassK | Mine | Train, split: str | None, limit: int | None, say: Say, verified: bool = True
+) -> Policy:
     """Everything but the weights, so that what can fail fails before a folder is made.
 
-    Raises UserError: an unknown model or data set, no network, no usable tokenizer, no verifier, a prompt that leaves
-    no room for the response, an engine that is absent, a server that does not answer or refuses.
+    Raises UserError: an unknown model or data set, no network, no usable tokenizer, no verifier (unless `verified` is
+    False: something else judges), a prompt that leaves no room for the response, an engine that is absent, a server
+    that does not answer or refuses.
     """
     from irlens import tasks
     from irlens.retrieve import engines
@@ -92,7 +103,7 @@ def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | 
     served = options.engine == "openai" and options.chat  # such a model may be known to its server only
     model = catalog.served(settings.model) if served else catalog.model(settings.model)
     task = tasks.load(settings.dataset or model.dataset, split, limit)
-    if task.verifier is None:
+    if verified and task.verifier is None:
         raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
     options = engines.module(options.engine).prepare(options, model)
     folder = None if served else catalog.fetch(model, weights=options.engine != "openai")
@@ -109,12 +120,9 @@ def load_policy(settings: PassK | Mine | Train, split: str | None, limit: int | 
 
 
 def _check_lengths(policy: Policy, asked: list[Prompt]) -> None:
-    from transformers import AutoConfig
-
     from irlens.retrieve.engines import check_lengths, token_ids
 
-    limit = getattr(AutoConfig.from_pretrained(policy.folder).get_text_config(), "max_position_embeddings", None)
-    check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, limit)
+    check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, policy.positions)
 
 
 def _digest(folder: Path | None) -> str | None:

@@ -10,6 +10,7 @@ from irlens.folder import OutputFolder
 from irlens.settings import PassK, at_least, cutoffs, positive
 from irlens.stages.common import Say, default_out, identity, load_policy
 from irlens.stages.measuring import judgements_of, plot_passk
+from irlens.stages.runs import data_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
         plot_passk(results, out / "passk", f"Pass@N of {policy.model.name} on {task.name}")
         folder.note(
             **policy.facts(out),
+            data=data_of(settings.dataset or policy.model.dataset, task.split),
             prompts=len(task.topics),
             draws=len(run),
             reward_calls=len(run),

@@ -31,14 +31,14 @@ def evaluate(run: Path, qrels: Path, names: str, out: str | None = None) -> tupl
     results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
     kept = {"run": str(run), "qrels": str(qrels), "measures": [str(measure) for measure in parsed]}
     kept |= {"rows": len(found), "judgements": len(judged)}
-    folder = Path(out) if out else _own_folder("evaluate", run, kept)
+    folder = Path(out) if out else own_folder("evaluate", run, kept)
     with OutputFolder(folder, "evaluate", kept):
         tables.write_csv(results, folder / "results.csv")
         tables.write_csv(per_query, folder / "per_query.csv")
     return folder, results
 
 
-def _own_folder(command: str, path: Path, settings: dict) -> Path:
+def own_folder(command: str, path: Path, settings: dict) -> Path:
     """A default output folder of its own for each input and setting of a quick command."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return Path("irlens-out") / f"{command}-{path.resolve().stem}-{digest}"
@@ -58,7 +58,7 @@ def plot(
     found = plots.read_results(table)
     kept = {"table": str(table), "title": title, "x_label": x_label, "y_label": y_label, "log_x": log_x, "style": style}
     checked_style(style)
-    folder = Path(out) if out else _own_folder("plot", table, kept)
+    folder = Path(out) if out else own_folder("plot", table, kept)
     with OutputFolder(folder, "plot", kept):
         path = folder / table.stem
         if "curve" in found.columns:
@@ -97,6 +97,42 @@ def plot_iterations(results: pd.DataFrame, path: Path, title: str) -> list[Path]
     from irlens import plots
 
     return plots.curves(results, path, title=title, x_label="LarPO iteration", y_label="Pass@N on held-out problems")
+
+
+WATCHED = (  # panel, y label, {column of the log: curve}
+    (
+        "Log-ratios",
+        "log π/π_ref (nats per response)",
+        {"logratio_positive": "positives", "logratio_negative": "negatives"},
+    ),
+    ("Likelihoods", "log π (nats per response)", {"logp_positive": "positives", "logp_negative": "negatives"}),
+    ("Loss and accuracy", "per step", {"loss": "loss", "reward_accuracy": "implicit-reward accuracy"}),
+    ("Distance and gradient", "per step", {"kl": "KL to the reference (nats)", "grad_norm": "gradient norm"}),
+)
+
+
+def plot_diagnostics(out: Path, iterations: int) -> None:
+    """What the steps of all iterations showed, one after the other: `out/diagnostics.{png,pdf,csv}`."""
+    import pandas as pd
+
+    from irlens import panels
+
+    logs, steps = [], 0
+    for s in range(1, iterations + 1):
+        log = pd.read_csv(out / f"iteration-{s}" / "log.csv")
+        logs.append(log.assign(at=log["step"] + steps))
+        steps += int(log["step"].max())
+    log = concat(logs)
+    parts = []
+    for title, label, curves in WATCHED:
+        drawn = [
+            pd.DataFrame({"curve": name, "x": log["at"], "value": log[column]}).dropna()
+            for column, name in curves.items()
+            if column in log.columns
+        ]
+        if any(map(len, drawn)):
+            parts.append(panels.Panel(concat(drawn), title, "step", label))
+    panels.panels(parts, out / "diagnostics", share_y=False)
 
 
 def format_value(row) -> str:

@@ -149,7 +149,8 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
     judged = {"gold passage": task.qrels[task.qrels["query_id"].isin(task.topics["query_id"])]}
     if "answers" in task.topics.columns:
         found = concat([run[["query_id", "doc_id", "text"]] for run in runs])
-        judged["answer string"] = answer_qrels(found, task.topics, found.drop_duplicates("doc_id"))
+        answers = answer_qrels(found, task.topics, found.drop_duplicates("doc_id"))
+        judged["answer string"] = concat([answers, _nothing_found(task.topics, answers)])
     results, per_query = [], []
     for judgement, qrels in judged.items():
         name = f"qrels-{judgement.split()[0]}"
@@ -171,6 +172,12 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
     labels = {"x_label": "N (passages per question)", "y_label": "Recall@N"}
     plots.curves(drawn, out / "recall", title=f"Recall@N on {task.name}", log_x=True, **labels)
     return table
+
+
+def _nothing_found(topics: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """A judgement for each question for which nothing was retrieved, so that it counts as a miss, not as absent."""
+    missing = topics[["query_id"]][~topics["query_id"].isin(qrels["query_id"])]
+    return missing.assign(doc_id="(nothing-retrieved)", relevance=0)
 
 
 def _tests(each: pd.DataFrame, seed: int) -> pd.DataFrame:

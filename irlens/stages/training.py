@@ -1,17 +1,19 @@
-"""Stage `train`: LarPO iterations, measured on held-out problems."""
+"""Stage `train`: LarPO iterations, chosen on validation problems, measured on test problems."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.errors import UserError
 from irlens.folder import OutputFolder
-from irlens.settings import Train, at_least, positive
+from irlens.settings import Train, at_least, one_of, parse_json, positive
+from irlens.stages import held_out as held_out_problems
 from irlens.stages.common import Policy, Say, concat, default_out, identity, load_policy, train_split
-from irlens.stages.measuring import plot_iterations
+from irlens.stages.measuring import plot_diagnostics, plot_iterations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,89 +21,211 @@ if TYPE_CHECKING:
     from irlens.tasks import Task
     from irlens.train.larpo import Settings, World
 
+FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
+
 
 def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """LarPO (Algorithm 1), measured on held-out problems after every iteration.
+    """LarPO (Algorithm 1), measured on validation problems after every iteration and on test problems at the end.
 
-    Returns the folder, the results (curve, x = iteration, value, low, high, n) and the paired tests of the last policy
-    against the start. The folder holds iteration-s/ (draws, run, qrels, lists, log, model), evaluation/, results.csv,
-    tests.csv, training.{png,pdf,csv} and the manifest. Nothing is chosen by the held-out problems.
+    Returns the folder, the validation results (curve, x = iteration, value, low, high, n) and the paired tests of the
+    chosen policy against the start: on test problems, unless validation was already done on them or none were wanted.
+    The chosen policy is the best on validation (Pass@1 at the first evaluation temperature), or the last where
+    the problems in between are test problems: nothing is chosen by those. The folder holds iteration-s/ (draws, run,
+    qrels, lists, log, model), evaluation/, results.csv, test.csv, tests.csv, training.{png,pdf,csv},
+    diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
-    from irlens import objectives, tables
+    from irlens import tables
     from irlens.train import larpo
 
-    objectives.get(settings.objective)
-    _check(settings)
-    policy = load_policy(settings, train_split(settings), None, say)
-    if settings.prompts > len(policy.task.topics):
-        raise UserError(
-            f"--prompts {settings.prompts}: the split {policy.task.split!r} of {policy.task.name} has only "
-            f"{len(policy.task.topics)}"
-        )
-    if policy.options.engine == "openai":
-        raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
-    held_out = _held_out(policy, settings)
-    plan = _plan(settings, policy)
+    follows = (
+        int(os.environ.get("RANK", 0)) > 0
+    )  # of `accelerate launch`, whose first process does all but the training
+    plan_of, policy, held_out, test = _prepare(settings, _silent if follows else say)
+    plan = plan_of(policy)
     out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
-    kept = identity(settings, policy, eval_split=held_out.split, **asdict(plan))
+    if follows:
+        larpo.larpo(policy.folder, plan, _world(policy, held_out, settings, out, _silent), out, settings.lists_at_once)
+        return out, *_nothing()
+    test_split = test and test.split
+    kept = identity(settings, policy, eval_split=held_out.split, test_split=test_split, **asdict(plan))
     with OutputFolder(out, "train", kept) as folder:
-        policies = larpo.larpo(policy.folder, plan, _world(policy, settings, say), out, settings.lists_at_once)
-        results, tests, tokens = _evaluate_policies(policies, policy, held_out, settings, out, say)
+        world = _world(policy, held_out, settings, out, say)
+        policies = larpo.larpo(policy.folder, plan, world, out, settings.lists_at_once)
+        results, values, tokens = held_out_problems.validation(len(policies), out)
+        chosen = held_out_problems.chosen(len(policies), held_out, out)
+        if test is not None:
+            ends = {0: policies[0], chosen: policies[chosen]}
+            done = {
+                s: held_out_problems.measure(weights, s, policy, test, settings, out, "test", say)
+                for s, weights in ends.items()
+            }
+            tables.write_csv(concat([r.assign(iteration=s) for s, (r, _, _) in done.items()]), out / "test.csv")
+            values, tokens = {s: v for s, (_, v, _) in done.items()}, tokens + sum(t for _, _, t in done.values())
+        tests = held_out_problems.tests(values[0], values[chosen], settings.seed)
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
+        tables.write_text(json.dumps({"iteration": chosen, "model": str(policies[chosen])}) + "\n", out / "chosen.json")
         plot_iterations(results, out / "training", f"{settings.objective} on {policy.task.name}")
-        folder.note(**policy.facts(out), **_account(out, plan), tokens_generated_evaluation=tokens)
+        plot_diagnostics(out, len(policies) - 1)
+        say(f"chosen: iteration {chosen} of {len(policies) - 1}, by {held_out_problems.why(held_out)}")
+        folder.note(
+            **policy.facts(out),
+            **_account(out, len(policies) - 1),
+            chosen_iteration=chosen,
+            tokens_generated_evaluation=tokens,
+        )
     return out, results, tests
 
 
+def _silent(line: str) -> None:
+    """What the other processes of a distributed run have to say: the first one says it."""
+
+
+def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
+    import pandas as pd
+
+    return pd.DataFrame(), pd.DataFrame()
+
+
+def _prepare(settings: Train, say: Say):
+    """(plan of a policy, policy, validation task, test task or None); everything that can be refused is, before work."""
+    from irlens import objectives
+
+    objective = objectives.get(settings.objective)
+    _check(settings)
+    parameters = parse_json(settings.objective_args, "--objective-args")
+    for name in ("beta", "nll"):
+        if name in parameters and getattr(settings, name) is not None:
+            raise UserError(f"--{name} and --objective-args: {name} is given twice")
+        parameters.setdefault(name, getattr(settings, name))
+    resolved = objective.resolve(**parameters)
+    policy = load_policy(settings, train_split(settings), None, say)
+    _check_prompts(settings, policy)
+    if policy.options.engine == "openai":
+        raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
+    held_out, policy = held_out_problems.validation_problems(policy, settings)
+    _check_prompts(settings, policy)
+    test = held_out_problems.test_problems(policy, held_out, settings)
+    if resolved.get("beta") == 0.1 and parameters["beta"] is None:
+        resolved["beta"] = policy.model.beta  # what suits this model in the place of the paper's 0.1
+    return lambda policy: _plan(settings, policy, resolved), policy, held_out, test
+
+
 def _check(settings: Train) -> None:
+    from irlens.train.adapters import check_adapters
+    from irlens.train.larpo import MEMORIES
+    from irlens.train.trainer import check_arguments
+
     at_least(1, iterations=settings.iterations, prompts=settings.prompts, lists=settings.lists, epochs=settings.epochs)
-    at_least(1, positives=settings.positives, negatives=settings.negatives, batch_lists=settings.batch_lists)
-    at_least(1, eval_n=settings.eval_n, eval_limit=settings.eval_limit)
+    at_least(1, positives=settings.positives, batch_lists=settings.batch_lists, lora_rank=settings.lora_rank)
+    at_least(0, negatives=settings.negatives, patience=settings.patience, test_limit=settings.test_limit)
+    at_least(1, n=settings.n, eval_n=settings.eval_n, eval_limit=settings.eval_limit, max_length=settings.max_length)
     at_least(1, max_tokens=settings.max_tokens, lists_at_once=settings.lists_at_once)
-    at_least(2, n=settings.n)
-    positive(temperature=settings.temperature, eval_temperature=settings.eval_temperature)
-    positive(beta=settings.beta, learning_rate=settings.learning_rate)
+    at_least(2, list_size=settings.list_size)
+    for name in ("temperature", "eval_temperature"):
+        for value in getattr(settings, name):
+            positive(**{name: value})
+    positive(learning_rate=settings.learning_rate)
+    one_of(MEMORIES, memory=settings.memory)
+    one_of(("own", "gold", "both"), positives_from=settings.positives_from)
+    list_shape(settings)
+    check_arguments(parse_json(settings.trainer_args, "--trainer-args"))
+    check_adapters(settings.lora_rank, settings.quantize)
+    one_of(("own", *FOREIGN), tier=settings.tier)
+    if settings.n * len(settings.temperature) < 2 and settings.positives_from != "gold":
+        raise UserError("-n 1 at one temperature gives one candidate per prompt, and nothing to rank; draw at least 2")
 
 
-def _plan(settings: Train, policy: Policy) -> Settings:
-    from irlens.train.larpo import LISTS, Settings
+def _check_prompts(settings: Train, policy: Policy) -> None:
+    present = len(policy.task.topics)
+    if settings.prompts > present:
+        raise UserError(
+            f"--prompts {settings.prompts}: the split {policy.task.split!r} of {policy.task.name} has only {present}"
+        )
+    again = settings.same_prompts or settings.prompts * settings.iterations > present
+    if settings.memory != "current" and not again:
+        raise UserError(
+            f"--memory {settings.memory}: no prompt comes twice in {settings.iterations} iterations of "
+            f"{settings.prompts} prompts, so there is nothing to remember; add --same-prompts"
+        )
 
-    defaults = LISTS[settings.objective]
+
+def _plan(settings: Train, policy: Policy, parameters: dict) -> Settings:
+    from irlens.train.larpo import Settings
+
     return Settings(
         objective=settings.objective,
         iterations=settings.iterations,
-        positives=settings.positives or defaults.positives,
-        negatives=settings.negatives or defaults.negatives,
-        lists=settings.lists,
-        beta=settings.beta or policy.model.beta,
+        memory=settings.memory,
         learning_rate=settings.learning_rate or policy.model.learning_rate,
         epochs=settings.epochs,
         batch_lists=settings.batch_lists,
         seed=settings.seed,
         base=policy.model.name,
+        parameters=parameters,
+        length_normalised=settings.length_normalised,
+        max_length=settings.max_length or policy.positions,
+        patience=settings.patience,
+        lora_rank=settings.lora_rank,
+        quantize=settings.quantize,
+        trainer_args=parse_json(settings.trainer_args, "--trainer-args") | {"report_to": settings.report_to},
     )
 
 
-def _held_out(policy: Policy, settings: Train) -> Task:
-    """The problems to measure on. Raises UserError if one of them is trained on."""
-    from irlens import tasks
+def list_shape(settings: Train) -> tuple[int, int]:
+    """(positives, negatives) of a list: as given, or the objective's own; --list-size sets what remains negative."""
+    from irlens import objectives
 
-    dataset = settings.dataset or policy.model.dataset
-    present = tasks.splits(dataset)
-    split = settings.eval_split or next((s for s in ("validation", "test") if s in present), None)
-    held_out = tasks.load(dataset, split, settings.eval_limit)
-    trained = set(policy.task.topics["query"].str.split().str.join(" "))
-    shared = held_out.topics["query"].str.split().str.join(" ").isin(trained)
-    if shared.any():
-        raise UserError(
-            f"{int(shared.sum())} of {len(shared)} held-out problems ({held_out.split}) are training problems "
-            f"({policy.task.split}), the first {held_out.topics['query_id'][shared].iloc[0]}; choose another --eval-split"
-        )
-    return held_out
+    objective = objectives.get(settings.objective)
+    positives = settings.positives or objective.positives
+    negatives = objective.negatives if settings.negatives is None else settings.negatives
+    if settings.list_size is not None:
+        if settings.negatives is not None:
+            raise UserError("--list-size and --negatives say the same twice; give one of them")
+        negatives = settings.list_size - positives
+    if negatives < 1 and objective.needs_negative:
+        raise UserError(f"objective {objective.name!r} needs a negative in every list, got {negatives}")
+    return positives, negatives
 
 
-def _world(policy: Policy, settings: Train, say: Say) -> World:
+def _positives(settings: Train) -> tuple[str, bool]:
+    """(where positives come from, whether every own draw is a negative of the gold solution)."""
+    from irlens import objectives
+
+    demonstrations = objectives.get(settings.objective).gold
+    return settings.positives_from or ("gold" if demonstrations else "own"), demonstrations
+
+
+def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say) -> pd.DataFrame:
+    """Lists whose negatives answer another prompt: of this data set (easy), or of another one (easiest)."""
+    from irlens import mine, tasks
+    from irlens.false_negatives import false_negatives
+    from irlens.retrieve.sample import prompts
+
+    task, pool = policy.task, run
+    if settings.tier == "easiest":
+        other = tasks.load(task.unrelated, None, len(some))
+        asked = prompts(other.topics, policy.tokenizer, other.instruction)
+        seed, enough = settings.seed * 1000 + s, -(-2 * settings.lists * len(some) // len(asked))
+        label = f"iteration {s}, unrelated"
+        pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
+    answers = dict(zip(some["query_id"], some["answers"]))
+    positives = mine.positives_from(some, run, qrels, _positives(settings)[0].replace("own", "correct"))
+    positives = positives.drop_duplicates("query_id", ignore_index=True)
+
+    def screen(rows: pd.DataFrame) -> pd.Series:
+        def accepts(query_id: str, text: str) -> bool:
+            return any(task.verifier(text, gold) for gold in answers[query_id])
+
+        return false_negatives(rows, positives, accepts=accepts)
+
+    mined = mine.mine_negatives(
+        some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed * 1000 + s
+    )
+    return mine.as_pairs(mined.lists).assign(iteration=s)
+
+
+def _world(policy: Policy, held_out: Task, settings: Train, out: Path, say: Say) -> World:
     """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end."""
     from irlens.rerank.verify import verify
     from irlens.retrieve.engines import token_ids
@@ -109,57 +233,46 @@ def _world(policy: Policy, settings: Train, say: Say) -> World:
     from irlens.train.larpo import World
 
     task = policy.task
+    positives, negatives = list_shape(settings)
 
     def topics(s: int) -> pd.DataFrame:
-        rows = [i % len(task.topics) for i in range((s - 1) * settings.prompts, s * settings.prompts)]
+        first = 0 if settings.same_prompts else (s - 1) * settings.prompts
+        rows = [i % len(task.topics) for i in range(first, first + settings.prompts)]
         return task.topics.iloc[rows].reset_index(drop=True)
 
     def sample(weights: Path, some: pd.DataFrame, s: int, shards: Path) -> pd.DataFrame:
         asked = prompts(some, policy.tokenizer, task.instruction)
         seed = settings.seed * 1000 + s  # a policy that hardly changed still draws anew
-        return policy.draw(asked, settings.n, [settings.temperature], seed, shards, say, f"iteration {s}", weights)
+        return policy.draw(asked, settings.n, settings.temperature, seed, shards, say, f"iteration {s}", weights)
+
+    def cut(run, qrels, some: pd.DataFrame, s: int, weights: Path, here: Path) -> pd.DataFrame:
+        from irlens.lists import cut_lists
+
+        if settings.tier in FOREIGN:
+            return _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say)
+        source, self_play = _positives(settings)
+        more = {"lists": settings.lists, "iteration": s, "seed": settings.seed}
+        return cut_lists(run, qrels, some, positives, negatives, **more, positives_from=source, self_play=self_play)
 
     def prompt_ids(some: pd.DataFrame) -> dict[str, list[int]]:
         asked = prompts(some, policy.tokenizer, task.instruction)
         return dict(zip(some["query_id"], token_ids(policy.tokenizer, asked)))
 
-    return World(topics, sample, lambda run, some: verify(run, some, task.verifier), prompt_ids, say)
+    def validate(weights: Path, s: int) -> float:
+        results, _, _ = held_out_problems.measure(weights, s, policy, held_out, settings, out, "evaluation", say)
+        return float(results["value"].iloc[0])
+
+    def judge(run: pd.DataFrame, some: pd.DataFrame) -> pd.DataFrame:
+        return verify(run, some, task.verifier)
+
+    return World(topics, sample, judge, cut, prompt_ids, validate, say)
 
 
-def _evaluate_policies(
-    policies: list[Path], policy: Policy, held_out: Task, settings: Train, out: Path, say: Say
-) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Pass@1 and Pass@N of every policy on the same problems with the same random numbers; the last against the first."""
-    import pandas as pd
-
-    from irlens import measures, stats, tables
-    from irlens.rerank.verify import verify
-
-    asked = policy.prompts(held_out)
-    names = [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
-    rows, values, tokens = [], [], 0
-    for s, weights in enumerate(policies):
-        here = out / "evaluation" / str(s)
-        temperature, label = [settings.eval_temperature], f"held-out, policy {s}"
-        run = policy.draw(asked, settings.eval_n, temperature, settings.seed, here / "draws", say, label, weights)
-        qrels = verify(run, held_out.topics, held_out.verifier)
-        results, per_query = measures.evaluate(run, qrels, names, seed=settings.seed)
-        tables.write_parquet(run, here / "run.parquet")
-        tables.write_parquet(qrels, here / "qrels.parquet")
-        rows.append(results.assign(curve=results["measure"], x=s))
-        values.append(per_query.pivot(index="query_id", columns="measure", values="value"))
-        tokens += int(run["n_tokens"].sum())
-    tested = [stats.paired_test(values[0][m], values[-1][m], seed=settings.seed) for m in names]
-    tests = pd.DataFrame([{"measure": m, **asdict(t)} for m, t in zip(names, tested)])
-    tests["p_holm"] = stats.holm(tests["p"])
-    return concat(rows)[["curve", "x", "value", "low", "high", "n"]], tests, tokens
-
-
-def _account(out: Path, plan: Settings) -> dict:
+def _account(out: Path, iterations: int) -> dict:
     """Tokens and lists over all iterations."""
     import pandas as pd
 
-    folders = [out / f"iteration-{s}" for s in range(1, plan.iterations + 1)]
+    folders = [out / f"iteration-{s}" for s in range(1, iterations + 1)]
     drawn = [pd.read_parquet(f / "run.parquet", columns=["n_tokens"])["n_tokens"] for f in folders]
     trained = [json.loads((f / "account.json").read_text(encoding="utf-8")) for f in folders]
     return {
@@ -167,4 +280,5 @@ def _account(out: Path, plan: Settings) -> dict:
         "reward_calls": sum(map(len, drawn)),
         "tokens_trained": sum(t["tokens_trained"] for t in trained),
         "lists_trained": sum(t["lists"] for t in trained),
+        "lists_too_long": sum(t["too_long"] for t in trained),
     }

@@ -55,6 +55,7 @@ class Task:
     extract: Callable[[str], Hashable | None] | None = None  # response -> the answer that it gives
     corpus: pd.DataFrame | Corpus | None = None
     qrels: pd.DataFrame | None = None
+    candidates: pd.DataFrame | None = None  # a run that comes with the data: others' responses to the topics
     unrelated: str = "facts"  # the data set whose prompts give the easiest negatives
     revision: str = ""  # what a manifest records: "generated, seed 0", digests of the files read, or a hub revision
 
@@ -63,7 +64,8 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
     A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
-    row: `question, answer` as GSM8K, `context_messages` or `prompt` as prompts. `beir/nq` and the like, or `irds:ID`, are
+    row: `question, answer` as GSM8K, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
+    prompts. `beir/nq` and the like, or `irds:ID`, are
     identifiers of ir_datasets. Without `split`: "test" if there is
     one, else the only one.
     """
@@ -99,7 +101,7 @@ def splits(dataset: str | os.PathLike) -> list[str]:
 
 
 def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
-    from irlens.tasks import beir, gsm8k, ultrafeedback
+    from irlens.tasks import alpaca, beir, gsm8k, ultrafeedback
 
     if path.is_dir() and beir.is_folder(path):
         return beir.load_folder(path, split, limit)
@@ -110,10 +112,12 @@ def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
     row = first_row(files[split])
     if row.keys() & {"question", "answer"}:
         return gsm8k.load_file(files[split], split, limit)
+    if "candidates" in row:
+        return alpaca.load_file(files[split], split, limit)
     if row.keys() & {"context_messages", "prompt"}:
         return ultrafeedback.load_file(files[split], split, limit)
     raise UserError(
-        f"{files[split]}: rows need question and answer, or context_messages or prompt; the first has: "
+        f"{files[split]}: rows need question and answer, or context_messages or prompt (and candidates); the first has: "
         f"{', '.join(row) or 'nothing'}"
     )
 

@@ -1,160 +1,211 @@
 """LarPO, Algorithm 1: sample with the current policy, judge, cut lists, train, repeat; every step kept on disk."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from irlens import lists as candidate_lists
 from irlens.errors import UserError
-from irlens.mine import cut_lists
 from irlens.tables import write_csv, write_parquet, write_text
 
-SMALL = 50e6  # parameters below which a whole step's lists go through at once
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """How an objective cuts its lists (paper, Tables 2 and 3): positives and negatives per list."""
-
-    positives: int
-    negatives: int
-
-
-LISTS = {
-    "pairwise": Defaults(1, 1),
-    "contrastive": Defaults(1, 3),
-    "lambdarank": Defaults(2, 2),
-    "listmle": Defaults(2, 2),
-}
+SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
+MEMORIES = ("current", "previous", "all")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one LarPO run does; `positives`, `negatives` per list, `lists` per prompt, `batch_lists` lists per step."""
+    """What one LarPO run does. `batch_lists` counts lists per step; `parameters` are the objective's own.
+
+    memory: whose draws a list is cut from: this iteration's, the previous one's too, or all so far. patience: how many
+    iterations without a better validation value are allowed before stopping; None never stops early.
+    """
 
     objective: str
     iterations: int
-    positives: int
-    negatives: int
-    lists: int
-    beta: float
+    memory: str
     learning_rate: float
     epochs: int
     batch_lists: int
     seed: int
     base: str  # the catalog name whose defaults the trained model inherits
+    parameters: dict = field(default_factory=dict)
+    length_normalised: bool = False
+    max_length: int | None = None
+    patience: int | None = None
+    lora_rank: int | None = None
+    quantize: str | None = None
+    trainer_args: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class World:
-    """What the loop asks of the rest: each a plain function, so that it knows no engine, task or judge."""
+    """What the loop asks of the rest: each a plain function, so that it knows no engine, task or judge.
+
+    list_relative: the judge's grades hold within one list only (PairRM), so a merged list is judged anew.
+    """
 
     topics: Callable[[int], pd.DataFrame]  # iteration (from 1) → its topics
     sample: Callable[[Path, pd.DataFrame, int, Path], pd.DataFrame]  # policy, topics, iteration, folder → run
     judge: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]  # run, topics → qrels
+    cut: Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, int, Path, Path], pd.DataFrame]  # run, qrels, topics, …
     prompt_ids: Callable[[pd.DataFrame], dict[str, list[int]]]  # topics → token ids of their prompts
+    validate: Callable[[Path, int], float]  # policy, iteration → the value to select by, higher is better
     say: Callable[[str], None] = print
+    list_relative: bool = False
 
 
 def larpo(start: Path, settings: Settings, world: World, out: Path, lists_at_once: int | None = None) -> list[Path]:
     """Runs the iterations that `out` does not hold yet and returns the policies' folders, the start first.
 
-    `out/iteration-s/` holds draws, run, qrels, lists, training log and the model (by rename, so a model that is there
-    is whole). Raises UserError if no prompt of an iteration has both a right and a wrong draw, or the loss is not finite.
+    `out/iteration-s/` holds draws, run, qrels, lists, training log, the model (by rename, so a model that is there is
+    whole) and validation.json. Under `accelerate launch` every process calls this; all but the first wait for the lists
+    and train along. Raises UserError if no prompt of an iteration has both a right and a wrong draw, or the loss is
+    not finite.
     """
-    policies = [start]
+    policies, values = [start], [_validated(start, 0, world, out)]
     for s in range(1, settings.iterations + 1):
         here = out / f"iteration-{s}"
         if (here / "model").is_dir():
             world.say(f"iteration {s}: reused the model in {here / 'model'}")
         else:
-            _iterate(policies[-1], s, settings, world, here, lists_at_once)
+            _iterate(policies[-1], s, settings, world, out, lists_at_once)
         policies.append(here / "model")
+        values.append(_validated(here / "model", s, world, out))
+        if settings.patience is not None and s - values.index(max(values)) > settings.patience:
+            world.say(f"stopped after iteration {s}: no better validation value in {settings.patience + 1} iterations")
+            break
     return policies
 
 
-def _iterate(policy: Path, s: int, settings: Settings, world: World, here: Path, lists_at_once: int | None) -> None:
-    topics = world.topics(s)
+def _main() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _await(path: Path) -> None:
+    """Until the first process has written `path`, each time by rename."""
+    while not path.exists():
+        time.sleep(0.5)
+
+
+def _validated(policy: Path, s: int, world: World, out: Path) -> float:
+    """The validation value of a policy: computed once by the first process, then read."""
+    path = out / f"iteration-{s}" / "validation.json"
+    if _main() and not path.is_file():
+        write_text(json.dumps({"value": world.validate(policy, s)}) + "\n", path)
+    _await(path)
+    return json.loads(path.read_text(encoding="utf-8"))["value"]
+
+
+def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, lists_at_once: int | None) -> None:
+    here, topics = out / f"iteration-{s}", world.topics(s)
     if (here / "lists.parquet").is_file():
-        lists = pd.read_parquet(here / "lists.parquet")
         world.say(f"iteration {s}: reused the lists in {here / 'lists.parquet'}")
-    else:
+    elif _main():
         run = world.sample(policy, topics, s, here / "draws")
         qrels = world.judge(run, topics)
         write_parquet(run, here / "run.parquet")
         write_parquet(qrels, here / "qrels.parquet")
-        lists = cut_lists(
-            run, qrels, topics, settings.positives, settings.negatives, settings.lists, iteration=s, seed=settings.seed
-        )
-        write_parquet(lists, here / "lists.parquet")
+        run, qrels = _remember(run, qrels, topics, s, settings, world, out)
+        write_parquet(world.cut(run, qrels, topics, s, policy, here), here / "lists.parquet")
+    _await(here / "lists.parquet")
+    lists = pd.read_parquet(here / "lists.parquet")
     if lists.empty:
         raise UserError(
             f"iteration {s}: of {len(topics)} prompts none has both a right and a wrong finished draw, so there is nothing "
             f"to rank; use more prompts or draws, another temperature, or a model that solves some of them"
         )
-    used = lists["query_id"].nunique()
-    count = len(lists.groupby(["query_id", "list"]))
+    used, count = lists["query_id"].nunique(), len(lists.groupby(["query_id", "list"]))
     world.say(
         f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts (the others: all right or all wrong)"
     )
-    _train(policy, lists, world.prompt_ids(topics), settings, s, here, lists_at_once)
+    _train(policy, lists, world, topics, settings, s, here, lists_at_once)
 
 
-def _train(
-    policy: Path,
-    lists: pd.DataFrame,
-    prompt_ids: dict,
-    settings: Settings,
-    s: int,
-    here: Path,
-    lists_at_once: int | None,
-) -> None:
+def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out: Path):
+    """This iteration's draws with those of the earlier ones that `memory` keeps, for the same prompts."""
+    first = {"current": s, "previous": max(1, s - 1), "all": 1}[settings.memory]
+    if first == s:
+        return run, qrels
+    pools = {
+        k: tuple(pd.read_parquet(out / f"iteration-{k}" / f"{name}.parquet") for name in ("run", "qrels"))
+        for k in range(first, s + 1)
+    }
+    run, qrels = candidate_lists.merge(pools, topics["query_id"])
+    return run, world.judge(run, topics) if world.list_relative else qrels
+
+
+def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int, here: Path, lists_at_once) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from irlens import objectives
-    from irlens.train.trainer import tokenise, train, with_reference
+    from irlens.train import adapters
+    from irlens.train.data import check_vocabulary, fitting, tokenise
+    from irlens.train.logprobs import explain
+    from irlens.train.trainer import Plan, train
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    objective = objectives.get(settings.objective)
     torch.manual_seed(settings.seed)
-    tokenizer = AutoTokenizer.from_pretrained(policy)
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).to(
-        device
-    )  # bf16 by autocast, not storage
-    at_once = lists_at_once or (settings.batch_lists if model.num_parameters() < SMALL else 1)
-    examples = tokenise(lists, prompt_ids, tokenizer)
-    examples = with_reference(model, examples, tokenizer.pad_token_id or 0, at_once)
-    try:
-        log = train(
-            model,
-            tokenizer,
-            examples,
-            objectives.get(settings.objective),
-            here / "checkpoints",
-            beta=settings.beta,
-            learning_rate=settings.learning_rate,
-            epochs=settings.epochs,
-            batch_size=settings.batch_lists,
-            at_once=min(at_once, settings.batch_lists),
-            seed=settings.seed + s,
+    model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
+    at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
+    explain(model, world.say)
+    every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched)
+    examples = fitting(every, settings.max_length)
+    if len(examples) < len(every):
+        world.say(
+            f"iteration {s}: left out {len(every) - len(examples):,} of {len(every):,} lists, whole: a response with its "
+            f"prompt is longer than {settings.max_length:,} tokens"
         )
+    if not examples:
+        raise UserError(f"iteration {s}: no list fits into --max-length {settings.max_length}")
+    check_vocabulary(model, examples, lambda: str(policy))
+    plan = Plan(
+        objective=objective,
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_lists,
+        at_once=min(at_once, settings.batch_lists),
+        seed=settings.seed + s,
+        parameters=settings.parameters,
+        length_normalised=settings.length_normalised,
+        arguments=settings.trainer_args,
+    )
+    trained = settings.epochs * sum(e.tokens for e in examples)
+    account = {"lists": len(examples), "too_long": len(every) - len(examples), "tokens_trained": trained}
+
+    def finish(trainer) -> None:
+        if _main():
+            write_text(json.dumps(account) + "\n", here / "account.json")
+            write_csv(pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry), here / "log.csv")
+        adapters.save(trainer, policy, tokenizer, settings.base, here / "model")
+
+    try:
+        train(model, tokenizer, examples, plan, here / "checkpoints", finish)
     except FloatingPointError as error:
         raise UserError(f"iteration {s}: {error}") from error
-    write_csv(pd.DataFrame(log), here / "log.csv")
-    trained = settings.epochs * sum(len(e.prompt) + sum(map(len, e.responses)) for e in examples)
-    write_text(json.dumps({"lists": len(examples), "tokens_trained": trained}) + "\n", here / "account.json")
-    _save(model, tokenizer, settings.base, here / "model")
-    shutil.rmtree(here / "checkpoints")
+    _await(here / "model")
+    if _main():
+        shutil.rmtree(here / "checkpoints")
+        for warning in displaced(pd.read_csv(here / "log.csv")):
+            world.say(f"iteration {s}: {warning}")
 
 
-def _save(model, tokenizer, base: str, path: Path) -> None:
-    """The model as plain transformers loads it, in one rename."""
-    temporary = path.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    write_text(json.dumps({"base": base}) + "\n", temporary / "irlens.json")
-    temporary.rename(path)
+def displaced(log: pd.DataFrame) -> list[str]:
+    """A warning in words if training made the positives a quarter of a nat or more less likely than the reference has
+    them (the mean of the last quarter of the log): likelihood displacement."""
+    if "logratio_positive" not in log.columns or log.empty or not log["logratio_positive"].abs().sum():
+        return []
+    last = log.tail(max(1, len(log) // 4))
+    up, down = last["logratio_positive"].mean(), last["logratio_negative"].mean()
+    if up >= -0.25:  # what single steps wander by
+        return []
+    return [
+        f"warning: the positives' log-probability fell by {-up:.2f} nats per response below the reference's "
+        f"(the negatives' by {-down:.2f}): likelihood displacement; a term --nll 0.1, a lower learning rate or harder "
+        "negatives help"
+    ]

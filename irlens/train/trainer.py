@@ -1,130 +1,121 @@
 """The trainer: `transformers.Trainer` with a ranking loss over lists, and nothing else of its own."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import pandas as pd
 import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from irlens.errors import UserError
-from irlens.train.logprobs import Packed, pack, response_logprobs, shares_prefix
+from irlens.errors import UserError, did_you_mean
+from irlens.objectives import Objective
+from irlens.scores import Scores
+from irlens.train.data import Example, collate, with_reference
+from irlens.train.logprobs import Packed, response_logprobs, shares_prefix
+
+OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 
 
 @dataclass(frozen=True)
-class Example:
-    """One list: token ids, grades, and the behaviour policy's summed log-probability of each response."""
+class Plan:
+    """How the lists of one iteration are trained on; `batch_size` counts lists per step, over all processes.
 
-    prompt: list[int]
-    responses: list[list[int]]
-    grades: list[float]
-    reference: list[float]
-
-
-def tokenise(lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer) -> list[Example]:
-    """One Example per list, with reference 0; responses end in EOS.
-
-    prompt_ids: the token ids of each query's prompt, as the engine encodes them, so that training reads what sampling
-    read. Raises UserError for an empty response.
+    parameters: the objective's own (beta, nll …). arguments: fields of transformers.TrainingArguments that are set
+    over ours: bf16, fsdp, deepspeed, gradient_checkpointing, report_to …
     """
-    out = []
-    for (query_id, *_), group in lists.groupby(["query_id", "iteration", "list"], sort=False):
-        encoded = tokenizer(list(group["text"]), add_special_tokens=False)["input_ids"]
-        for doc_id, response in zip(group["doc_id"], encoded):
-            if not response:
-                raise UserError(f"response {doc_id} is empty; remove it from the lists")
-        responses = [response + [tokenizer.eos_token_id] for response in encoded]
-        out.append(Example(prompt_ids[query_id], responses, group["grade"].tolist(), [0.0] * len(group)))
-    return out
 
-
-def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
-    """A batch: `packed`, and [B, L] tensors `grade`, `reference`, `mask`."""
-    length = max(len(e.responses) for e in examples)
-
-    def padded(values: list[list[float]], fill: float) -> torch.Tensor:
-        return torch.tensor([v + [fill] * (length - len(v)) for v in values])
-
-    return {
-        "packed": pack([e.prompt for e in examples], [e.responses for e in examples], pad, share),
-        "grade": padded([e.grades for e in examples], 0.0),
-        "reference": padded([e.reference for e in examples], 0.0),
-        "mask": padded([[1.0] * len(e.grades) for e in examples], 0.0).bool(),
-    }
-
-
-@torch.no_grad()
-def with_reference(model, examples: list[Example], pad: int, batch_size: int) -> list[Example]:
-    """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
-    model.eval()
-    share, _ = shares_prefix(model)
-    order = sorted(range(len(examples)), key=lambda i: sum(map(len, examples[i].responses)))
-    found: dict[int, Example] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate([examples[i] for i in chosen], pad, share)
-        with torch.autocast("cuda", torch.bfloat16, enabled=model.device.type == "cuda"):  # as the trainer runs it
-            values = response_logprobs(model, batch["packed"].to(model.device)).tolist()
-        for i, row in zip(chosen, values):
-            e = examples[i]
-            found[i] = Example(e.prompt, e.responses, e.grades, row[: len(e.responses)])
-    return [found[i] for i in range(len(examples))]
+    objective: Objective
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    at_once: int
+    seed: int
+    parameters: dict = field(default_factory=dict)
+    length_normalised: bool = False
+    arguments: dict = field(default_factory=dict)
 
 
 class RankingTrainer(Trainer):
-    """A Trainer whose loss is `objective(gamma, grade, mask)`, γ = β·(log π_θ − log π_ref) of every response of a list."""
+    """A Trainer whose loss is an objective over lists, and whose log says what happens to positives and negatives."""
 
-    def __init__(self, *args, objective: Callable, beta: float, **kwargs):
+    def __init__(self, *args, plan: Plan, **kwargs):
         super().__init__(*args, **kwargs)
-        self.objective, self.beta = objective, beta
+        self.plan = plan
         self.model_accepts_loss_kwargs = False  # the loss is a mean over lists: accumulation divides it
-        self.sums: dict[str, list[float]] = {
-            "reward_accuracy": [],
-            "reward_margin": [],
-            "logp_positive": [],
-            "logp_negative": [],
-        }
+        self.watched: list[dict[str, float]] = []
+        self.tiers: Counter = Counter()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        logprob = response_logprobs(model, inputs["packed"])
-        gamma = self.beta * (logprob - inputs["reference"])
-        loss = self.objective(gamma, inputs["grade"], inputs["mask"])
+        scores = self._scores(model, inputs)
+        plan = self.plan
+        loss = plan.objective(scores, length_normalised=plan.length_normalised, **plan.parameters)
         if not torch.isfinite(loss):
+            bad = ~torch.isfinite(scores.logprob.detach()).all(-1)
+            name = next((n for n, b in zip(inputs["names"], bad.tolist()) if b), inputs["names"][0])
             raise FloatingPointError(
-                f"the loss became {loss.item()} at step {self.state.global_step}; lower the learning rate"
+                f"the loss became {loss.item()} at step {self.state.global_step}, in the list of {name}; lower the "
+                "learning rate (the last good checkpoint is kept)"
             )
         if model.training:
-            self._watch(gamma.detach(), logprob.detach(), inputs["grade"], inputs["mask"])
-        return (loss, {"gamma": gamma}) if return_outputs else loss
+            self.watched.append(_diagnose(scores))
+            self.tiers.update(tier for tiers in inputs["tiers"] for tier in tiers)
+        return (loss, {"logprob": scores.logprob}) if return_outputs else loss
 
-    def _watch(self, gamma, logprob, grade, mask) -> None:
-        best = mask & (grade == grade.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True))
-        worst = mask & (grade == grade.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)) & ~best
-
-        def mean(values, where):
-            return (values * where).sum(-1) / where.sum(-1).clamp(min=1)
-
-        margin = mean(gamma, best) - mean(gamma, worst)
-        for name, values in (
-            ("reward_accuracy", (margin > 0).float()),
-            ("reward_margin", margin),
-            ("logp_positive", mean(logprob, best)),
-            ("logp_negative", mean(logprob, worst)),
-        ):
-            self.sums[name].append(values.mean().item())
+    def _scores(self, model, inputs: dict) -> Scores:
+        logprob = response_logprobs(model, inputs["packed"])
+        mismatched = {}
+        if "mismatched_reference" in inputs:
+            mismatched = {name: inputs[name] for name in ("mismatched_reference", "mismatched_length")}
+            mismatched["mismatched"], logprob = logprob[:, 0], logprob[:, 1:]
+        return Scores(logprob, *(inputs[name] for name in ("reference", "length", "grade", "mask")), **mismatched)
 
     def log(self, logs: dict, *args, **kwargs) -> None:
-        if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self.sums.items() if values}
-            self.sums = {name: [] for name in self.sums}
+        if "loss" in logs and self.watched:
+            names = self.watched[0]
+            logs |= {name: sum(step[name] for step in self.watched) / len(self.watched) for name in names}
+            total = sum(self.tiers.values())
+            logs |= {f"share_{tier}": count / total for tier, count in sorted(self.tiers.items())}
+            self.watched, self.tiers = [], Counter()
         super().log(logs, *args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
-        packed: Packed = inputs.pop("packed")
-        return {**super()._prepare_inputs(inputs), "packed": packed.to(self.args.device)}
+        kept = {name: inputs.pop(name) for name in ("packed", "names", "tiers")}
+        packed: Packed = kept["packed"]
+        return {**super()._prepare_inputs(inputs), **kept, "packed": packed.to(self.args.device)}
+
+
+@torch.no_grad()
+def _diagnose(scores: Scores) -> dict[str, float]:
+    """What a step's lists show: implicit-reward accuracy and margin (log-ratios, without β), likelihoods per response.
+
+    `kl` is the mean of log π_ref − log π_θ over the candidates: the usual one-sample estimate of KL(π_ref ‖ π_θ), of
+    those responses that came into lists.
+    """
+    grade, mask, ratio, policy = scores.grade, scores.mask, scores.log_ratio, scores.policy
+    best = mask & (grade == grade.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True))
+    worst = mask & (grade == grade.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)) & ~best
+
+    def mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        return (values * where).sum(-1) / where.sum(-1).clamp(min=1)
+
+    margin = mean(ratio, best) - mean(ratio, worst)
+    count = mask.sum(-1).clamp(min=1)
+    per_list = {
+        "reward_accuracy": (margin > 0).float(),
+        "reward_margin": margin,
+        "logp_positive": mean(policy, best),
+        "logp_negative": mean(policy, worst),
+        "logratio_positive": mean(ratio, best),
+        "logratio_negative": mean(ratio, worst),
+        "kl": -(ratio.sum(-1) / count),
+        "list_size": count.float(),
+        "response_tokens": (scores.length * mask).sum(-1) / count,
+    }
+    stacked = torch.stack([values.float().mean() for values in per_list.values()])
+    return dict(zip(per_list, stacked.tolist()))
 
 
 class _MarkComplete(TrainerCallback):
@@ -143,69 +134,103 @@ class _Bar(ProgressCallback):
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}")
 
 
-def train(
-    model,
-    tokenizer,
-    examples: list[Example],
-    objective: Callable,
-    folder: Path,
-    *,
-    beta: float,
-    learning_rate: float,
-    epochs: int,
-    batch_size: int,
-    at_once: int,
-    seed: int,
-) -> list[dict]:
-    """Trains `model` in place and returns the log (one dict per logged step).
+def check_arguments(given: dict) -> None:
+    """Raises UserError for a name that TrainingArguments does not have, or that irlens sets itself."""
+    known = [f.name for f in fields(TrainingArguments) if f.init]
+    for name in given:
+        if name not in known:
+            raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
+        if name in OURS:
+            raise UserError(f"--trainer-args: {name} is set by irlens")
 
-    `batch_size` counts lists per step, of which `at_once` go through the model together. `folder` holds the checkpoints;
-    training continues from the last whole one.
+
+def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) -> TrainingArguments:
+    """What transformers is told. Raises UserError for an unknown or refused entry of `plan.arguments`."""
+    import os
+
+    check_arguments(plan.arguments)
+    steps = -(-lists // plan.batch_size) * plan.epochs
+    cuda, processes = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", 1))
+    at_once = min(plan.at_once, -(-plan.batch_size // processes))
+    ours = {
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": max(1, round(plan.batch_size / (at_once * processes))),
+        "num_train_epochs": plan.epochs,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(10, steps // 10),
+        "seed": plan.seed,
+        "data_seed": plan.seed,
+        "bf16": cuda,
+        "logging_steps": max(1, steps // 20),
+        "save_strategy": "steps",
+        "save_steps": max(1, steps // 4),
+        "save_total_limit": 2,
+        "report_to": "none",
+        "dataloader_pin_memory": cuda,
+        "use_cpu": not cuda,
+        "max_grad_norm": 1.0,
+        "weight_decay": 0.0,
+        "disable_tqdm": False,
+        **({"gradient_checkpointing": True} if parameters > 5e8 else {}),
+    }
+    try:
+        arguments = TrainingArguments(output_dir=str(folder), remove_unused_columns=False, **{**ours, **plan.arguments})
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"--trainer-args: {' '.join(str(error).split())}") from error
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs of one process mean DataParallel: no Packed can be split
+    return arguments
+
+
+def train(
+    model, tokenizer, examples: list[Example], plan: Plan, folder: Path, finish: Callable[[Trainer], None]
+) -> None:
+    """Trains `model` in place and calls `finish(trainer)` in every process; the log is trainer.state.log_history.
+
+    References are computed before the first step. `folder` holds the checkpoints; training continues from the last
+    whole one. Raises UserError for a checkpoint that is not this model's, FloatingPointError for a loss that is not
+    finite.
     """
-    steps = -(-len(examples) // batch_size) * epochs
     folder.mkdir(parents=True, exist_ok=True)
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / "complete").exists():
-            shutil.rmtree(checkpoint)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=-(-batch_size // at_once),
-        **({"gradient_checkpointing": True} if model.num_parameters() > 5e8 else {}),
-        num_train_epochs=epochs,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=min(10, steps // 10),
-        seed=seed,
-        data_seed=seed,
-        bf16=model.device.type == "cuda",
-        logging_steps=max(1, steps // 20),
-        save_strategy="steps",
-        save_steps=max(1, steps // 4),
-        save_total_limit=2,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=model.device.type == "cuda",
-        use_cpu=model.device.type == "cpu",
-        max_grad_norm=1.0,
-        weight_decay=0.0,
-        disable_tqdm=False,
-    )
-    arguments._n_gpu = min(
-        arguments.n_gpu, 1
-    )  # several GPUs of one process mean DataParallel, which cannot split a Packed
+    arguments = training_arguments(folder, plan, len(examples), model.num_parameters())
+    if arguments.process_index == 0:
+        for checkpoint in folder.glob("checkpoint-*"):
+            if not (checkpoint / "complete").exists():
+                shutil.rmtree(checkpoint)
+    model.to(arguments.device)
     pad, (share, _) = tokenizer.pad_token_id or 0, shares_prefix(model)
+    if plan.objective.uses_reference:
+        examples = _references(model, examples, pad, plan, arguments)
     trainer = RankingTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,
         data_collator=lambda batch: collate(batch, pad, share),
-        objective=objective,
-        beta=beta,
+        plan=plan,
         callbacks=[_MarkComplete()],
     )
     trainer.pop_callback(ProgressCallback)
-    trainer.add_callback(_Bar())
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    if not arguments.disable_tqdm:
+        trainer.add_callback(_Bar())
+    last = get_last_checkpoint(str(folder))
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except (RuntimeError, ValueError, KeyError) as error:
+        if last and ("size mismatch" in str(error) or "state_dict" in str(error) or "param_group" in str(error)):
+            raise UserError(f"{last}: not a checkpoint of this model; delete it and run again") from error
+        raise
+    finish(trainer)
+
+
+def _references(model, examples: list[Example], pad: int, plan: Plan, arguments: TrainingArguments) -> list[Example]:
+    """Every process computes its share, and all get all."""
+    rank, processes = arguments.process_index, arguments.world_size
+    own = with_reference(model, examples[rank::processes], pad, plan.at_once, arguments.bf16)
+    if processes == 1:
+        return own
+    parts: list[list[Example]] = [[] for _ in range(processes)]
+    torch.distributed.all_gather_object(parts, own)
+    out = list(examples)
+    for i, part in enumerate(parts):
+        out[i::processes] = part
+    return out

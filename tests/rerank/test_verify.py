@@ -6,7 +6,7 @@ import pytest
 
 from irlens.errors import UserError
 from irlens.rerank.verify import verify
-from irlens.rerank.vote import expected_vote_accuracy, majority_vote
+from irlens.rerank.vote import answers_of, expected_vote_accuracy, majority_vote, vote_scores, vote_weights
 from irlens.tasks.gsm8k import extract, is_correct
 
 TOPICS = pd.DataFrame({"query_id": ["a"], "query": ["?"], "answers": [["5"]]})
@@ -28,6 +28,17 @@ def run_of(texts, reasons=None, query="a"):
 def test_verify_judges_each_draw_and_an_unfinished_one_is_wrong():
     run = run_of(["#### 5", "#### 15", "5 then #### 6", "#### 5"], ["stop", "stop", "stop", "length"])
     assert verify(run, TOPICS, is_correct)["relevance"].tolist() == [1, 0, 0, 0]
+
+
+def test_unfinished_draws_can_be_judged_and_a_run_need_not_say_how_it_ended():
+    run = run_of(["#### 5", "#### 5"], ["stop", "length"])
+    assert verify(run, TOPICS, is_correct, judge_unfinished=True)["relevance"].tolist() == [1, 1]
+    assert verify(run.drop(columns="finish_reason"), TOPICS, is_correct)["relevance"].tolist() == [1, 1]
+
+
+def test_verify_needs_texts():
+    with pytest.raises(UserError, match="no column text"):
+        verify(run_of(["x"]).drop(columns="text"), TOPICS, is_correct)
 
 
 def test_verify_needs_an_answer():
@@ -71,3 +82,38 @@ def test_expected_vote_accuracy_is_the_mean_over_orders():
 
 def test_votes_without_any_answer_are_worth_nothing():
     assert expected_vote_accuracy([None, None], [False, False], [1, 2]).tolist() == [0.0, 0.0]
+
+
+def test_a_vote_is_exact_where_few_choices_exist():
+    answers, correct = [1, 2, 2, None, 3, 1, 1], [False, True, True, False, False, False, False]
+    found = expected_vote_accuracy(answers, correct, range(1, 8))  # at most C(7, 3) = 35 choices of N
+    assert found == pytest.approx([brute_force(answers, correct, n) for n in range(1, 8)], abs=1e-12)
+
+
+def test_an_unfinished_draw_does_not_vote():
+    run = run_of(["#### 7", "#### 7", "#### 5"], ["length", "length", "stop"])
+    assert answers_of(run, extract) == [None, None, 5]
+    assert majority_vote(run, extract)["doc_id"].tolist() == ["d2", "d0", "d1"]
+
+
+def test_votes_are_counted_per_query_and_tag():
+    run = pd.concat([run_of(["#### 7", "#### 7", "#### 5"]), run_of(["#### 7", "#### 5", "no"], query="b")])
+    assert vote_scores(run, answers_of(run, extract)).tolist() == [2, 2, 1, 1, 1, 0]
+    tagged = run_of(["#### 7", "#### 7", "#### 7"]).assign(tag=["s", "t", "t"])
+    assert vote_scores(tagged, answers_of(tagged, extract)).tolist() == [1, 2, 2]
+
+
+def test_a_weighted_vote_by_hand():
+    run = run_of(["#### 7", "#### 7", "#### 5"])
+    weights = vote_weights(run, np.log([1.0, 2.0, 4.0]))
+    assert weights == pytest.approx([0.25, 0.5, 1.0])  # the odds, scaled by the best
+    assert vote_scores(run, [7, 7, 5], weights) == pytest.approx([0.75, 0.75, 1.0])
+    # of two draws: {7, 7} elects 7; {7, 5} twice elects 5, the only right one
+    assert expected_vote_accuracy([7, 7, 5], [False, False, True], [1, 2, 3], weights=weights) == pytest.approx(
+        [1 / 3, 2 / 3, 1]
+    )
+    assert expected_vote_accuracy([7, 7, 5], [False, False, True], [2, 3]) == pytest.approx([1 / 3, 0])
+
+
+def test_an_elected_answer_is_worth_the_mean_grade_of_its_draws():
+    assert expected_vote_accuracy([1, 1, 2], [0.2, 0.6, 0.9], [3]) == pytest.approx([0.4])

@@ -23,6 +23,7 @@ DEFAULTS = {
     "die_after": None,  # requests
     "status": None,  # the only answer to a completion
     "delay": 0.0,
+    "reply": None,  # the text of every choice; "longer": a judge of pairs who likes the longer answer
 }
 
 
@@ -91,6 +92,7 @@ def complete(asked: dict, settings: dict, chat: bool) -> dict:
     choices = []
     for i in range(n):
         text = f"{len(prompt)} {asked['seed'] + i} {asked['temperature']}\n#### 5"
+        text = judgement(asked["messages"], settings["reply"]) if settings["reply"] else text
         choice = {"index": i, "finish_reason": "stop"}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         if settings["logprobs"]:
@@ -100,6 +102,16 @@ def complete(asked: dict, settings: dict, chat: bool) -> dict:
     random.shuffle(choices)  # `index` tells their order
     usage = {"prompt_tokens": 0, "completion_tokens": 2 * n}
     return {"choices": choices, "usage": usage, "model": settings["model"]}
+
+
+def judgement(messages: list[dict], reply: str) -> str:
+    """`reply`, or for "longer" the letter of the longer answer in the question."""
+    if reply != "longer":
+        return reply
+    first, _, second = messages[0]["content"].partition("[Answer A]")[2].partition("[Answer B]")
+    second = second.partition("Reply with nothing but")[0]
+    a, b = len(first.strip()), len(second.strip())
+    return "A" if a > b else "B" if b > a else "C"
 
 
 def send(writer, status: int, body: dict | bytes, more: str = "") -> bool:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,25 +18,6 @@ from irlens.settings import EngineOptions
 
 ASKED = [Prompt(f"q{i}", "x" * (i + 1), ({"role": "user", "content": "y" * (i + 1)},)) for i in range(40)]
 SAMPLING = Sampling(0.7, seed=3, max_tokens=16)
-
-
-@pytest.fixture
-def serve():
-    """Starts a stub server with the given settings; returns its URL."""
-    started = []
-
-    def start(**settings) -> str:
-        script = Path(__file__).with_name("stub_server.py")
-        process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(settings)], stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def engine(*urls, **more):

@@ -1,0 +1,140 @@
+"""What every reranker shares: scores of a run's rows a shard at a time, batches by length, and the run they make."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from irlens import tables
+from irlens.errors import UserError
+from irlens.progress import progress_bar
+
+ROWS = 2048  # rows in one shard, about; what a kill can cost
+BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
+
+Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
+
+
+def score_in_shards(
+    run: pd.DataFrame, load: Callable[[], Scorer], shards: Path, name: str, rows: int = ROWS, unit: str = "responses"
+) -> pd.DataFrame:
+    """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
+
+    Whole queries go to the scorer, about `rows` rows at a time; each such shard is written to `shards` by rename. Those
+    already there are kept, and without a missing one the scorer is not even loaded. Raises UserError: a score that is
+    not finite, a shard that cannot be read or belongs to other rows.
+    """
+    run = run.reset_index(drop=True)
+    queries = list(dict.fromkeys(run["query_id"]))
+    group = max(1, rows // int(run.groupby("query_id").size().max()))
+    place = {query_id: i // group for i, query_id in enumerate(queries)}
+    shard_of = run["query_id"].map(place).to_numpy()
+    parts, scorer = [], None
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
+            for number in range(max(place.values()) + 1):
+                part, path = run[shard_of == number], shards / f"{number:06d}.parquet"
+                if not path.is_file():
+                    scorer = scorer or load()
+                    started = time.monotonic()
+                    tables.write_parquet(_scored(scorer(part), part, name), path)
+                    progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
+                parts.append(_read(path, part).set_index(part.index))
+                progress.update(bar, advance=len(part))
+    finally:
+        getattr(scorer, "close", lambda: None)()
+    return pd.concat(parts).sort_index()
+
+
+def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A shard. Raises UserError, naming the row, for a score that is not finite."""
+    more = {c: found[c].to_numpy() for c in found} if isinstance(found, pd.DataFrame) else {"score": np.asarray(found)}
+    good = np.isfinite(more["score"].astype(np.float64))
+    if not good.all():
+        bad = part.iloc[int(np.flatnonzero(~good)[0])]
+        raise UserError(f"{name}: score not finite for query_id={bad['query_id']}, doc_id={bad['doc_id']}")
+    return part[["query_id", "doc_id"]].assign(**more)
+
+
+def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
+    try:
+        shard = pd.read_parquet(path).astype({"query_id": object, "doc_id": object})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: a shard that cannot be read ({error}); delete it and run again") from error
+    if shard["doc_id"].tolist() != part["doc_id"].tolist() or shard["query_id"].tolist() != part["query_id"].tolist():
+        raise UserError(f"{path}: holds scores of other rows; delete it, or choose another --out")
+    return shard
+
+
+def reranked(run: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
+    """`run` ordered by `scores` [rows], its tag followed by `name`; ties go by doc_id (see `tables.ranked`).
+
+    The column `reward` keeps the scores as they were given: `score` falls strictly, so it no longer shows a tie.
+    """
+    tag = run["tag"].astype(str) + f", {name}" if "tag" in run.columns else name
+    return tables.ranked(run.assign(score=scores, reward=scores, tag=tag))
+
+
+def lists(rows: pd.DataFrame) -> Iterator[np.ndarray]:
+    """Positions of the rows of each query and tag: what competes."""
+    by = ["query_id", "tag"] if "tag" in rows.columns else ["query_id"]
+    yield from rows.groupby(by, sort=False, dropna=False).indices.values()
+
+
+def need_texts(run: pd.DataFrame, who: str) -> pd.DataFrame:
+    """`run` itself. Raises UserError if it does not hold what the candidates say."""
+    if "text" not in run.columns:
+        raise UserError(f"{who} reads the candidates, but the run has no column text (a TREC file holds none)")
+    bad = ~run["text"].map(lambda text: isinstance(text, str)).astype(bool)
+    if bad.any():
+        row = run[bad].iloc[0]
+        raise UserError(f"{who}: query_id={row['query_id']}, doc_id={row['doc_id']}: text is missing")
+    return run
+
+
+def finished(run: pd.DataFrame) -> np.ndarray:
+    """Whether each response ended by itself [rows]; a run that does not say so holds finished texts."""
+    if "finish_reason" not in run.columns:
+        return np.ones(len(run), dtype=bool)
+    return (run["finish_reason"] != "length").to_numpy(dtype=bool)
+
+
+def conversations(topics: pd.DataFrame, instruction: str = "") -> dict[str, list[dict]]:
+    """query_id → the messages that were answered: the topic's own, else its query and what the task adds to it."""
+    given = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
+    plain = (f"{query}\n\n{instruction}".rstrip() for query in topics["query"])
+    return {
+        query_id: [{"role": "user", "content": text}] if messages is None else [dict(m) for m in messages]
+        for query_id, text, messages in zip(topics["query_id"], plain, given)
+    }
+
+
+def as_text(messages: Sequence[dict]) -> str:
+    """A conversation in plain text, for what has no chat template: a single message as it is, else with the roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def batches(lengths: Sequence[int], batch_size: int | None, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Positions in batches of similar length, longest first: `batch_size` of them, or as many as `tokens` holds."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = batch_size or max(1, tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def device_and_dtype():
+    """Where a scoring model runs and in what precision: bfloat16 on a GPU, float32 on the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), torch.float32
+    return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,0 +1,237 @@
+"""Verifiers by name: is a response right, given the topic's answer? And, where it can be told, which answer it gives.
+
+| name             | right when                                                                                         |
+|------------------|----------------------------------------------------------------------------------------------------|
+| gsm8k            | its last answer marker gives the gold number exactly                                               |
+| math             | math-verify finds its answer equivalent to the gold one (extra `math`)                             |
+| nq-exact         | it is a gold answer, both normalised as SQuAD does                                                 |
+| nq-has-answer    | it contains a gold answer, token for token (DPR's rule)                                            |
+| choice           | it chooses the gold letter                                                                         |
+| regex:PATTERN    | the pattern is found; with a group, if the group of its last occurrence is a gold answer           |
+| module:function  | function(response, gold answer) says so: True, False or a number. THIS RUNS THE CODE OF THE MODULE |
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import string
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from irlens.errors import UserError, did_you_mean
+
+NAMES = ("gsm8k", "math", "nq-exact", "nq-has-answer", "choice", "regex:PATTERN", "module:function")
+SECONDS = 5  # that math-verify may take over one answer
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """`judge(response, gold answer)` → right?; `extract(response)` → a hashable answer to vote on, where there is one."""
+
+    name: str
+    judge: Callable[[str, str | None], bool | float]
+    extract: Callable[[str], Hashable | None] | None = None
+    needs_answers: bool = True
+
+
+def get(name: str) -> Verifier:
+    """The verifier of this name. Raises UserError: an unknown name, a bad pattern, no such module or function, no extra."""
+    if name.startswith("regex:"):
+        return _regex(name, name.removeprefix("regex:"))
+    if name in MAKERS:
+        return MAKERS[name]()
+    module, colon, function = name.partition(":")
+    if colon and module and function:
+        return Verifier(name, _callable(name, module, function), needs_answers=False)
+    raise UserError(f"unknown verifier {name!r}; {did_you_mean(name, NAMES)}")
+
+
+# -- numbers and formulas ------------------------------------------------------------------------------------------
+
+
+def _gsm8k() -> Verifier:
+    from irlens.tasks import gsm8k
+
+    return Verifier("gsm8k", gsm8k.is_correct, gsm8k.extract)
+
+
+def _math() -> Verifier:
+    try:
+        import math_verify
+    except ImportError as error:
+        raise UserError("the verifier math needs math-verify: pip install 'irlens[math]'") from error
+    logging.getLogger(math_verify.__name__).setLevel(logging.CRITICAL)  # a formula that takes too long is only wrong
+    return Verifier("math", math_is_correct, boxed)
+
+
+def math_is_correct(text: str, gold: str) -> bool:
+    """Whether math-verify finds the answer of a response equivalent to `gold` (LaTeX, a number, or a whole solution).
+
+    Raises UserError for a gold answer in which nothing is found.
+    """
+    from math_verify import verify
+
+    if not (wanted := _gold_formula(gold)):
+        raise UserError(f"gold answer {gold[:80]!r}: math-verify finds no formula in it")
+    return bool(verify(list(wanted), list(_formula(text)), timeout_seconds=_seconds()))
+
+
+def _seconds() -> int | None:
+    """math-verify's limit is a signal, which only the main thread may set."""
+    return SECONDS if threading.current_thread() is threading.main_thread() else None
+
+
+@lru_cache(maxsize=10_000)
+def _formula(text: str) -> tuple:
+    from math_verify import parse
+
+    return tuple(parse(text, parsing_timeout=_seconds()))
+
+
+@lru_cache(maxsize=10_000)
+def _gold_formula(gold: str) -> tuple:
+    """What the gold answer says; one without any delimiter is read as LaTeX."""
+    bare = not re.search(r"\\boxed|\$|\\\(|\\\[", gold)
+    return (_formula(f"\\boxed{{{gold}}}") if bare else ()) or _formula(gold)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` without white space, to vote on; None without one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 0, start + len("\\boxed{")
+    for i in range(begin - 1, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if not depth:
+            return re.sub(r"\s+|\\[!,;]", "", text[begin:i]).replace("dfrac", "frac").replace("tfrac", "frac") or None
+    return None
+
+
+# -- answers in words ----------------------------------------------------------------------------------------------
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def squad_normal(text: str) -> str:
+    """SQuAD's form of an answer: lower case, no ASCII punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def _nq_exact() -> Verifier:
+    def judge(text: str, gold: str) -> bool:
+        return bool(wanted := squad_normal(gold)) and squad_normal(text) == wanted
+
+    return Verifier("nq-exact", judge, lambda text: squad_normal(text) or None)
+
+
+def _nq_has_answer() -> Verifier:
+    from irlens.tasks.beir import has_answer
+
+    return Verifier("nq-has-answer", lambda text, gold: has_answer([gold], text))
+
+
+# -- multiple choice -----------------------------------------------------------------------------------------------
+
+LETTER = r"[\s*_`$({\[\"']{0,8}([A-J])(?![A-Za-z0-9'’])"
+MARKED = re.compile(
+    r"(?:(?i:\banswer)(?i:\s+(?:is|would\s+be|must\s+be))?[\s*_]{0,4}[:=]?"
+    r"|(?i:\b(?:choice|option))(?:(?i:\s+(?:is|would\s+be|must\s+be))[\s*_]{0,4}:?|[\s*_]{0,4}[:=])"
+    r"|####|\\boxed\{(?:\\text\{)?)" + LETTER
+)
+ALONE = re.compile(r"[\s*_`$({\[\"']{0,8}([A-J])[\s*_`$)}\]\"']{0,8}(?:[.):]|$)")
+
+
+def choice(text: str) -> str | None:
+    """The letter, A to J, that a response chooses: after its last answer marker, else of a line that is a choice.
+
+    Markers are "answer", "choice is", "option:" and the like, `####` and `\\boxed{}`. Without one,
+    the first and the last line are read if they begin with a letter of their own, such as `B`, `(B)` or `B. Paris`.
+    """
+    if marked := list(MARKED.finditer(text)):
+        return marked[-1][1]
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    for line in dict.fromkeys(lines[-1:] + lines[:1]):
+        if found := ALONE.match(line):
+            return found[1]
+    return None
+
+
+def _choice() -> Verifier:
+    def judge(text: str, gold: str) -> bool:
+        wanted = choice(gold)
+        if wanted is None:
+            raise UserError(f"gold answer {gold[:80]!r} is no letter from A to J, as the verifier choice wants it")
+        return choice(text) == wanted
+
+    return Verifier("choice", judge, choice)
+
+
+# -- one's own -----------------------------------------------------------------------------------------------------
+
+
+def _regex(name: str, pattern: str) -> Verifier:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"--verifier {name}: not a regular expression ({error})") from error
+    if not pattern:
+        raise UserError("--verifier regex: give a pattern, such as 'regex:Answer: (\\w+)'")
+
+    def extract(text: str) -> str | None:
+        if not (found := list(compiled.finditer(text))):
+            return None
+        return (found[-1][1] or "").strip() if compiled.groups else found[-1][0]
+
+    def judge(text: str, gold: str | None) -> bool:
+        if not compiled.groups:
+            return compiled.search(text) is not None
+        found = extract(text)
+        return found is not None and found == gold.strip()
+
+    return Verifier(name, judge, extract, needs_answers=bool(compiled.groups))
+
+
+def _callable(name: str, module: str, function: str) -> Callable[[str, str | None], bool | float]:
+    """The function, its own mistakes turned into one line."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--verifier {name}: {error}; a verifier is one of {', '.join(NAMES)} (a module is looked for in this "
+            "folder and among the installed ones)"
+        ) from error
+    except AttributeError as error:
+        raise UserError(f"--verifier {name}: {error}") from error
+    except Exception as error:
+        raise UserError(f"--verifier {name}: importing it failed ({type(error).__name__}: {error})") from error
+    if not callable(found):
+        raise UserError(f"--verifier {name}: {function} is no function")
+
+    def judge(text: str, gold: str | None):
+        try:
+            return found(text, gold)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error} (gold answer {gold!r:.60}, response {text!r:.60})"
+            raise UserError(f"--verifier {name}: it failed: {what}") from error
+
+    return judge
+
+
+MAKERS = {
+    "gsm8k": _gsm8k,
+    "math": _math,
+    "nq-exact": _nq_exact,
+    "nq-has-answer": _nq_has_answer,
+    "choice": _choice,
+}

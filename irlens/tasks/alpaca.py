@@ -1,0 +1,65 @@
+"""AlpacaEval lists: prompts, several systems' responses to each, and how a judge graded every response.
+
+A row is `prompt_id, prompt, candidates`, a candidate `system, response, win_probability`: the judged chance, 0 to 1, that
+the response beats the baseline's. So a row is a ranked list with graded relevance, and its systems are documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+from irlens.errors import UserError
+from irlens.tables import check, read_jsonl
+from irlens.tasks import Task, digest, folder_name, query_id
+
+GRADE = "win_probability"
+
+
+def load_file(path: Path, split: str, limit: int | None = None) -> Task:
+    """The first `limit` prompts of a JSON-lines file, with `candidates` (a run) and graded `qrels`.
+
+    Raises UserError, naming file and line: a row or a candidate without its fields, a grade that is no finite number, a
+    system that answers one prompt twice, a prompt twice.
+    """
+    name = folder_name(path)
+    topics, rows = [], []
+    for i, (number, row) in enumerate(islice(read_jsonl(path), limit)):
+        where = f"{path}:{number}"
+        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+            raise UserError(f"{where}: prompt must be a non-empty string, got {row.get('prompt')!r:.80}")
+        key = row.get("prompt_id")
+        key = query_id(name, split, i) if key is None else str(key)
+        topics.append((key, row["prompt"]))
+        rows += [(key, *found) for found in _candidates(row.get("candidates"), where)]
+    if not topics:
+        raise UserError(f"{path}: no rows")
+    frame = pd.DataFrame(rows, columns=["query_id", "doc_id", "text", "relevance"])
+    run = frame[["query_id", "doc_id", "text"]].assign(rank=frame.groupby("query_id", sort=False).cumcount())
+    run = run.assign(score=-run["rank"].astype("float32"), tag=name)
+    return Task(
+        name,
+        split,
+        check(pd.DataFrame(topics, columns=["query_id", "query"]), "topics", str(path)),
+        candidates=check(run[["query_id", "doc_id", "score", "rank", "text", "tag"]], "run", str(path)),
+        qrels=check(frame[["query_id", "doc_id", "relevance"]], "qrels", str(path)),
+        revision=digest(path),
+    )
+
+
+def _candidates(found, where: str) -> Iterator[tuple[str, str, float]]:
+    """(system, response, grade) of a row's candidates, every one checked."""
+    if not isinstance(found, list) or not found:
+        raise UserError(f"{where}: candidates must be a list of system, response and {GRADE}")
+    for candidate in found:
+        candidate = candidate if isinstance(candidate, dict) else {}
+        system, response, grade = (candidate.get(field) for field in ("system", "response", GRADE))
+        if not isinstance(system, str) or not system or not isinstance(response, str):
+            raise UserError(f"{where}: a candidate needs system and response, both strings, got {candidate!r:.80}")
+        if isinstance(grade, bool) or not isinstance(grade, (int, float)) or not math.isfinite(grade):
+            raise UserError(f"{where}: {system}: {GRADE} must be a finite number, got {grade!r}")
+        yield system, response, float(grade)

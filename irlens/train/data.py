@@ -1,0 +1,130 @@
+"""Lists as a trainer reads them: token ids, grades, and the behaviour policy's log-probabilities, stored once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from irlens.errors import UserError
+from irlens.train.logprobs import Packed, pack, response_logprobs, shares_prefix
+
+
+@dataclass(frozen=True)
+class Example:
+    """One list. `reference` holds the behaviour policy's summed log-probability of each response, in nats.
+
+    `mismatched` is a response to another prompt, for objectives that ask for one (KTO's zero point).
+    """
+
+    name: str
+    prompt: list[int]
+    responses: list[list[int]]
+    grades: list[float]
+    tiers: list[str]
+    reference: list[float]
+    mismatched: list[int] | None = None
+    mismatched_reference: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a pass over it reads: the prompt once, and every response."""
+        return len(self.prompt) + sum(map(len, self.responses)) + len(self.mismatched or ())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest response."""
+        return len(self.prompt) + max(map(len, [*self.responses, self.mismatched or []]))
+
+
+def tokenise(
+    lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, mismatched: bool = False
+) -> list[Example]:
+    """One Example per list, with reference 0; responses end in EOS.
+
+    prompt_ids: the token ids of each query's prompt, as the engine encodes them, so that training reads what sampling
+    read. Raises UserError for an empty response, or, with `mismatched`, lists of one prompt only.
+    """
+    out, queries = [], []
+    for (query_id, iteration, number), group in lists.groupby(["query_id", "iteration", "list"], sort=False):
+        encoded = tokenizer(list(group["text"]), add_special_tokens=False)["input_ids"]
+        for doc_id, response in zip(group["doc_id"], encoded):
+            if not response:
+                raise UserError(f"response {doc_id} is empty; remove it from the lists")
+        responses = [response + [tokenizer.eos_token_id] for response in encoded]
+        name = f"{query_id}, iteration {iteration}, list {number}"
+        tiers, zeros = group["tier"].tolist(), [0.0] * len(group)
+        out.append(Example(name, prompt_ids[query_id], responses, group["grade"].tolist(), tiers, zeros))
+        queries.append(query_id)
+    return _with_mismatched(out, queries) if mismatched else out
+
+
+def _with_mismatched(examples: list[Example], queries: list[str]) -> list[Example]:
+    """Each list with the first response of the next list that belongs to another prompt."""
+    if len(set(queries)) < 2:
+        raise UserError(
+            "this objective compares with responses to other prompts: it needs lists of two prompts or more"
+        )
+    out, count = [], len(examples)
+    for i, example in enumerate(examples):
+        other = next(j % count for j in range(i + 1, i + count) if queries[j % count] != queries[i])
+        out.append(replace(example, mismatched=examples[other].responses[0]))
+    return out
+
+
+def fitting(examples: list[Example], limit: int | None) -> list[Example]:
+    """The lists of which every response fits into `limit` tokens with its prompt: a list goes whole or not at all."""
+    return [e for e in examples if limit is None or e.longest <= limit]
+
+
+def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
+    """A batch: `packed`, `names`, `tiers`, and [B, L] tensors `grade`, `reference`, `length`, `mask`.
+
+    With mismatched responses these go first in `packed`, and their reference is `mismatched_reference` [B].
+    """
+    length = max(len(e.responses) for e in examples)
+
+    def padded(values: list[list[float]]) -> torch.Tensor:
+        return torch.tensor([[*v, *[0.0] * (length - len(v))] for v in values])
+
+    branches = [[*([e.mismatched] if e.mismatched else []), *e.responses] for e in examples]
+    batch = {
+        "packed": pack([e.prompt for e in examples], branches, pad, share),
+        "names": [e.name for e in examples],
+        "tiers": [e.tiers for e in examples],
+        "grade": padded([e.grades for e in examples]),
+        "reference": padded([e.reference for e in examples]),
+        "length": padded([[float(len(r)) for r in e.responses] for e in examples]),
+        "mask": padded([[1.0] * len(e.grades) for e in examples]).bool(),
+    }
+    if examples[0].mismatched:
+        batch["mismatched_length"] = torch.tensor([float(len(e.mismatched)) for e in examples])
+        batch["mismatched_reference"] = torch.tensor([e.mismatched_reference for e in examples])
+    return batch
+
+
+@torch.no_grad()
+def with_reference(model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False) -> list[Example]:
+    """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
+    model.eval()
+    share, _ = shares_prefix(model)
+    order = sorted(range(len(examples)), key=lambda i: examples[i].tokens)
+    found: dict[int, Example] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        packed: Packed = collate([examples[i] for i in chosen], pad, share)["packed"]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):  # as the trainer runs it
+            values = response_logprobs(model, packed.to(model.device)).tolist()
+        for i, row in zip(chosen, values):
+            first = [row.pop(0)] if examples[i].mismatched else [0.0]
+            reference = row[: len(examples[i].responses)]
+            found[i] = replace(examples[i], reference=reference, mismatched_reference=first[0])
+    return [found[i] for i in range(len(examples))]
+
+
+def check_vocabulary(model, examples: list[Example], describe: Callable[[], str]) -> None:
+    """Raises UserError if a token id has no row in the model's embedding: tokenizer and model do not belong together."""
+    rows = model.get_input_embeddings().num_embeddings
+    largest = max(max(map(max, [e.prompt, *e.responses])) for e in examples)
+    if largest >= rows:
+        raise UserError(f"{describe()}: the tokenizer gives token id {largest}, the model knows {rows} tokens only")

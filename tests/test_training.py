@@ -1,0 +1,120 @@
+"""`irlens train` as a whole: what it remembers, when it stops, what it chooses by, and what it refuses."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from irlens import stages
+from irlens.errors import UserError
+from irlens.settings import Train
+from irlens.train import larpo
+
+SMALL = {"prompts": 24, "n": 4, "iterations": 2, "epochs": 1, "batch_lists": 8, "eval_limit": 8, "eval_n": 2}
+
+
+def train(out, **more):
+    said = []
+    folder, results, tests = stages.train(Train(out=str(out), **{**SMALL, "test_limit": 0, **more}), said.append)
+    return folder, results, tests, said
+
+
+def test_memory_merges_the_draws_of_earlier_iterations(tmp_path):
+    folder, *_ = train(
+        tmp_path / "a", same_prompts=True, memory="all", iterations=3, list_size=12, objective="contrastive"
+    )
+    lists = pd.read_parquet(folder / "iteration-3" / "lists.parquet")
+    assert {d.rpartition("@")[2] for d in lists["doc_id"]} == {"1", "2", "3"}
+    assert set(lists["query_id"]) <= set(pd.read_parquet(folder / "iteration-3" / "run.parquet")["query_id"])
+    previous, *_ = train(tmp_path / "b", same_prompts=True, memory="previous", iterations=3, list_size=12)
+    lists = pd.read_parquet(previous / "iteration-3" / "lists.parquet")
+    assert {d.rpartition("@")[2] for d in lists["doc_id"]} == {"2", "3"}
+    with pytest.raises(UserError, match="no prompt comes twice"):
+        train(tmp_path / "c", memory="all")
+
+
+def test_validation_chooses_and_test_problems_only_measure(tmp_path):
+    folder, results, tests, said = train(tmp_path / "a", test_limit=10, eval_temperature=(1.0, 0.7))
+    value = results[results["curve"] == "Pass@1, T = 1"].set_index("x")["value"]
+    chosen = json.loads((folder / "chosen.json").read_text())["iteration"]
+    assert chosen == value.idxmax() and any(f"chosen: iteration {chosen}" in line for line in said)
+    tested = pd.read_csv(folder / "test.csv")
+    assert set(tested["iteration"]) == {0, chosen} and (tested["n"] == 10).all()
+    assert tests["n"].unique().tolist() == [10] and len(tests) == 4
+    for name in ("diagnostics", "training"):
+        assert (folder / f"{name}.png").stat().st_size > 5000
+    watched = set(pd.read_csv(folder / "diagnostics.csv")["curve"])
+    assert {"positives", "negatives", "KL to the reference (nats)", "gradient norm"} <= watched
+
+
+def test_patience_stops_and_the_same_command_says_the_same(tmp_path, monkeypatch):
+    world = {"values": iter([0.5, 0.4, 0.3, 0.6])}
+    monkeypatch.setattr(
+        larpo,
+        "_iterate",
+        lambda policy, s, settings, world, out, at: (out / f"iteration-{s}" / "model").mkdir(parents=True),
+    )
+    plan = larpo.Settings("pairwise", 5, "current", 1e-3, 1, 8, 0, "tiny", patience=1)
+    made = larpo.World(*[None] * 5, validate=lambda policy, s: next(world["values"]), say=lambda line: None)
+    policies = larpo.larpo(tmp_path / "start", plan, made, tmp_path)
+    assert [p.parent.name for p in policies[1:]] == ["iteration-1", "iteration-2"]
+    again = larpo.larpo(tmp_path / "start", plan, made, tmp_path)
+    assert again == policies and next(world["values"]) == 0.6  # values were read, not measured again
+
+
+def test_a_data_set_without_validation_lends_the_end_of_its_training_problems(tmp_path):
+    rows = [
+        {"question": f"What is {i}+1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(40)
+    ]
+    (tmp_path / "data").mkdir()
+    for split, part in (("train", rows[:30]), ("test", rows[30:])):
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    folder, _, tests, _ = train(
+        tmp_path / "a", dataset=str(tmp_path / "data"), prompts=20, iterations=1, positives_from="both", test_limit=5
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["settings"]["eval_split"] == "train[22:]" and manifest["settings"]["test_split"] == "test"
+    assert tests["n"].unique().tolist() == [5]
+    with pytest.raises(UserError, match="has only 22"):
+        train(tmp_path / "b", dataset=str(tmp_path / "data"), prompts=25)
+
+
+@pytest.mark.parametrize("more", [{"objective": "kto"}, {"objective": "spin"}, {"objective": "sft"}, {"objective": "rrhf", "nll": 0.1},
+                                  {"objective": "simpo", "length_normalised": True}, {"tier": "easy", "positives_from": "both", "objective": "pairwise"},
+                                  {"objective": "lambdarank", "objective_args": '{"weighted": 1}'}])  # fmt: skip
+def test_baselines_tiers_and_options_run_to_the_end(tmp_path, more):
+    folder, results, _, _ = train(tmp_path / "a", iterations=1, **more)
+    assert results["x"].max() == 1
+    if more["objective"] == "spin":
+        lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
+        assert lists[lists["tier"] == "positive"]["doc_id"].str.endswith("/gold").all()
+
+
+def test_long_lists_are_left_out_whole_and_counted(tmp_path):
+    folder, _, _, said = train(tmp_path / "a", iterations=1, max_length=95)
+    account = json.loads((folder / "iteration-1" / "account.json").read_text())
+    assert account["too_long"] > 0 and any(f"left out {account['too_long']} of" in line for line in said)
+    assert json.loads((folder / "manifest.json").read_text())["lists_too_long"] == account["too_long"]
+
+
+@pytest.mark.parametrize("more, message", [
+    ({"memory": "some"}, "--memory 'some'; known: all, current, previous"),
+    ({"positives_from": "silver"}, "--positives-from 'silver'"),
+    ({"tier": "hrad"}, "--tier 'hrad'"),
+    ({"list_size": 4, "negatives": 3}, "say the same twice"),
+    ({"objective": "pairwise", "negatives": 0}, "needs a negative"),
+    ({"objective": "sft", "beta": 0.1}, "no parameter 'beta'"),
+    ({"objective_args": '{"bta": 1}'}, "did you mean 'beta'"),
+    ({"objective_args": "[1]"}, "expected a JSON object"),
+    ({"beta": 0.1, "objective_args": '{"beta": 1}'}, "given twice"),
+    ({"trainer_args": '{"no_such": 1}'}, "unknown argument 'no_such'"),
+    ({"nll": -1.0}, "nll must be 0 or more"),
+    ({"n": 1}, "nothing to rank"),
+    ({"quantize": "8bit", "lora_rank": 4}, "known: 4bit"),
+    ({"max_length": 3}, "no list fits"),
+])  # fmt: skip
+def test_wrong_settings_are_named(tmp_path, more, message):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "a", **more)
+    if message != "no list fits":
+        assert not (tmp_path / "a").exists()  # refused before anything is made

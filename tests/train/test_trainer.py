@@ -1,0 +1,298 @@
+"""The trainer: what it logs and refuses, and that accumulation, processes and kills do not change the trajectory."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from irlens import catalog, objectives
+from irlens.errors import UserError
+from irlens.train import adapters
+from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
+from irlens.train.larpo import displaced
+from irlens.train.trainer import Plan, train, training_arguments
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return catalog.fetch(catalog.model("tiny"))
+
+
+def examples(count, width=3):
+    """Lists of random tokens, each informative."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(low, high):
+        size = int(torch.randint(low, high, (1,), generator=generator))
+        return torch.randint(5, 300, (size,), generator=generator).tolist()
+
+    return [
+        Example(
+            f"q{i}, iteration 1, list 0",
+            some(3, 9),
+            [[*some(2, 7), 1] for _ in range(width)],
+            [1.0] + [0.0] * (width - 1),
+            ["positive"] + ["own"] * (width - 1),
+            [0.0] * width,
+        )
+        for i in range(count)
+    ]
+
+
+def losses(policy, folder, *, at_once=4, name="contrastive", epochs=1, count=16, arguments=None, **more):
+    """The loss of every step of a small training."""
+    model, tokenizer = adapters.load(policy)
+    plan = Plan(
+        objectives.get(name), 1e-3, epochs, 8, at_once, 0, arguments={"logging_steps": 1, **(arguments or {})}, **more
+    )
+    log = []
+    train(model, tokenizer, examples(count), plan, folder, lambda trainer: log.extend(trainer.state.log_history))
+    return [entry for entry in log if "loss" in entry]
+
+
+def test_accumulation_does_not_change_the_trajectory(policy, tmp_path):
+    whole = losses(policy, tmp_path / "a", at_once=8)
+    parts = losses(policy, tmp_path / "b", at_once=2)
+    assert len(whole) == 2
+    for a, b in zip(whole, parts):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_the_log_says_what_happens_to_positives_and_negatives(policy, tmp_path):
+    log = losses(policy, tmp_path / "a", epochs=8)
+    first, last = log[0], log[-1]
+    assert first["reward_margin"] == pytest.approx(0, abs=1e-3) and first["kl"] == pytest.approx(0, abs=1e-3)
+    assert last["reward_margin"] > 0.5 and last["reward_accuracy"] > 0.8 and last["loss"] < first["loss"]
+    assert last["logratio_positive"] > last["logratio_negative"] and last["logp_positive"] < 0
+    assert first["list_size"] == 3 and first["share_positive"] == pytest.approx(1 / 3) and first["response_tokens"] > 2
+
+
+def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(policy, tmp_path):
+    model, tokenizer = adapters.load(policy)
+    some = examples(16)
+    some[11] = replace(some[11], name="the bad one")
+    plan = Plan(objectives.get("sft"), 1e-3, 4, 4, 4, 0, arguments={"save_steps": 1})
+    broken = []
+
+    class Fails(type(model)):
+        def forward(self, input_ids=None, **kwargs):
+            if broken and any(row[: len(some[11].prompt)].tolist() == some[11].prompt for row in input_ids):
+                kwargs["inputs_embeds"] = self.get_input_embeddings()(input_ids) * float("nan")
+                input_ids = None
+            broken.extend([1] * (len(list((tmp_path / "c").glob("checkpoint-*/complete"))) > 0))
+            return super().forward(input_ids=input_ids, **kwargs)
+
+    model.__class__ = Fails
+    with pytest.raises(FloatingPointError, match="the list of "):
+        train(model, tokenizer, some, plan, tmp_path / "c", lambda trainer: None)
+    assert list((tmp_path / "c").glob("checkpoint-*/complete"))
+
+
+def test_lists_that_are_too_long_go_whole():
+    some = examples(10)
+    limit = sorted(e.longest for e in some)[5]
+    kept = fitting(some, limit)
+    assert 0 < len(kept) < 10 and all(e in some for e in kept) and max(e.longest for e in kept) <= limit
+    assert fitting(some, None) == some
+
+
+def test_a_tokenizer_of_another_model_is_refused(policy):
+    model, _ = adapters.load(policy)
+    bad = [replace(examples(1)[0], prompt=[5000])]
+    with pytest.raises(UserError, match="token id 5000, the model knows 585"):
+        check_vocabulary(model, bad, lambda: "tiny")
+
+
+def test_weights_of_another_architecture_are_refused(policy, tmp_path):
+    import shutil
+
+    shutil.copytree(policy, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
+    with pytest.raises(UserError, match=r"layers\.\d.* is missing"):
+        adapters.load(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"model_type": "nosuch"}))
+    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
+        adapters.load(tmp_path / "m")
+
+
+def test_an_empty_response_of_a_given_list_is_refused(policy):
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    rows = [("q", "1+1?", "a", "two", 1.0, "positive", 0, 0), ("q", "1+1?", "b", "", 0.0, "own", 0, 0)]
+    columns = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
+    with pytest.raises(UserError, match="response b is empty"):
+        tokenise(pd.DataFrame(rows, columns=columns), {"q": [5]}, tokenizer)
+
+
+def test_mismatched_responses_come_from_other_prompts(policy):
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    rows = []
+    for q in ("q", "p"):
+        for number in (0, 1):
+            rows += [(q, q, f"{q}{number}a", f"yes {q}", 1.0, "positive", 0, number)]
+            rows += [(q, q, f"{q}{number}b", f"no {number}", 0.0, "own", 0, number)]
+    lists = pd.DataFrame(rows, columns=["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"])
+    out = tokenise(lists, {"q": [5], "p": [6]}, tokenizer, mismatched=True)
+    text = [tokenizer.decode(e.mismatched[:-1]) for e in out]
+    assert text == ["yes p", "yes p", "yes q", "yes q"]
+    with pytest.raises(UserError, match="two prompts or more"):
+        tokenise(lists[lists["query_id"] == "q"], {"q": [5]}, tokenizer, mismatched=True)
+    model, _ = adapters.load(policy)
+    known = with_reference(model, out, 0, 2)
+    alone = replace(out[0], responses=[out[0].mismatched], grades=[1.0], tiers=["x"], reference=[0.0], mismatched=None)
+    assert known[0].mismatched_reference == pytest.approx(
+        with_reference(model, [alone], 0, 1)[0].reference[0], abs=1e-4
+    )
+    assert collate(known, 0, True)["mismatched_reference"].shape == (4,)
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_every_objective_trains(policy, tmp_path, name):
+    objective = objectives.get(name)
+    model, tokenizer = adapters.load(policy)
+    some = examples(8, 1 if not objective.needs_negative else 3)
+    if objective.mismatched:
+        some = [replace(e, mismatched=some[(i + 1) % 8].responses[0]) for i, e in enumerate(some)]
+    plan = Plan(objective, 1e-3, 3, 8, 8, 0, arguments={"logging_steps": 1})
+    log = []
+    train(model, tokenizer, some, plan, tmp_path / "c", lambda trainer: log.extend(trainer.state.log_history))
+    values = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(values) == 3 and values[-1] < values[0]
+
+
+def test_trainer_arguments_are_checked(tmp_path):
+    plan = Plan(objectives.get("pairwise"), 1e-3, 1, 8, 4, 0)
+    assert training_arguments(tmp_path, plan, 100, 10).gradient_accumulation_steps == 2
+    with pytest.raises(UserError, match="did you mean 'fsdp'"):
+        training_arguments(tmp_path, replace(plan, arguments={"fsdpp": True}), 100, 10)
+    with pytest.raises(UserError, match="set by irlens"):
+        training_arguments(tmp_path, replace(plan, arguments={"max_steps": 3}), 100, 10)
+    kept = training_arguments(tmp_path, replace(plan, arguments={"gradient_checkpointing": True}), 100, 10)
+    assert kept.gradient_checkpointing is True
+
+
+def test_likelihood_displacement_is_said_in_words():
+    rows = [{"logratio_positive": 0.1 - i, "logratio_negative": -2.0 * i} for i in range(8)]
+    (warning,) = displaced(pd.DataFrame(rows))
+    assert "fell by 6.40 nats" in warning and "13.00" in warning and "--nll" in warning
+    assert displaced(pd.DataFrame([{"logratio_positive": 0.5, "logratio_negative": -1.0}])) == []
+
+
+def test_lora_saves_whole_weights(policy, tmp_path):
+    pytest.importorskip("peft")
+    model, tokenizer = adapters.load(policy, lora_rank=4)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert frozen > 300_000
+    plan = Plan(objectives.get("pairwise"), 1e-2, 4, 8, 8, 0)
+    train(
+        model,
+        tokenizer,
+        examples(8, 2),
+        plan,
+        tmp_path / "c",
+        lambda trainer: adapters.save(trainer, policy, tokenizer, "tiny", tmp_path / "m"),
+    )
+    merged, start = adapters.load(tmp_path / "m")[0], adapters.load(policy)[0]
+    moved = {n for (n, a), (_, b) in zip(merged.named_parameters(), start.named_parameters()) if not torch.equal(a, b)}
+    assert moved and all("proj" in name for name in moved)
+
+
+def run_workers(count, kind, policy, out):
+    """`python this file` in `count` processes under torch's launcher; the losses that the first one wrote."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    done = subprocess.run(
+        [*command, __file__, kind, str(policy), str(out)], env=env, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((out / "losses.json").read_text())
+
+
+def test_two_processes_under_ddp_train_as_one(policy, tmp_path):
+    two = run_workers(2, "trainer", policy, tmp_path / "two")
+    one = run_workers(1, "trainer", policy, tmp_path / "one")
+    assert len(one) == len(two) == 4
+    assert two == pytest.approx(one, rel=2e-4)
+
+
+def test_two_processes_with_sharded_weights_train_as_one(policy, tmp_path):
+    two = run_workers(2, "sharded", policy, tmp_path / "two")
+    one = run_workers(1, "whole", policy, tmp_path / "one")
+    assert len(one) == len(two) == 4 and one[-1] < one[0]
+    assert two == pytest.approx(one, rel=2e-4)
+
+
+def test_the_whole_command_under_a_launcher_is_that_of_one_process(tmp_path, irlens):
+    args = ["train", "--prompts", "24", "-n", "6", "--iterations", "1", "--epochs", "1", "--batch-lists", "4"]
+    args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--out"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "irlens"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *args, str(tmp_path / "two")], env=env, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.stdout.count("written to") == 1 and done.stdout.count("engine: ") == 1
+    irlens(*args, tmp_path / "one")
+    two, one = (
+        pd.read_csv(tmp_path / name / "iteration-1" / "log.csv")["grad_norm"].tolist() for name in ("two", "one")
+    )
+    assert len(one) == len(two) > 3
+    assert two[:-1] == pytest.approx(one[:-1], rel=0.02)  # accelerate fills up the last step with lists of the first
+
+
+def by_hand(policy, shard):
+    """The losses of a loop of our own under FSDP2 (accelerate has FSDP on accelerators only), half a batch per process."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    from irlens.scores import Scores
+    from irlens.train.logprobs import response_logprobs
+
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model, _ = adapters.load(policy)
+    some = with_reference(model, examples(16), 0, 8)
+    if shard:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    values = []
+    for step in range(4):
+        batch = collate(some[step % 2 * 8 : step % 2 * 8 + 8][rank::world], 0, True)
+        logprob = response_logprobs(model, batch["packed"])
+        scores = Scores(logprob, *(batch[name] for name in ("reference", "length", "grade", "mask")))
+        loss = objectives.get("listmle")(scores, beta=1.0)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        mean = loss.detach() / world
+        dist.all_reduce(mean)
+        values.append(mean.item())
+    dist.destroy_process_group()
+    return values
+
+
+def worker(kind, policy, out):
+    """One process of `run_workers`."""
+    rank, out = int(os.environ["RANK"]), Path(out)
+    if kind == "trainer":
+        values = [entry["loss"] for entry in losses(policy, out / "c", at_once=4, epochs=2)]
+    else:
+        values = by_hand(policy, kind == "sharded")
+    if rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "losses.json").write_text(json.dumps(values))
+
+
+if __name__ == "__main__":
+    worker(*sys.argv[1:])
