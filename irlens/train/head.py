@@ -95,11 +95,10 @@ class _Fused(torch.autograd.Function):
                     tile *= ctx.scale
                 if for_bias:
                     to_bias[start:stop] = tile.sum(0)
-                tile = tile.to(ctx.dtype)
                 if for_hidden:
-                    _add_product(to_hidden, tile, rows.to(ctx.dtype))
+                    _add_product(to_hidden, tile, rows, ctx.dtype)
                 if for_weight:
-                    _set_product(to_weight[start:stop], tile.T, cast)
+                    _set_product(to_weight[start:stop], tile.T.to(ctx.dtype), cast)
         return None if to_hidden is None else to_hidden.to(hidden.dtype), to_weight, to_bias, None, None, None, None
 
 
@@ -109,11 +108,14 @@ def _columns(target, start, stop):
     return (target - start).clamp(0, stop - start - 1), inside
 
 
-def _add_product(out, a, b) -> None:
-    if out.dtype == a.dtype:
-        out.addmm_(a, b)
+def _add_product(out, a, b, dtype) -> None:
+    """out += a @ b without rounding a tile's product to half precision: there are many tiles, and errors add up."""
+    if dtype == out.dtype:
+        out.addmm_(a, b.to(dtype))
+    elif out.is_cuda:
+        out += torch.mm(a.to(dtype), b.to(dtype), out_dtype=out.dtype)
     else:
-        out += a @ b
+        out.addmm_(a, b.to(out.dtype))
 
 
 def _set_product(out, a, b) -> None:
