@@ -82,8 +82,9 @@ def load(name: str, preset: str) -> Recipe:
             raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
         entries = presets[entries]
     shared = content.get("shared", {})
-    for other in shared.keys() - presets.keys():
-        raise UserError(f"{path}: shared.{other}: no such preset; {did_you_mean(other, presets)}")
+    for table in ("shared", "test"):
+        for other in content.get(table, {}).keys() - presets.keys():
+            raise UserError(f"{path}: {table}.{other}: no such preset; {did_you_mean(other, presets)}")
     steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
     tested = content.get("test", {}).get(preset)
     if tested:

@@ -77,7 +77,10 @@ def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
         known = ", ".join(f"{m} at T = {t:g}" for m, t in measured)
         raise UserError(f"{where}: the arms are not measured by {study.label}; they are by {known}")
     if study.beside:
-        paper.beside(study.beside, study.column)
+        try:
+            paper.beside(study.beside, study.column)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def _measured(steps: Sequence[Step]) -> list[tuple[str, float]]:

@@ -2,17 +2,110 @@
 
 import pytest
 
-from irlens import recipe
+from irlens import catalog, costs, objectives, recipe, tasks
 from irlens.errors import UserError
 from irlens.settings import PassK, cutoffs, settings_from
 
+NAMES = {
+    "fig2",
+    "fig2a",
+    "fig2b",
+    "fig3a",
+    "fig3b",
+    "fig3c",
+    "fig4",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "math",
+    "budget",
+}
+SHIPPED = [(name, preset) for name in recipe.names() for preset in recipe.presets(name)]
 
-def test_every_shipped_recipe_is_valid_in_both_presets():
-    found = recipe.names()
-    assert "fig2b" in found
-    for name in found:
-        for preset in ("tiny", "paper"):
-            assert recipe.load(name, preset).steps
+
+def test_every_figure_and_table_has_a_recipe_in_both_presets():
+    assert set(recipe.names()) >= NAMES
+    for name in recipe.names():
+        assert set(recipe.presets(name)) >= {"tiny", "paper"}, name
+
+
+@pytest.mark.parametrize("name, preset", SHIPPED)
+def test_a_shipped_recipe_is_valid_to_the_last_key(name, preset):
+    """Without weights, data or network: names of models, data sets, objectives and rewards, list shapes, ranges."""
+    from irlens.stages import training
+
+    found = recipe.load(name, preset)
+    assert found.title and found.steps
+    trained = [step for step in found.steps if step.stage == "train"]
+    assert not trained or found.study.claim
+    for step in found.steps:
+        settings = step.settings
+        policy = getattr(settings, "model", None)
+        assert policy is None or policy in catalog.MODELS or policy.startswith("@")
+        assert getattr(settings, "dataset", None) in (None, *tasks.NAMES)
+        for one in getattr(settings, "retriever", "bm25").split(","):
+            assert one in catalog.RETRIEVERS
+    for step in trained:
+        training._check(step.settings)
+        objectives.get(step.settings.objective).resolve(beta=step.settings.beta, nll=step.settings.nll)
+        assert {step.settings.reward, step.settings.eval_reward} <= {None, *catalog.REWARDS}
+        assert step.settings.reward or catalog.MODELS[step.settings.model].dataset != "ultrafeedback"
+    assert len({step.settings.model for step in trained}) <= 1  # arms differ in what is studied only
+    costs.of_steps(found.steps)
+
+
+def test_the_tiny_presets_take_minutes():
+    for name in NAMES - {"table3", "table5"}:  # those two: half an hour a seed
+        assert 0 < costs.total(costs.of_steps(recipe.load(name, "tiny").steps)).cpu_minutes < 9, name
+
+
+def test_fig3a_has_the_papers_tiers():
+    steps = {step.name: step.settings for step in recipe.load("fig3a", "paper").steps}
+    assert list(steps) == ["easiest", "easy", "hard", "hardest"]
+    assert [s.tier for s in steps.values()] == ["easiest", "easy", "own", "own"]
+    assert steps["hard"].temperature == (1.0,) and steps["hardest"].temperature == (0.7,)
+    assert all(s.positives_from == "both" and s.iterations == 3 and s.model == "mathstral" for s in steps.values())
+
+
+def test_a_recipe_shares_settings_is_like_another_and_names_one_preset_by_another(tmp_path):
+    below = tmp_path / "below.toml"
+    below.write_text("""
+title = "below"
+[shared.tiny]
+stage = "train"
+prompts = 7
+n = 3
+[shared.other]
+stage = "train"
+prompts = 9
+[preset]
+other = "tiny"
+[[preset.tiny]]
+name = "a"
+n = 5
+[[preset.tiny]]
+name = "b"
+[study]
+claim = "b is better"
+better = ["b > a"]
+[study.other]
+better = ["a > b"]
+""")
+    one, other = recipe.load(str(below), "tiny"), recipe.load(str(below), "other")
+    assert [(s.settings.prompts, s.settings.n) for s in one.steps] == [(7, 5), (7, 3)]
+    assert [(s.settings.prompts, s.settings.n) for s in other.steps] == [(9, 5), (9, 8)]
+    assert one.study.better == ("b > a",) and other.study.better == ("a > b",)
+    above = tmp_path / "above.toml"
+    above.write_text(f'title = "above"\nlike = "{below}"\n[shared.tiny]\nprompts = 11\n')
+    made = recipe.load(str(above), "tiny")
+    assert made.title == "above" and [(s.settings.prompts, s.settings.n) for s in made.steps] == [(11, 5), (11, 3)]
+    above.write_text(f'like = "{above}"\n')
+    with pytest.raises(UserError, match="cannot be like itself"):
+        recipe.load(str(above), "tiny")
+
+
+STUDY = "[[preset.tiny]]\nstage = 'train'\nname = 'a'\n[study]\nclaim = 'c'\n"
 
 
 def test_fig2b_has_the_papers_settings():
@@ -31,6 +124,17 @@ def test_fig2b_has_the_papers_settings():
     ("titel = 'x'", "unknown key 'titel'; did you mean 'title'"),
     ("title = 'x'", "no preset 'tiny'"),
     ("[[preset.tiny", "malformed TOML"),
+    ("[preset]\ntiny = 'big'", "preset tiny = 'big': no such preset with stages"),
+    ("[shared.tny]\nn = 1\n[[preset.tiny]]\nstage = 'passk'", "shared.tny: no such preset; did you mean 'tiny'"),
+    ("[shared.tiny]\nm = 1\n[[preset.tiny]]\nstage = 'passk'", "unknown setting 'm'"),
+    ("[test.tny]\nn = 1\n[[preset.tiny]]\nstage = 'passk'", "test.tny: no such preset; did you mean 'tiny'"),
+    (STUDY + "kind = 'bar'", "kind 'bar'; did you mean 'bars'"),
+    (STUDY + "x = [1]", "x and kind = .axis. need each other"),
+    (STUDY + "kind = 'axis'\nx = [1, 2]", "x has 2 places for 1 arms"),
+    (STUDY + "better = ['a > c']", "no arm 'c' is tested"),
+    (STUDY + "measure = 'Pass@2'", "not measured by Pass@2 at T = 1; they are by Pass@1 at T = 1, Pass@16"),
+    (STUDY + "beside = '3d'", "unknown figure of the paper '3d'"),
+    (STUDY + "beside = 'table3'\ncolumn = 'wr'", "table3 of the paper has no column 'wr'"),
 ])  # fmt: skip
 def test_a_damaged_recipe_is_named(tmp_path, text, message):
     path = tmp_path / "r.toml"

@@ -118,7 +118,8 @@ def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, 
     if lists.empty:
         raise UserError(
             f"iteration {s}: of {len(topics)} prompts none has two finished draws of which one is better (right, where a "
-            f"verifier judges), so there is nothing to rank; use more prompts or draws, another temperature, or a model that solves some of them"
+            f"verifier judges), so there is nothing to rank; use more prompts or draws, another temperature, or a model "
+            f"that solves some of them"
         )
     used, count = lists["query_id"].nunique(), len(lists.groupby(["query_id", "list"]))
     world.say(

@@ -1,0 +1,133 @@
+"""A study's arms from folders: final values, values by iteration, tokens, and values at an equal budget."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irlens import arms, studies
+from irlens.arms import Done
+from irlens.recipe import Recipe, Step
+from irlens.settings import PassK, Train
+from irlens.studies import Study
+
+PROBLEMS = [f"q{i:02d}" for i in range(60)]
+
+
+def train_folder(path, values, tokens=100, chosen=None, column="Pass@1"):
+    """What a train stage leaves: values[iteration] is the share of right draws of all problems."""
+    for s, value in enumerate(values):
+        each = np.full(len(PROBLEMS), value) + np.linspace(-0.02, 0.02, len(PROBLEMS))
+        here = path / "evaluation" / str(s)
+        here.mkdir(parents=True)
+        pd.DataFrame({"query_id": PROBLEMS[::-1], column: each}).to_parquet(here / "per_query.parquet")
+        if s:
+            (path / f"iteration-{s}").mkdir()
+            pd.DataFrame({"n_tokens": [tokens - 1, 1]}).to_parquet(path / f"iteration-{s}" / "run.parquet")
+    (path / "chosen.json").write_text(json.dumps({"iteration": len(values) - 1 if chosen is None else chosen}))
+    return Done(path, None)
+
+
+def a_recipe(study, *names):
+    steps = tuple(Step("train", name, Train(eval_temperature=(0.7,))) for name in names)
+    return Recipe("r", "A title", None, "tiny", steps, study)
+
+
+def test_values_by_iteration_and_of_the_chosen_policy(tmp_path):
+    found = [{"a": train_folder(tmp_path / str(seed), [0.4, 0.5 + seed / 10, 0.45], chosen=1)} for seed in (0, 1)]
+    steps = a_recipe(None, "a").steps
+    along = arms.by_iteration(steps, found, "a")
+    assert [cell["Pass@1", 0.7].mean().round(6) for cell in along] == [0.4, 0.55, 0.45, 0.55]
+    assert arms.final(steps, found, "a")["Pass@1", 0.7].shape == (2, 60)
+    assert arms.final(steps, found, "start")["Pass@1", 0.7].mean() == pytest.approx(0.4)
+    assert (np.diff(along[0]["Pass@1", 0.7][0]) < 0).all()  # problems in the order of their names, whatever the file's
+
+
+def test_test_steps_go_before_what_training_measured(tmp_path):
+    done = train_folder(tmp_path / "a", [0.4, 0.5])
+    seed = {"a": done}
+    for name, value in (("test start", 0.1), ("test a", 0.2)):
+        (tmp_path / name).mkdir()
+        table = pd.DataFrame({"query_id": PROBLEMS, "run": "tiny T=1.0", "measure": "Pass@1", "value": value})
+        table.to_parquet(tmp_path / name / "per_query.parquet")
+        seed[name] = Done(tmp_path / name, None)
+    steps = [*a_recipe(None, "a").steps, Step("passk", "test start", PassK()), Step("passk", "test a", PassK())]
+    assert arms.final(steps, [seed], "a")["Pass@1", 1.0].mean() == pytest.approx(0.2)
+    assert arms.final(steps, [seed], "start")["Pass@1", 1.0].mean() == pytest.approx(0.1)
+
+
+def test_values_at_a_budget_by_hand():
+    values = [np.array([[0.0, 0.2]]), np.array([[0.4, 0.4]]), np.array([[0.8, 0.4]])]
+    spent = np.array([[0.0, 100.0, 300.0]])
+    assert arms.at_budget(values, spent, 200).tolist() == pytest.approx(np.array([[0.6, 0.4]]))
+    assert arms.at_budget(values, spent, 25).tolist() == pytest.approx(np.array([[0.1, 0.25]]))
+    assert arms.at_budget(values, spent, 300).tolist() == pytest.approx(np.array([[0.8, 0.4]]))
+    assert arms.at_budget(values, spent, 900).tolist() == pytest.approx(np.array([[0.8, 0.4]]))
+
+
+def test_a_study_by_iteration_draws_both_and_judges_the_claim(tmp_path):
+    study = Study("harder is better", "iterations", temperature=0.7, order=("easiest", "easy", "hardest"),
+                  better=("hardest > easiest", "easiest > easy", "easy > easy2"), beside="3a")  # fmt: skip
+    shares = {"easiest": 0.3, "easy": 0.5, "easy2": 0.5, "hardest": 0.6}
+    found = [
+        {arm: train_folder(tmp_path / f"{arm}{seed}", [0.4, value]) for arm, value in shares.items()}
+        for seed in range(3)
+    ]
+    made = studies.report(a_recipe(study, *shares), found, tmp_path, lambda line: None)
+    text = (tmp_path / "conclusions.md").read_text()
+    assert "Preset tiny: 3 seeds, 60 problems" in text and all(f"- {line}" in text for line in made)
+    assert any("hardest above easiest, Pass@1 at T = 0.7: confirmed (+30.0 points" in line for line in made)
+    assert any("easiest above easy, Pass@1 at T = 0.7: contradicted" in line for line in made)
+    assert any("easy above easy2, Pass@1 at T = 0.7: not confirmed" in line for line in made)
+    assert any("easiest < easy < hardest: confirmed (Page's trend test over 3 seeds" in line for line in made)
+    drawn = pd.read_csv(tmp_path / "r.csv")
+    ours, theirs = drawn[drawn["panel"] == "a"], drawn[drawn["panel"] == "b"]
+    assert ours["value"].round(6).tolist() == [v for share in shares.values() for v in (0.4, share)]
+    assert ours["curve"].tolist() == [arm for arm in shares for _ in range(2)] and ours["x"].tolist() == [0, 1] * 4
+    assert (ours["low"] <= ours["value"]).all() and (ours["n"] == 60).all()
+    assert theirs[theirs["curve"] == "hardest"]["value"].tolist() == [0.743, 0.7824, 0.8287, 0.8355]
+    assert set(theirs["origin"]) == {"paper"} and list(dict.fromkeys(theirs["curve"]))[:2] == ["easiest", "easy"]
+
+
+def test_a_budget_study_compares_at_equal_tokens(tmp_path):
+    study = Study("lists are better", "budget", temperature=0.7, better=("many > few",))
+    found = [
+        {
+            "few": train_folder(tmp_path / f"few{seed}", [0.4, 0.5], tokens=1000),
+            "many": train_folder(tmp_path / f"many{seed}", [0.4, 0.6], tokens=4000),
+        }
+        for seed in range(2)
+    ]
+    made = studies.report(a_recipe(study, "few", "many"), found, tmp_path, lambda line: None)
+    assert made[0].startswith(
+        "few is ahead, Pass@1 at T = 0.7 after 1,000 generated tokens: 0.500 against many's 0.450, +5.0"
+    )
+    assert any("many above few" in line and "contradicted" in line for line in made)
+    drawn = pd.read_csv(tmp_path / "r.csv")
+    assert drawn[drawn["curve"] == "many"]["x"].tolist() == [0, 4000]
+    assert drawn[drawn["curve"] == "few"]["value"].round(6).tolist() == [0.4, 0.5]
+
+
+def test_bars_stand_beside_the_papers(tmp_path):
+    study = Study("c", temperature=0.7, beside="table4", column="alpacaeval2_llama3_70b_wr")
+    found = [{arm: train_folder(tmp_path / arm, [0.4, 0.5]) for arm in ("current", "previous", "all", "diverse")}]
+    for style in ("screen", "paper"):
+        studies.report(
+            a_recipe(study, "current", "previous", "all", "diverse"), found, tmp_path, lambda line: None, style
+        )
+        drawn = pd.read_csv(tmp_path / "r.csv")
+        assert drawn[drawn["panel"] == "a"]["bar"].tolist() == ["start", "current", "previous", "all", "diverse"]
+        assert drawn[drawn["panel"] == "b"]["bar"].tolist() == ["start", "current", "previous", "all"]
+        assert drawn[drawn["panel"] == "b"]["value"].tolist() == [48.38, 66.56, 70.92, 72.50]
+        assert (tmp_path / "r.png").stat().st_size > 5000 and (tmp_path / "r.pdf").stat().st_size > 3000
+
+
+def test_arms_on_an_axis(tmp_path):
+    study = Study("c", "axis", temperature=0.7, x=(4.0, 8.0), x_label="candidates", beside="3c")
+    found = [{"c4": train_folder(tmp_path / "a", [0.4, 0.5]), "c8": train_folder(tmp_path / "b", [0.4, 0.6])}]
+    studies.report(a_recipe(study, "c4", "c8"), found, tmp_path, lambda line: None)
+    drawn = pd.read_csv(tmp_path / "r.csv")
+    ours = drawn[drawn["panel"] == "a"]
+    assert ours["x"].tolist() == [4, 8] and ours["value"].round(6).tolist() == [0.5, 0.6]
+    assert drawn[drawn["curve"] == "win rate"]["value"].tolist() == [61.72, 63.59, 64.88, 64.42]
