@@ -18,6 +18,17 @@ PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transform
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
 
 
+def _difference(was, now, where: str) -> tuple[str, object, object] | None:
+    """The first place where two settings differ, and what stands there; what is not there counts as None."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        inner = ((was.get(k), now.get(k), f"{where}.{k}") for k in sorted({*was, *now}))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        inner = ((a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(was, now)))
+    else:
+        return None if was == now else (where, was, now)
+    return next((found for parts in inner if (found := _difference(*parts)) is not None), None)
+
+
 class OutputFolder:
     """Used as `with OutputFolder(path, command, settings) as folder:`; writes `manifest.json` at both ends.
 
@@ -86,11 +97,14 @@ class OutputFolder:
         old = before.get("settings", {})
         for key in sorted({*old, *self.settings}):
             was, now = old.get(key), self.settings.get(key)
-            if was == now or (key in self.growing and isinstance(was, int) and isinstance(now, int) and now > was):
+            if key in self.growing and isinstance(was, int) and isinstance(now, int) and now > was:
                 continue
+            if (found := _difference(was, now, key)) is None:
+                continue
+            where, was, now = found
             hint = f"; {key} can only grow" if key in self.growing else ""
             raise UserError(
-                f"--out {self.path}: was made with {key} = {was!r}, now {now!r}{hint}; "
+                f"--out {self.path}: was made with {where} = {was!r}, now {now!r}{hint}; "
                 f"choose another --out or go back to the old setting"
             )
 

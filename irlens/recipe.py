@@ -193,7 +193,7 @@ def run(
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
-    with OutputFolder(out, "reproduce", kept | ({"seeds": list(seeds)} if seeds else {})) as folder:
+    with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
         found = []
         for seed in seeds or (None,):

@@ -104,3 +104,18 @@ def test_a_damaged_manifest_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="not a readable manifest"), OutputFolder(tmp_path, "passk", SETTINGS):
         pass
+
+
+def test_a_difference_deep_in_the_settings_is_named_by_its_place(tmp_path):
+    old = {"steps": [{"stage": "train", "n": 8}, {"stage": "passk"}]}
+    with OutputFolder(tmp_path / "a", "reproduce", old):
+        pass
+    same = {"steps": [{"stage": "train", "n": 8, "reward": None}, {"stage": "passk"}]}
+    with OutputFolder(tmp_path / "a", "reproduce", same) as folder:  # a setting of a newer version, not given
+        assert folder.continued
+    for new, message in (
+        ({"steps": [{"stage": "train", "n": 9}, {"stage": "passk"}]}, r"steps\[0\].n = 8, now 9"),
+        ({"steps": [{"stage": "train", "n": 8}]}, "steps = "),
+    ):
+        with pytest.raises(UserError, match=message):
+            OutputFolder(tmp_path / "a", "reproduce", new).check()
