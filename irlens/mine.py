@@ -1,4 +1,4 @@
-"""Hardness tiers and candidate lists: from runs and their judgements to what a ranking loss trains on."""
+"""Tiers of negatives: from draws and their judgements to lists of positives and negatives of known hardness."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
