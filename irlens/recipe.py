@@ -230,7 +230,7 @@ def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
             for t in recipe.steps
             if t.name.startswith("test ")
         }
-        for asked in sorted(tests, key=str):
+        for asked in sorted(tests, key=lambda test: test[2] or float("inf")):  # the largest set of a split counts
             trained, test = tasks.load(dataset, train_split(s)), tasks.load(*asked)
             out[step.name][test.split] = contamination.overlap(trained.topics, test.topics)
     return out
