@@ -78,7 +78,10 @@ def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
         shown = list(dict.fromkeys(ours.table["bar"]))
         order = {name: shown.index(name) if name in shown else len(shown) for name in there["bar"]}
         there = there.sort_values("bar", key=lambda bars: bars.map(order), kind="stable", ignore_index=True)
-        label = recipe.study.column.replace("_", " ")
+        label = recipe.study.column.replace("_lc_wr", ", length-controlled win rate (%)").replace(
+            "_wr", ", win rate (%)"
+        )
+        label = label.replace("alpacaeval2", "AlpacaEval2").replace("_", " ")
         return Panel(there.assign(origin="paper"), "the paper", label, "")
     shown = list(dict.fromkeys(ours.table["curve"]))
     names = there["curve"].map(lambda name: name.split()[0] if name.split()[0] in shown else name)

@@ -131,3 +131,10 @@ def test_arms_on_an_axis(tmp_path):
     ours = drawn[drawn["panel"] == "a"]
     assert ours["x"].tolist() == [4, 8] and ours["value"].round(6).tolist() == [0.5, 0.6]
     assert drawn[drawn["curve"] == "win rate"]["value"].tolist() == [61.72, 63.59, 64.88, 64.42]
+
+
+def test_equal_values_differ_by_nothing():
+    """Means and interpolation leave differences of 1e-17, which a test of signs would count."""
+    cell = {"start": np.array([[0.1, 0.2, 0.3] * 5]), "a": np.array([[0.3 - 0.2, 0.1 + 0.1, 0.1 + 0.2] * 5])}
+    tests, _ = studies.judge(Study("c"), cell, "value")
+    assert tests["p"].tolist() == [1.0] and tests["effect"].tolist() == [0.0]
