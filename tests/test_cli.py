@@ -77,7 +77,7 @@ def test_every_command_shows_an_example(command, irlens):
         (("mine-negatives", "--tiers", "margin", "--percentage", "0.95"), "log-probabilities are negative"),
         (("mine-negatives", "--text-threshold", "1.5"), "at most 1"),
         (("mine-negatives", "--encoder", "tiny-e6"), "did you mean 'tiny-e5'"),
-        (("mine-negatives", "--run", "nowhere.parquet"), "no such file"),
+        (("mine-negatives", "--run", "nowhere.parquet"), "no such run"),
         (("temperatures", "nowhere.run", "nowhere.qrels"), "nowhere.run"),
         (("reproduce", "fig2c"), "did you mean 'fig2"),
         (("reproduce", "fig2b", "--preset", "tny"), "did you mean 'tiny'"),

@@ -178,7 +178,8 @@ def test_two_labels_an_untrained_head_and_a_language_model_are_refused(tmp_path,
 
 def test_the_catalog_knows_what_the_paper_used():
     assert catalog.reward("fsfairx").repo == "sfairXC/FsfairX-LLaMA3-RM-v0.1"
-    assert catalog.reward("pairrm") == catalog.Reward("pairrm", "llm-blender/PairRM", form="pairrm")
+    pairrm = catalog.reward("pairrm")
+    assert (pairrm.name, pairrm.repo, pairrm.form) == ("pairrm", "llm-blender/PairRM", "pairrm")
     assert catalog.reward("llm-blender/PairRM").form == "pairrm" and catalog.reward("someone/rm").form == "scalar"
     assert catalog.reward("fairx") is None
     with pytest.raises(UserError, match="no such folder"):
