@@ -25,7 +25,7 @@ MEASURES = {
     "tokens": "length in tokens, end of sequence included",
     "distinct_answers": "distinct answers among a prompt's negatives (of those with two or more)",
     "self_bleu": "self-BLEU-4 of a prompt's negatives (of those with two or more): 1 if all are alike",
-    "without": "share of prompts without a negative of this tier",
+    "without": "share of prompts without a negative of this tier: none was found, or choosier tiers took them all",
 }
 GAPS = {"logprob_gap": "logprob", "logprob_per_token_gap": "logprob_per_token", "reward_gap": "reward"}
 LARGEST = 1e15  # an answer further away counts as this far: a number of 300 digits is no measurement

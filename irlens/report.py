@@ -112,12 +112,20 @@ def _plain(text: str) -> str:
 
 def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
     """The tally per tier, and one example of each."""
-    columns = ("negatives", "prompts without", "false negatives removed", "duplicates removed")
+    columns = ("negatives", "prompts without", "false negatives removed", "duplicates removed", "taken before")
     table = new_table("Negatives by tier", "tier", *columns)
     for row in tally.itertuples():
-        removed = _removed(row)
-        table.add_row(row.tier, f"{row.negatives:,}", f"{row.prompts_without:,}", removed, f"{row.duplicates:,}")
+        counts = (
+            f"{row.negatives:,}",
+            f"{row.prompts_without:,}",
+            _removed(row),
+            f"{row.duplicates:,}",
+            f"{row.taken:,}",
+        )
+        table.add_row(row.tier, *counts)
     tables.print(table)
+    if tally["taken"].any():
+        say("taken before: by another prompt or a choosier tier; a tier mined alone has every response to choose from")
     most = lists.groupby("query_id")["tier"].nunique()
     if most.empty:
         say("No prompt has a negative.")
