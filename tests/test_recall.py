@@ -120,7 +120,7 @@ def test_index_killed_while_encoding_is_continued_with_the_same_vectors(tmp_path
 
 def test_another_model_dimension_or_corpus_in_the_folder_is_refused(tmp_path):
     index(tmp_path / "a")
-    with pytest.raises(UserError, match=r"made with prompts = .* now"):
+    with pytest.raises(UserError, match=r"made with prompts\.query = .* now"):
         index(tmp_path / "a", query_prompt="question: ")
     with pytest.raises(UserError, match="made with store"):
         index(tmp_path / "a", store="float16")
