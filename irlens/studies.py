@@ -219,19 +219,27 @@ def _numbers(row) -> str:
     )
 
 
+def _holds(p: float, low: float, high: float) -> bool:
+    """Whether a difference stands on new problems (the test, over problems) and on new seeds too (the interval)."""
+    return p < ALPHA and not low <= 0 <= high
+
+
 def _against_start(row, label: str, gain: float | None) -> str:
-    verdict = "significant" if row.p_holm < ALPHA else "not significant"
+    holds = _holds(row.p_holm, row.low, row.high)
+    verdict = "significant" if holds else "not significant"
     if gain is not None:
-        reached = 100 * row.difference >= gain and row.p_holm < ALPHA
+        reached = 100 * row.difference >= gain and holds
         verdict += f"; a gain of {gain:g} points is {'reached' if reached else 'not reached'}"
     return f"{row.after}, {label}, against the start: {_numbers(row)}: {verdict}."
 
 
 def _against_claim(row, label: str) -> str:
-    if row.p_holm >= ALPHA:
-        verdict = "not confirmed: no difference that can be told from chance"
-    else:
+    if _holds(row.p_holm, row.low, row.high):
         verdict = "confirmed" if row.difference > 0 else "contradicted"
+    else:
+        verdict = "not confirmed: no difference that can be told from chance"
+        if row.p_holm < ALPHA:
+            verdict += " over other seeds, though it can over these problems"
     return f"{row.after} above {row.before}, {label}: {verdict} ({_numbers(row)})."
 
 
@@ -255,7 +263,7 @@ def _ahead(cell: dict[str, np.ndarray], label: str) -> str:
     """Which arm has the highest value, tested against the runner-up."""
     first, second = sorted(cell, key=lambda arm: -cell[arm].mean())[:2]
     row = _paired(cell[second], cell[first], second, first)
-    verdict = "ahead" if row["p"] < ALPHA else "ahead by no more than chance"
+    verdict = "ahead" if _holds(row["p"], row["low"], row["high"]) else "ahead by no more than chance"
     return (
         f"{first} is {verdict}, {label}: {cell[first].mean():.3f} against {second}'s {cell[second].mean():.3f}, "
         f"{100 * row['difference']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}], paired "

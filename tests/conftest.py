@@ -1,5 +1,7 @@
 """Shared by all tests: one thread, no network, the embedded model, and where real data may lie."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -52,15 +54,40 @@ ENV = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
 
 @pytest.fixture(scope="session")
 def irlens():
-    """Runs a command in a process of its own and returns it finished; its exit code must be `code`."""
+    """Runs a command, `apart` in a process of its own, and returns what it printed; its exit code must be `code`.
 
-    def run(*args, cwd=None, code=0):
-        command = [sys.executable, "-m", "irlens", *map(str, args)]
-        done = subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300)
+    In this process it saves the seconds that importing torch takes.
+    """
+
+    def run(*args, cwd=None, code=0, apart=False):
+        command = ["-m", "irlens", *map(str, args)]
+        if apart:
+            command = [sys.executable, *command]
+            done = subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300)
+        else:
+            done = _here(command, cwd or ".")
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     return run
+
+
+def _here(command, cwd):
+    from irlens.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
+        patch.setattr(sys, "argv", command[1:])
+        for name in ("COLUMNS", "NO_COLOR"):
+            patch.setenv(name, ENV[name])
+        main()
+    return subprocess.CompletedProcess(command, stop.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

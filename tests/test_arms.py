@@ -90,6 +90,19 @@ def test_a_study_by_iteration_draws_both_and_judges_the_claim(tmp_path):
     assert set(theirs["origin"]) == {"paper"} and list(dict.fromkeys(theirs["curve"]))[:2] == ["easiest", "easy"]
 
 
+def test_a_difference_that_one_seed_alone_has_is_not_confirmed():
+    spread = np.linspace(-0.02, 0.02, len(PROBLEMS))
+    start = np.full((3, len(PROBLEMS)), 0.4) + spread
+    cell = {"start": start, "a": start, "b": start + np.array([[0.3], [-0.01], [-0.02]])}
+    tests, made = studies.judge(Study("c", better=("b > a",), gain=5), cell, "Pass@1")
+    row = tests[(tests["before"] == "a") & (tests["after"] == "b")].iloc[0]
+    assert row["p_holm"] < 0.05 and row["low"] < 0 < row["high"] and row["seeds_up"] == 1
+    assert any(
+        "b above a, Pass@1: not confirmed" in line and "though it can over these problems" in line for line in made
+    )
+    assert any(line.startswith("b,") and "not significant; a gain of 5 points is not reached" in line for line in made)
+
+
 def test_a_budget_study_compares_at_equal_tokens(tmp_path):
     study = Study("lists are better", "budget", temperature=0.7, better=("many > few",))
     found = [
