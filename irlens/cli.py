@@ -215,6 +215,10 @@ def reproduce(
         typer.Option(help="tiny (embedded default, CPU), paper (the paper's models and data), or another of --list."),
     ] = "tiny",
     seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds to run at once, by default one per core, or one alone where there is a GPU."),
+    ] = None,
     style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     list_all: Annotated[bool, typer.Option("--list", help="Show all recipes and what they need.")] = False,
     dry_run: Annotated[
@@ -239,7 +243,7 @@ def reproduce(
     if dry_run:
         plan.dry_run(loaded, len(several or (0,)))
         return
-    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style))
+    report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style, jobs))
 
 
 @app.command()

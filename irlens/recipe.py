@@ -6,10 +6,12 @@ import json
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import catalog, contamination, stages, studies
+from irlens import seeds as apart
 from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
@@ -186,20 +188,25 @@ def run(
     say: Callable[[str], None] = print,
     seeds: Sequence[int] | None = None,
     style: str = "screen",
+    jobs: int | None = None,
 ) -> Path:
     """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
     draws the figure with the paper's points beside ours and says what the study found.
+
+    jobs: seeds to run at once, by default as `seeds.jobs_for` has it.
     """
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
-        found = []
-        for seed in seeds or (None,):
-            if seed is not None:
-                say(f"seed {seed}")
-            found.append(_run_steps(recipe, out if seed is None else out / f"seed-{seed}", seed, say))
+        if seeds and len(seeds) > 1 and (jobs := min(jobs or apart.jobs_for(len(seeds)), len(seeds))) > 1:
+            apart.run(partial(_run_seed, recipe, out), seeds, jobs, out, say)
+            found = [_run_seed(recipe, out, seed, lambda line: None) for seed in seeds]  # reads what they made
+        elif seeds:
+            found = [_run_seed(recipe, out, seed, say) for seed in seeds]
+        else:
+            found = [_run_steps(recipe, out, None, say)]
         folder.note(contamination=_contamination(recipe, found[0]), **_account(found))
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
             say(f"contamination: {words}")
@@ -245,6 +252,11 @@ def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
         manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
         sums = {key: value + (manifest.get(key) or 0) for key, value in sums.items()}
     return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
+
+
+def _run_seed(recipe: Recipe, out: Path, seed: int, say: Callable[[str], None] = print) -> dict[str, Done]:
+    say(f"seed {seed}")
+    return _run_steps(recipe, out / f"seed-{seed}", seed, say)
 
 
 def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str], None]) -> dict[str, Done]:

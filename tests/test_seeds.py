@@ -1,0 +1,76 @@
+"""Seeds run at once: each has its log, one that is refused or killed is named, and a parent's end is theirs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from irlens import seeds
+from irlens.errors import UserError
+
+
+def work(out, seed):
+    print(f"seed {seed} with {os.environ['OMP_NUM_THREADS']} threads", flush=True)
+    os.write(2, b"from below\n")
+    (out / f"seed-{seed}" / "made").write_text(str(seed))
+    if seed == 13:
+        raise UserError("--n: thirteen is refused")
+    if seed == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_every_seed_is_run_and_logs_to_its_own_file(tmp_path, capfd):
+    said = []
+    seeds.run(partial(work, tmp_path), (0, 3, 5), 2, tmp_path, said.append)
+    for seed in (0, 3, 5):
+        assert (tmp_path / f"seed-{seed}" / "made").read_text() == str(seed)
+        log = (tmp_path / f"seed-{seed}" / "log.txt").read_text()
+        assert log == f"seed {seed} with {os.environ['OMP_NUM_THREADS']} threads\nfrom below\n"
+    assert said[0].startswith("3 seeds, 2 at once; see ") and len(said) == 4
+    assert "from below" not in capfd.readouterr().err
+
+
+def test_a_seed_that_is_refused_or_killed_is_named(tmp_path):
+    with pytest.raises(UserError, match="^seed 13: --n: thirteen is refused"):
+        seeds.run(partial(work, tmp_path), (1, 13), 2, tmp_path, str)
+    with pytest.raises(UserError, match="was killed .out of memory.*--jobs 1"):
+        seeds.run(partial(work, tmp_path), (9, 1), 2, tmp_path, str)
+
+
+def slow(out, seed):
+    (out / f"seed-{seed}" / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def start_slowly(out):
+    seeds.run(partial(slow, out), (0, 1), 2, out, str)
+
+
+def test_they_end_when_their_parent_is_killed(tmp_path):
+    code = f"import pathlib, test_seeds; test_seeds.start_slowly(pathlib.Path({str(tmp_path)!r}))"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
+    files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
+    until(lambda: all(file.is_file() and file.read_text() for file in files))
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(alive(int(file.read_text())) for file in files))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
