@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from irlens import baselines
+from irlens import baselines, plugins
 from irlens.errors import UserError, did_you_mean
 from irlens.scores import Scores, above, at_least_float32, extreme_pairs, gaps, mean_over_lists, nll_of_best
 
@@ -240,7 +240,15 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def get(name: str) -> Objective:
-    """The objective of that name. Raises UserError for an unknown one."""
+    """The objective of that name, or of one's own function `module:function` of the scores and parameters with defaults,
+    which may read the reference and gets a positive and three negatives per list by default. Raises UserError for an
+    unknown one.
+    """
+    if plugins.named(name):
+        own = Objective(name, plugins.function(name, "--objective"), True, 1, 3, name)
+        if not all(isinstance(default, (int, float)) for default in own.parameters.values()):
+            raise UserError(f"--objective {name}: it must take `scores`, and parameters whose defaults are numbers")
+        return own
     if name not in OBJECTIVES:
         raise UserError(f"no objective {name!r}; {did_you_mean(name, OBJECTIVES)}")
     return OBJECTIVES[name]

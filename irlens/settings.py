@@ -23,7 +23,7 @@ def _model():
 
 
 def _dataset():
-    return _option(None, "A name (sums, gsm8k, facts, …), a file or a folder. Default: the model's own.")
+    return _option(None, "A name (sums, gsm8k, facts, …), a file, a folder or module:load. Default: the model's own.")
 
 
 def _split():
@@ -57,7 +57,9 @@ class EngineOptions:
     `engine`, `inner_engine`, `chat`, `served_model` and `engine_args` say what the draws are; the others only how fast.
     """
 
-    engine: str | None = _option(None, "transformers, vllm, openai or ray. Default: chosen by what is there, and said.")
+    engine: str | None = _option(
+        None, "transformers, vllm, openai, ray or module:load. Default: chosen by what is there, and said."
+    )
     batch_size: int | None = _option(None, "Sequences in flight; changes speed and memory, not the draws.")
     num_workers: int | None = _option(None, "Workers of the ray engine. Default: one per GPU, without GPUs per core.")
     inner_engine: str | None = _option(None, "The engine inside each ray worker: transformers or vllm.")
@@ -190,7 +192,9 @@ class Mine(EngineOptions):
 class Train(EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
-    objective: str = _option("contrastive", "pairwise, contrastive, lambdarank, listmle, or a baseline: sft, simpo, …")
+    objective: str = _option(
+        "contrastive", "pairwise, contrastive, lambdarank, listmle, a baseline (sft, simpo, …) or module:function."
+    )
     model: str = _model()
     dataset: str | None = _dataset()
     split: str | None = _split()
@@ -271,8 +275,8 @@ class Rerank(ScoringOptions):
     reranker: str = _option(
         "majority",
         "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "
-        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (votes weighted by its scores), or a hub id or "
-        "folder of a reward model.",
+        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (votes weighted by its scores), a hub id or "
+        "folder of a reward model, or module:function.",
     )
     qrels: str | None = _option(None, "Qrels, for the oracle and to say what the first is worth. Default: the run's.")
     seed: int = _seed()

@@ -1,8 +1,10 @@
 """The README: its file map is the tree, and the commands in it exist with the options that it names."""
 
 import re
+import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 
@@ -26,9 +28,9 @@ def test_the_file_map_is_the_tree():
 
 def commands():
     """Every `irlens …` line in the README's code blocks, without what follows a comment."""
-    for block in re.findall(r"```(?:sh)?\n(.*?)```", README, re.S):
+    for block in re.findall(r"```(?:sh|python)?\n(.*?)```", README, re.S):
         for line in block.splitlines():
-            if found := re.search(r"(?:^|-m )irlens +(.*?)(?: {2,}#.*)?$", line):
+            if found := re.search(r"(?:^|-m |^# \w+\.py: )irlens +(.*?)(?: {2,}#.*)?$", line):
                 yield found[1]
 
 
@@ -43,3 +45,28 @@ def test_every_command_of_the_readme_is_one(line):
 
 def test_there_are_enough_of_them():
     assert len(set(commands())) > 20 and {line.split()[0] for line in commands()} >= set(COMMANDS) - {"demo"}
+
+
+OWN = re.findall(r"```python\n(# (\w+\.py): irlens (.*?)\n.*?)```", README, re.S)
+
+
+@pytest.mark.parametrize("code, name, command", OWN, ids=[name for _, name, _ in OWN])
+def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens, monkeypatch):
+    assert len(OWN) == 4 and len(code.splitlines()) <= 14
+    (tmp_path / name).write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = shlex.split(command)
+    if args[0] == "rerank":
+        irlens("passk", "--limit", "3", "-n", "4", "--temperature", "1.0", cwd=tmp_path)
+    if args[0] == "train":
+        args += ["--prompts", "16", "-n", "4", "--eval-limit", "4", "--eval-n", "2", "--test-limit", "0"]
+    irlens(*args, "--out", tmp_path / "out", cwd=tmp_path)
+    if args[0] == "passk":
+        results = pd.read_csv(tmp_path / "out" / "results.csv")
+        assert set(results["n"]) == {20} and (args[1] != "--engine" or (results["value"] < 0.5).all())
+    elif args[0] == "rerank":
+        run = pd.read_parquet(tmp_path / "out" / "run.parquet").sort_values(["query_id", "rank"])
+        assert run.groupby("query_id")["text"].apply(lambda texts: texts.str.len().is_monotonic_increasing).all()
+    else:
+        log = pd.read_csv(tmp_path / "out" / "iteration-1" / "log.csv")
+        assert log["loss"].iloc[0] == pytest.approx(2.0, abs=1e-3)  # the margin, where policy and reference are one

@@ -13,14 +13,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import string
-import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from pathlib import Path
 
+from irlens import plugins
 from irlens.errors import UserError, did_you_mean
 
 NAMES = ("gsm8k", "math", "nq-exact", "nq-has-answer", "choice", "regex:PATTERN", "module:function")
@@ -42,9 +40,8 @@ def get(name: str) -> Verifier:
         return _regex(name, name.removeprefix("regex:"))
     if name in MAKERS:
         return MAKERS[name]()
-    module, colon, function = name.partition(":")
-    if colon and module and function:
-        return Verifier(name, _callable(name, module, function), needs_answers=False)
+    if plugins.named(name):
+        return Verifier(name, _callable(name), needs_answers=False)
     raise UserError(f"unknown verifier {name!r}; {did_you_mean(name, NAMES)}")
 
 
@@ -149,24 +146,9 @@ def _regex(name: str, pattern: str) -> Verifier:
     return Verifier(name, judge, extract, needs_answers=bool(compiled.groups))
 
 
-def _callable(name: str, module: str, function: str) -> Callable[[str, str | None], bool | float]:
+def _callable(name: str) -> Callable[[str, str | None], bool | float]:
     """The function, its own mistakes turned into one line."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--verifier {name}: {error}; a verifier is one of {', '.join(NAMES)} (a module is looked for in this "
-            "folder and among the installed ones)"
-        ) from error
-    except AttributeError as error:
-        raise UserError(f"--verifier {name}: {error}") from error
-    except Exception as error:
-        raise UserError(f"--verifier {name}: importing it failed ({type(error).__name__}: {error})") from error
-    if not callable(found):
-        raise UserError(f"--verifier {name}: {function} is no function")
+    found = plugins.function(name, "--verifier")
 
     def judge(text: str, gold: str | None):
         try:

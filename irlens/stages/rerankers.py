@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens import catalog
+from irlens import catalog, plugins
 from irlens.errors import UserError, did_you_mean
 from irlens.settings import BestOfN, EngineOptions, Rerank, at_least, positive
 from irlens.stages.common import quiet_if_small
@@ -57,8 +57,12 @@ def build(name: str, source: Source, settings: Rerank | BestOfN) -> Reranker:
         return WITH_ARGUMENT[base](name, argument, source, settings)
     if chosen := catalog.reward(name):
         return _reward(name, chosen, source, settings)
+    if plugins.named(name):
+        return _own(name, source)
     known = [*PLAIN, *catalog.REWARDS, *(f"{base}:…" for base in WITH_ARGUMENT)]
-    raise UserError(f"unknown reranker {name!r}; {did_you_mean(name, known)} (or a reward model's hub id or folder)")
+    raise UserError(
+        f"unknown reranker {name!r}; {did_you_mean(name, known)} (or a reward model's hub id or folder, or module:function)"
+    )
 
 
 def slug(name: str) -> str:
@@ -85,6 +89,24 @@ def _scored(name: str, source: Source, load: Callable[[], Scorer], rows: int, co
 
 
 # -- without a model -----------------------------------------------------------------------------------------------
+
+
+def _own(name: str, source: Source) -> Reranker:
+    """A function of the run, a table, that gives a score per row."""
+    import numpy as np
+
+    function = plugins.function(name, "--reranker")
+
+    def scores() -> np.ndarray:
+        try:
+            given = np.asarray(function(source.run.copy()), dtype=float)
+        except Exception as error:
+            raise UserError(f"--reranker {name}: it failed: {type(error).__name__}: {error}") from error
+        if given.shape != (len(source.run),):
+            raise UserError(f"--reranker {name}: it gave {given.shape} scores for a run of {len(source.run):,} rows")
+        return given
+
+    return _plain(name, scores)
 
 
 def _random(name: str, source: Source, settings) -> Reranker:

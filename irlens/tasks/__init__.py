@@ -10,11 +10,13 @@ import hashlib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from irlens import plugins
 from irlens.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,9 +68,8 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
 
     A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
     row: `question, answer` as GSM8K, `problem, solution` as MATH, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
-    prompts. `beir/nq` and the like, or `irds:ID`, are
-    identifiers of ir_datasets. Without `split`: "test" if there is
-    one, else the only one.
+    prompts. `beir/nq` and the like, or `irds:ID`, are identifiers of ir_datasets; `module:load` is a function of one's own,
+    load(split, limit) -> Task, of a module with SPLITS. Without `split`: "test" if there is one, else the only one.
     """
     dataset = os.fspath(dataset)
     if limit is not None and limit < 1:
@@ -82,6 +83,8 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
 
     if identifier := irds.identifier(dataset):
         return irds.load_id(identifier, split, limit)
+    if plugins.named(dataset):
+        return plugins.function(dataset, "--dataset")(split, limit)
     if os.sep in dataset or dataset[:1] in ("~", ".") or SUFFIX.search(dataset):
         raise UserError(f"{dataset}: no such file or folder")
     raise UserError(f"unknown data set {dataset!r} ({did_you_mean(dataset, NAMES)}; or a path to a file or folder)")
@@ -96,6 +99,9 @@ def splits(dataset: str | os.PathLike) -> list[str]:
     path = Path(dataset).expanduser()
     if not path.exists() and (identifier := irds.identifier(dataset)):
         return irds.splits(identifier)
+    if not path.exists() and plugins.named(dataset):
+        plugins.function(dataset, "--dataset")
+        return list(getattr(sys.modules[dataset.partition(":")[0]], "SPLITS", ()))
     if path.is_dir():
         return list(split_files(path / "qrels", beir.TSV) if beir.is_folder(path) else split_files(path, SUFFIX))
     return [SUFFIX.sub("", path.name)] if path.is_file() and SUFFIX.search(path.name) else []

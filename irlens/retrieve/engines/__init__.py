@@ -12,11 +12,12 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Protocol
 
 import numpy as np
 
+from irlens import plugins
 from irlens.errors import UserError, did_you_mean
 from irlens.settings import EngineOptions, at_least, positive
 
@@ -82,8 +83,12 @@ class Engine(Protocol):
         """Frees what it holds, and ends calls that still run."""
 
 
-def module(name: str) -> ModuleType:
-    """The module of an engine. Raises UserError for an unknown name."""
+def module(name: str) -> ModuleType | SimpleNamespace:
+    """The module of an engine; of one's own `module:load`, load(options, weights) -> Engine. Raises UserError for an
+    unknown name."""
+    if plugins.named(name):
+        load = plugins.function(name, "--engine")
+        return SimpleNamespace(GUARANTEE=f"as {name} has it", prepare=lambda options, model: options, load=load)
     if name not in NAMES:
         raise UserError(f"unknown engine {name!r}; {did_you_mean(name, NAMES)}")
     return importlib.import_module(f"irlens.retrieve.engines.{name}")
