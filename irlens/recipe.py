@@ -201,8 +201,7 @@ def run(
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
         if seeds and len(seeds) > 1 and (jobs := min(jobs or apart.jobs_for(len(seeds)), len(seeds))) > 1:
-            apart.run(partial(_run_seed, recipe, out), seeds, jobs, out, say)
-            found = [_run_seed(recipe, out, seed, lambda line: None) for seed in seeds]  # reads what they made
+            found = apart.run(partial(_run_seed, recipe, out), seeds, jobs, out, say)
         elif seeds:
             found = [_run_seed(recipe, out, seed, say) for seed in seeds]
         else:

@@ -11,9 +11,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from irlens.errors import UserError
 
+T = TypeVar("T")
 LOG = "log.txt"
 
 
@@ -24,11 +26,11 @@ def jobs_for(seeds: int) -> int:
     return 1 if torch.accelerator.is_available() else min(seeds, _cores())
 
 
-def run(work: Callable[[int], object], seeds: Sequence[int], jobs: int, out: Path, say: Callable[[str], None]) -> None:
-    """`work(seed)` for every seed, `jobs` at once; what they print goes to `out/seed-<s>/log.txt`.
+def run(work: Callable[[int], T], seeds: Sequence[int], jobs: int, out: Path, say: Callable[[str], None]) -> list[T]:
+    """`work(seed)` of every seed, in their order, made `jobs` at once; what they print goes to `out/seed-<s>/log.txt`.
 
-    work: picklable. Raises UserError with the seed's name where one ends in UserError, or is killed; those that run are
-    waited for, the others are not begun.
+    work: picklable, and so is what it returns. Raises UserError with the seed's name where one ends in UserError, or is
+    killed; those that run are waited for, the others are not begun.
     """
     say(f"{len(seeds)} seeds, {jobs} at once; see {out / 'seed-*' / LOG}")
     began = time.monotonic()
@@ -47,6 +49,7 @@ def run(work: Callable[[int], object], seeds: Sequence[int], jobs: int, out: Pat
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        return [done.result() for done in running]
 
 
 def _cores() -> int:
@@ -65,10 +68,10 @@ def _prepare(threads: int, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _logged(work: Callable[[int], object], seed: int, log: Path) -> None:
+def _logged(work: Callable[[int], T], seed: int, log: Path) -> T:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    work(seed)
+    return work(seed)

@@ -22,11 +22,12 @@ def work(out, seed):
         raise UserError("--n: thirteen is refused")
     if seed == 9:
         os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * seed
 
 
 def test_every_seed_is_run_and_logs_to_its_own_file(tmp_path, capfd):
     said = []
-    seeds.run(partial(work, tmp_path), (0, 3, 5), 2, tmp_path, said.append)
+    assert seeds.run(partial(work, tmp_path), (5, 3, 0), 2, tmp_path, said.append) == [10, 6, 0]
     for seed in (0, 3, 5):
         assert (tmp_path / f"seed-{seed}" / "made").read_text() == str(seed)
         log = (tmp_path / f"seed-{seed}" / "log.txt").read_text()
