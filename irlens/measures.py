@@ -44,7 +44,7 @@ def _pass_at(n: int, c: int, k: int) -> float:
     if n - c < k:
         return 1.0
     few, many = sorted((c, k))
-    return float(-np.expm1(np.log1p(-many / (n - np.arange(few))).sum()))
+    return float(0.0 - np.expm1(np.log1p(-many / (n - np.arange(few))).sum()))
 
 
 def _whole(numbers, name: str) -> np.ndarray:

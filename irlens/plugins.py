@@ -19,7 +19,7 @@ def named(name: str) -> bool:
 
 
 def function(name: str, option: str) -> Callable:
-    """The function, from a module of the working directory or an installed one; calling it may raise UserError only.
+    """The function, from a module of the working directory or an installed one.
 
     Raises UserError, naming the `option` that asked for it: no such module or function, or one that fails on import.
     """

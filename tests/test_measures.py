@@ -55,6 +55,7 @@ def test_pass_at_is_exact_for_many_draws(n, c, k):
 
 
 def test_pass_at_edges():
+    assert not np.signbit(pass_at(4, 0, 2))  # prints as 0.00, not -0.00
     assert pass_at(10, 0, 10) == 0 and pass_at(10, 10, 1) == 1 and pass_at(10, 1, 10) == 1 and pass_at(1, 1, 1) == 1
     assert pass_at(10, 4, 1) == pytest.approx(0.4)
 

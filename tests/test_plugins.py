@@ -17,6 +17,11 @@ number = 3
 def plain(scores): return scores.policy.sum()
 def bare(scores, beta): return 0
 def few(run): return [1.0]
+def no_task(split, limit): return 5
+def load(split, limit):
+    import pandas as pd
+    from irlens.tasks import Task
+    return Task("own", "test", pd.DataFrame({"query_id": ["1"], "query": ["What?"]}))
 def broken(run): return run["no such column"]
 """
 
@@ -50,6 +55,13 @@ def test_every_kind_names_its_option():
         tasks.splits("no_such:load")
     with pytest.raises(UserError, match="^--engine no_such:load"):
         engines.module("no_such:load")
+
+
+def test_a_task_is_known_by_its_topics():
+    assert len(tasks.load("own_code:load").revision) == 16
+    assert tasks.splits("own_code:load") == []
+    with pytest.raises(UserError, match="must return an irlens.tasks.Task, got int"):
+        tasks.load("own_code:no_task")
 
 
 def test_a_reranker_gives_a_number_per_row():

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -84,10 +84,21 @@ def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None
     if identifier := irds.identifier(dataset):
         return irds.load_id(identifier, split, limit)
     if plugins.named(dataset):
-        return plugins.function(dataset, "--dataset")(split, limit)
+        return _own(dataset, split, limit)
     if os.sep in dataset or dataset[:1] in ("~", ".") or SUFFIX.search(dataset):
         raise UserError(f"{dataset}: no such file or folder")
     raise UserError(f"unknown data set {dataset!r} ({did_you_mean(dataset, NAMES)}; or a path to a file or folder)")
+
+
+def _own(dataset: str, split: str | None, limit: int | None) -> Task:
+    """The task that `module:load` makes. Its topics are its revision, unless it names one."""
+    from irlens import tables
+
+    task = plugins.function(dataset, "--dataset")(split, limit)
+    if not isinstance(task, Task):
+        raise UserError(f"--dataset {dataset}: it must return an irlens.tasks.Task, got {type(task).__name__}")
+    content = tables.check(task.topics, "topics", dataset).to_json(orient="records")
+    return replace(task, revision=task.revision or hashlib.sha256(content.encode()).hexdigest()[:16])
 
 
 def splits(dataset: str | os.PathLike) -> list[str]:
