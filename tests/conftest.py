@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ |= {"COLUMNS": "160", "NO_COLOR": "1"}  # tables as wide as they are, whoever asks first
 
 import pytest
 
@@ -49,9 +50,6 @@ def sums_prompts(tiny_engine):
     return prompts(tasks.load("sums", "test", 40).topics, tiny_engine.tokenizer)
 
 
-ENV = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
-
-
 @pytest.fixture(scope="session")
 def irlens():
     """Runs a command, `apart` in a process of its own, and returns what it printed; its exit code must be `code`.
@@ -63,7 +61,7 @@ def irlens():
         command = ["-m", "irlens", *map(str, args)]
         if apart:
             command = [sys.executable, *command]
-            done = subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
         else:
             done = _here(command, cwd or ".")
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -84,8 +82,6 @@ def _here(command, cwd):
         pytest.raises(SystemExit) as stop,
     ):
         patch.setattr(sys, "argv", command[1:])
-        for name in ("COLUMNS", "NO_COLOR"):
-            patch.setenv(name, ENV[name])
         main()
     return subprocess.CompletedProcess(command, stop.value.code, out.getvalue(), err.getvalue())
 
@@ -96,7 +92,7 @@ def kill_and_continue(irlens):
 
     def run(args, folder, until):
         command = [sys.executable, "-m", "irlens", *args, "--out", str(folder)]
-        process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 200
         while not until(folder):
             assert process.poll() is None, "it ended before it could be killed"
