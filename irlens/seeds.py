@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,10 +30,10 @@ def run(work: Callable[[int], T], seeds: Sequence[int], jobs: int, out: Path, sa
     """`work(seed)` of every seed, in their order, made `jobs` at once; what they print goes to `out/seed-<s>/log.txt`.
 
     work: picklable, and so is what it returns. Raises UserError with the seed's name where one ends in UserError, or is
-    killed; those that run are waited for, the others are not begun.
+    killed. That, or an interrupt, ends the others too.
     """
     say(f"{len(seeds)} seeds, {jobs} at once; see {out / 'seed-*' / LOG}")
-    began = time.monotonic()
+    began, others = time.monotonic(), set(active_children())
     prepared = (max(1, _cores() // jobs), os.getpid())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, prepared) as pool:
         running = {pool.submit(_logged, work, seed, out / f"seed-{seed}" / LOG): seed for seed in seeds}
@@ -41,14 +41,15 @@ def run(work: Callable[[int], T], seeds: Sequence[int], jobs: int, out: Path, sa
             for done in as_completed(running):
                 done.result()
                 say(f"seed {running[done]}: done, {(time.monotonic() - began) / 60:.1f} minutes after the start")
-        except UserError as error:
-            raise UserError(f"seed {running[done]}: {error}") from error
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a seed's process was killed (out of memory?); the same command continues, try --jobs 1"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException as error:
+            for process in set(active_children()) - others:
+                process.terminate()  # what it wrote stays, and its folder is free when this returns
+            if isinstance(error, UserError):
+                raise UserError(f"seed {running[done]}: {error}") from error
+            if isinstance(error, BrokenProcessPool):
+                hint = "the same command continues, try --jobs 1"
+                raise UserError(f"a seed's process was killed (out of memory?); {hint}") from error
+            raise
         return [done.result() for done in running]
 
 

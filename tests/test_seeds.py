@@ -52,14 +52,15 @@ def start_slowly(out):
     seeds.run(partial(slow, out), (0, 1), 2, out, str)
 
 
-def test_they_end_when_their_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_they_end_when_their_parent_is_killed_or_interrupted(tmp_path, sent):
     code = f"import pathlib, test_seeds; test_seeds.start_slowly(pathlib.Path({str(tmp_path)!r}))"
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
     files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
     until(lambda: all(file.is_file() and file.read_text() for file in files))
-    parent.kill()
-    parent.wait()
+    parent.send_signal(sent)
+    parent.wait(timeout=30)
     until(lambda: not any(alive(int(file.read_text())) for file in files))
 
 
