@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
 Out = Annotated[
     str | None, typer.Option(help="Output folder; the same command continues it. Default: under irlens-out/.")
 ]
@@ -280,7 +282,7 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command continues", code=130)
+        code = INTERRUPTED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -289,6 +291,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
         _fail(error.format_message())
+    if code == INTERRUPTED:  # the command-line parser may have caught it and made it this code
+        _fail("interrupted; the same command continues", code)
     sys.exit(code or 0)
 
 

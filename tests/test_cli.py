@@ -165,6 +165,19 @@ def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path, irlens, fi
     assert len(list((tmp_path / "irlens-out").glob("evaluate-a-*/results.csv"))) == 1
 
 
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    from irlens import cli, stages
+
+    def interrupted(settings, say):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "passk", interrupted)
+    monkeypatch.setattr(sys, "argv", ["irlens", "passk"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130 and capsys.readouterr().err == "irlens: interrupted; the same command continues\n"
+
+
 def test_a_recipe_of_ones_own(tmp_path, irlens):
     (tmp_path / "mine.toml").write_text('[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [1.0]\n')
     irlens("reproduce", "mine.toml", cwd=tmp_path)
