@@ -195,6 +195,8 @@ def run(
 
     jobs: seeds to run at once, by default as `seeds.jobs_for` has it.
     """
+    if seeds and len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}

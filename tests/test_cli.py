@@ -40,6 +40,7 @@ def test_every_command_shows_an_example(command, irlens):
         (("passk", "--dataset", "gsm9k"), "did you mean 'gsm8k'"),
         (("passk", "--dataset", "gsm8k"), "--dataset sums"),
         (("passk", "--dataset", "./nowhere"), "no such file or folder"),
+        (("reproduce", "fig2b", "--seeds", "0,1,0"), "the same seed twice is not another run"),
         (("passk", "--dataset", "facts"), "no verifier"),
         (("passk", "--split", "tset"), "no split 'tset'"),
         (("passk", "--temperature", "0"), "--temperature must be a number above 0"),
