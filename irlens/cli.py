@@ -219,7 +219,9 @@ def reproduce(
     seeds: Annotated[str | None, typer.Option(help="Run it once for each of these seeds, such as 0,1,2,3,4.")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Seeds to run at once, by default one per core, or one alone where there is a GPU."),
+        typer.Option(
+            min=1, help="Seeds and arms to run at once, by default one per core, or one alone where there is a GPU."
+        ),
     ] = None,
     style: Annotated[str, typer.Option(help="screen or paper.")] = "screen",
     list_all: Annotated[bool, typer.Option("--list", help="Show all recipes and what they need.")] = False,

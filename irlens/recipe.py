@@ -6,21 +6,14 @@ import json
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from irlens import catalog, contamination, stages, studies
-from irlens import seeds as apart
+from irlens import catalog, contamination, figure2, parallel, stages, studies
 from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
-from irlens.stages import measuring
 from irlens.studies import Study, check_study
-
-if TYPE_CHECKING:
-    from irlens.panels import Panel
 
 STAGES = {
     "passk": (PassK, stages.passk),
@@ -91,12 +84,14 @@ def load(name: str, preset: str) -> Recipe:
     tested = content.get("test", {}).get(preset)
     if tested:
         steps += _tests(steps, tested, f"{path}: test {preset}")
-    study = None
+    figure, study = content.get("figure"), None
+    if figure is not None:
+        figure2.check(figure, steps, f"{path}: figure")
     if "study" in content:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
         study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
         check_study(study, steps, f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), content.get("figure"), preset, tuple(steps), study)
+    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study)
 
 
 def presets(name: str) -> list[str]:
@@ -193,7 +188,8 @@ def run(
     """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
     draws the figure with the paper's points beside ours and says what the study found.
 
-    jobs: seeds to run at once, by default as `seeds.jobs_for` has it.
+    jobs: how many parts to run at once (seeds, and arms that need nothing of each other), by default as
+    `parallel.jobs_for` has it; one at a time they run in this process.
     """
     if seeds and len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
@@ -202,19 +198,12 @@ def run(
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
-        if seeds and len(seeds) > 1 and (jobs := min(jobs or apart.jobs_for(len(seeds)), len(seeds))) > 1:
-            found = apart.run(partial(_run_seed, recipe, out), seeds, jobs, out, say)
-        elif seeds:
-            found = [_run_seed(recipe, out, seed, say) for seed in seeds]
-        else:
-            found = [_run_steps(recipe, out, None, say)]
+        found = _run_all(recipe, out, seeds, jobs, say)
         folder.note(contamination=_contamination(recipe, found[0]), **_account(found))
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
             say(f"contamination: {words}")
-        if recipe.figure in FIGURES:
-            FIGURES[recipe.figure](
-                {name: done.results for name, done in found[0].items()}, out / recipe.name, recipe, style
-            )
+        if recipe.figure:
+            figure2.draw(recipe, found, out / recipe.name, style)
         if recipe.study:
             folder.note(conclusions=studies.report(recipe, found, out, say, style))
     return out
@@ -255,16 +244,66 @@ def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
     return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
 
 
-def _run_seed(recipe: Recipe, out: Path, seed: int, say: Callable[[str], None] = print) -> dict[str, Done]:
-    say(f"seed {seed}")
-    return _run_steps(recipe, out / f"seed-{seed}", seed, say)
+def _run_all(
+    recipe: Recipe, out: Path, seeds: Sequence[int] | None, jobs: int | None, say: Callable[[str], None]
+) -> list[dict[str, Done]]:
+    """What every step made, a dictionary per seed (one of them where no seeds are given)."""
+    groups = _independent(recipe.steps)
+    count = len(seeds or [None]) * len(groups)
+    jobs = min(jobs or parallel.jobs_for(count), count)
+    if jobs == 1:
+        groups = [tuple(step.name for step in recipe.steps)]
+    units = [(seed, group) for seed in seeds or [None] for group in groups]
+    if jobs == 1:
+        done = [_run_steps(recipe, out, *unit, say) for unit in units]
+    else:
+        parts = [_part(recipe, out, *unit, len(groups) > 1) for unit in units]
+        done = parallel.run(_run_steps, parts, jobs, say)
+    found: dict[int | None, dict[str, Done]] = {seed: {} for seed, _ in units}
+    for (seed, _), made in zip(units, done):
+        found[seed] |= made
+    return [{step.name: made[step.name] for step in recipe.steps} for made in found.values()]
 
 
-def _run_steps(recipe: Recipe, out: Path, seed: int | None, say: Callable[[str], None]) -> dict[str, Done]:
+def _independent(steps: Sequence[Step]) -> list[tuple[str, ...]]:
+    """The names of the steps, in groups that need nothing of each other.
+
+    Every `@name` binds. Stages other than sampling and training may share an index or read a default folder: with one of
+    those, all are one group.
+    """
+    if any(step.stage not in ("passk", "train") for step in steps):
+        return [tuple(step.name for step in steps)]
+    groups: dict[str, list[str]] = {}
+    for step in steps:
+        first = groups[step.settings.model[1:]][0] if step.settings.model.startswith("@") else step.name
+        groups.setdefault(first, []).append(step.name)
+        groups[step.name] = groups[first]
+    return list(dict.fromkeys(map(tuple, groups.values())))
+
+
+def _part(recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], divided: bool) -> parallel.Part:
+    words = [*([] if seed is None else [f"seed {seed}"]), *([group[0]] if divided else [])]
+    log = (f"log-{group[0]}" if divided else "log").replace(" ", "-")
+    return parallel.Part(", ".join(words), _of_seed(out, seed) / f"{log}.txt", (recipe, out, seed, group))
+
+
+def _of_seed(out: Path, seed: int | None) -> Path:
+    return out if seed is None else out / f"seed-{seed}"
+
+
+def _run_steps(
+    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = print
+) -> dict[str, Done]:
+    """The steps of a group, in the recipe's order."""
+    if seed is not None:
+        say(f"seed {seed}")
     found: dict[str, Done] = {}
     for number, step in enumerate(recipe.steps, 1):
+        if step.name not in group:
+            continue
         say(f"stage {number} of {len(recipe.steps)}: {step.name}")
-        settings = replace(step.settings, out=str(out / f"{number}-{step.name.replace(' ', '-')}"))
+        folder = _of_seed(out, seed) / f"{number}-{step.name.replace(' ', '-')}"
+        settings = replace(step.settings, out=str(folder))
         if seed is not None:
             settings = replace(settings, seed=seed)
         settings = _resolved(settings, found)
@@ -285,45 +324,3 @@ def _resolved(settings, found: dict[str, Done]):
                 folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
             settings = replace(settings, **{key: str(folder)})
     return settings
-
-
-def _left(found: dict, recipe: Recipe) -> Panel:
-    """Figure 2a: our Recall@N curves with the paper's e5 points as hollow marks."""
-    from irlens import paper
-    from irlens.panels import Panel
-
-    points = paper.points("2a").rename(columns={"y": "value"})
-    settings = next(step.settings for step in recipe.steps if step.stage == "recall")
-    title = f"Recall@N on {settings.dataset} (lines); e5 on NQ (paper)"
-    return Panel(measuring.recall_curves(found["recall"]), title, "N (passages per question)", "Recall@N", points)
-
-
-def _right(found: dict, recipe: Recipe) -> Panel:
-    """Figure 2b: our Pass@N curves with the paper's Mathstral points as hollow marks."""
-    from irlens import paper
-    from irlens.panels import Panel
-
-    points = paper.points("2b").rename(columns={"y": "value"})
-    points["curve"] = points["curve"].str.replace(r".*?([\d.]+)\D*$", r"T = \1", regex=True)
-    settings = next(step.settings for step in recipe.steps if step.stage == "passk")
-    title = f"Pass@N of {settings.model} (lines) and of Mathstral on GSM8K (paper)"
-    return Panel(measuring.passk_curves(found["passk"]), title, "N (draws per problem)", "Pass@N", points)
-
-
-def _figure(*sides: Callable) -> Callable:
-    """Draws one panel, or several beside each other."""
-
-    def draw(found: dict, path: Path, recipe: Recipe, style: str) -> list[Path]:
-        from irlens import panels, plots
-
-        parts = [side(found, recipe) for side in sides]
-        if len(parts) > 1:
-            return panels.panels(parts, path, log_x=True, style=style)
-        (p,) = parts
-        labels = {"x_label": p.x_label, "y_label": p.y_label}
-        return plots.curves(p.table, path, title=p.title, log_x=True, paper=p.paper, style=style, **labels)
-
-    return draw
-
-
-FIGURES = {"2a": _figure(_left), "2b": _figure(_right), "2": _figure(_left, _right)}

@@ -1,5 +1,6 @@
 """The command line as a stranger uses it: help, wrong input, killed half-way and started again."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -185,12 +186,14 @@ def test_a_recipe_of_ones_own(tmp_path, irlens):
     assert (tmp_path / "irlens-out" / "mine-tiny" / "1-passk" / "results.csv").exists()
 
 
-def test_seeds_at_once_make_what_they_make_one_by_one(tmp_path, irlens, files):
-    (tmp_path / "mine.toml").write_text('[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [1.0]\n')
+def test_seeds_and_arms_at_once_make_what_they_make_one_by_one(tmp_path, irlens, files):
+    arm = '[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\n'
+    (tmp_path / "mine.toml").write_text(f'{arm}name = "hot"\ntemperature = [1.0]\n{arm}temperature = [0.2]\n')
     for jobs in (1, 2):
         irlens("reproduce", "mine.toml", "--seeds", "0,1", "--jobs", jobs, "--out", tmp_path / str(jobs), cwd=tmp_path)
     assert files(tmp_path / "1") == files(tmp_path / "2")
-    assert "passk" in (tmp_path / "2" / "seed-1" / "log.txt").read_text()
+    for seed, arm in itertools.product((0, 1), ("hot", "passk")):
+        assert f": {arm}\n" in (tmp_path / "2" / f"seed-{seed}" / f"log-{arm}.txt").read_text()
 
 
 def test_real_gsm8k(tmp_path, real_data, irlens):

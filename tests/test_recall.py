@@ -209,12 +209,18 @@ def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
         'figure = "2"\n[[preset.tiny]]\nstage = "recall"\nlimit = 40\nat = [1, 10]\n'
         '[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [0.5, 1.0]\n'
     )
-    recipe.run(recipe.load(str(tmp_path / "mine.toml"), "tiny"), tmp_path / "out", quiet)
+    recipe.run(recipe.load(str(tmp_path / "mine.toml"), "tiny"), tmp_path / "out", quiet, seeds=(0, 1), jobs=1)
     drawn = pd.read_csv(tmp_path / "out" / "mine.csv")
     ours, theirs = (drawn[drawn["origin"] == origin] for origin in ("measured", "paper"))
     assert set(ours["curve"]) == {"bm25", "tiny-e5", "T = 0.5", "T = 1"}
     assert len(theirs[theirs["panel"] == "a"]) == 10 and len(theirs[theirs["panel"] == "b"]) == 35
     assert (tmp_path / "out" / "mine.png").stat().st_size > 20_000 and (tmp_path / "out" / "mine.pdf").exists()
+    for panel, step in (("a", "1-recall"), ("b", "2-passk")):  # the curves are means over seeds
+        each = [pd.read_csv(tmp_path / "out" / f"seed-{seed}" / step / "results.csv") for seed in (0, 1)]
+        own = [e[~e["run"].str.endswith("gold passage")]["value"].to_numpy() for e in each]
+        assert ours[ours["panel"] == panel]["value"].to_numpy() == pytest.approx(np.mean(own, axis=0))
+        assert (own[0] == own[1]).all() == (panel == "a")  # a retriever draws nothing
+    assert (ours["low"] <= ours["value"]).all() and (ours["value"] <= ours["high"]).all()
 
 
 @pytest.mark.parametrize("name", ["fig2", "fig2a", "fig2b"])

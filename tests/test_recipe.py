@@ -108,6 +108,19 @@ better = ["a > b"]
 STUDY = "[[preset.tiny]]\nstage = 'train'\nname = 'a'\n[study]\nclaim = 'c'\n"
 
 
+def test_what_runs_at_once_needs_nothing_of_each_other():
+    for name, preset in SHIPPED:
+        steps = recipe.load(name, preset).steps
+        groups = recipe._independent(steps)
+        assert sorted(n for group in groups for n in group) == sorted(step.name for step in steps)
+        where = {n: group for group in groups for n in group}
+        for step in steps:
+            needed = str(getattr(step.settings, "model", ""))
+            assert not needed.startswith("@") or where[needed[1:]] == where[step.name], name
+        arms = sum(step.stage == "train" for step in steps)
+        assert len(groups) >= arms and (name != "fig2" or len(groups) == 1)  # Figure 2's stages may share an index
+
+
 def test_fig2b_has_the_papers_settings():
     (step,) = recipe.load("fig2b", "paper").steps
     settings = step.settings
@@ -122,6 +135,8 @@ def test_fig2b_has_the_papers_settings():
     ("[[preset.tiny]]\nstage = 'passk'\ntemperature = 1.0", "temperature = 1.0 is not of type tuple"),
     ("[[preset.tiny]]\nstage = 'passk'\nout = 'x'", "`out` is given by the command"),
     ("titel = 'x'", "unknown key 'titel'; did you mean 'title'"),
+    ("figure = '2d'\n[[preset.tiny]]\nstage = 'passk'", "unknown figure '2d'; did you mean '2"),
+    ("figure = '2'\n[[preset.tiny]]\nstage = 'passk'", "figure 2 needs a stage recall"),
     ("title = 'x'", "no preset 'tiny'"),
     ("[[preset.tiny", "malformed TOML"),
     ("[preset]\ntiny = 'big'", "preset tiny = 'big': no such preset with stages"),

@@ -1,17 +1,21 @@
-"""Seeds run at once: each has its log, one that is refused or killed is named, and a parent's end is theirs."""
+"""Parts run at once: each has its log, one that is refused or killed is named, and a parent's end is theirs."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from irlens import seeds
+from irlens import parallel
 from irlens.errors import UserError
+from irlens.parallel import Part
+
+
+def parts(out, *seeds):
+    return [Part(f"seed {seed}", out / f"seed-{seed}" / "log.txt", (out, seed)) for seed in seeds]
 
 
 def work(out, seed):
@@ -25,22 +29,22 @@ def work(out, seed):
     return 2 * seed
 
 
-def test_every_seed_is_run_and_logs_to_its_own_file(tmp_path, capfd):
+def test_every_part_is_run_and_logs_to_its_own_file(tmp_path, capfd):
     said = []
-    assert seeds.run(partial(work, tmp_path), (5, 3, 0), 2, tmp_path, said.append) == [10, 6, 0]
+    assert parallel.run(work, parts(tmp_path, 5, 3, 0), 2, said.append) == [10, 6, 0]
     for seed in (0, 3, 5):
         assert (tmp_path / f"seed-{seed}" / "made").read_text() == str(seed)
         log = (tmp_path / f"seed-{seed}" / "log.txt").read_text()
         assert log == f"seed {seed} with {os.environ['OMP_NUM_THREADS']} threads\nfrom below\n"
-    assert said[0].startswith("3 seeds, 2 at once; see ") and len(said) == 4
+    assert said[0].startswith("3 parts, 2 at once; see ") and len(said) == 4
     assert "from below" not in capfd.readouterr().err
 
 
-def test_a_seed_that_is_refused_or_killed_is_named(tmp_path):
+def test_a_part_that_is_refused_or_killed_is_named(tmp_path):
     with pytest.raises(UserError, match="^seed 13: --n: thirteen is refused"):
-        seeds.run(partial(work, tmp_path), (1, 13), 2, tmp_path, str)
+        parallel.run(work, parts(tmp_path, 1, 13), 2, str)
     with pytest.raises(UserError, match="was killed .out of memory.*--jobs 1"):
-        seeds.run(partial(work, tmp_path), (9, 1), 2, tmp_path, str)
+        parallel.run(work, parts(tmp_path, 9, 1), 2, str)
 
 
 def slow(out, seed):
@@ -49,12 +53,12 @@ def slow(out, seed):
 
 
 def start_slowly(out):
-    seeds.run(partial(slow, out), (0, 1), 2, out, str)
+    parallel.run(slow, parts(out, 0, 1), 2, str)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_they_end_when_their_parent_is_killed_or_interrupted(tmp_path, sent):
-    code = f"import pathlib, test_seeds; test_seeds.start_slowly(pathlib.Path({str(tmp_path)!r}))"
+    code = f"import pathlib, test_parallel; test_parallel.start_slowly(pathlib.Path({str(tmp_path)!r}))"
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
     files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
