@@ -24,6 +24,8 @@ def work(out, seed):
     (out / f"seed-{seed}" / "made").write_text(str(seed))
     if seed == 13:
         raise UserError("--n: thirteen is refused")
+    if seed == 60:
+        time.sleep(60)
     if seed == 9:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * seed
@@ -45,6 +47,13 @@ def test_a_part_that_is_refused_or_killed_is_named(tmp_path):
         parallel.run(work, parts(tmp_path, 1, 13), 2, str)
     with pytest.raises(UserError, match="was killed .out of memory.*--jobs 1"):
         parallel.run(work, parts(tmp_path, 9, 1), 2, str)
+
+
+def test_what_runs_or_waits_ends_with_the_part_that_is_refused(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(UserError, match="thirteen"):
+        parallel.run(work, parts(tmp_path, 60, 13, 61, 62), 2, str)
+    assert time.monotonic() - started < 50 and not (tmp_path / "seed-62").exists()
 
 
 def slow(out, seed):
