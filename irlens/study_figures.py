@@ -88,4 +88,5 @@ def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
     points = there.assign(curve=names, origin="paper")[["curve", "x", "value", "origin"]]
     order = {name: shown.index(name) if name in shown else len(shown) for name in names}
     points = points.sort_values("curve", key=lambda curves: curves.map(order), kind="stable", ignore_index=True)
-    return Panel(points, "the paper", there["x_name"].iloc[0], there["y_name"].iloc[0])
+    units = min(there["y_name"].unique(), key=len)  # of "LC win rate" and "win rate" what they share: curves have names
+    return Panel(points, "the paper", there["x_name"].iloc[0], units)
