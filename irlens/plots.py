@@ -219,7 +219,7 @@ def curves_figure(
     style: str = "screen",
 ) -> "Figure":
     """The Figure that `curves` writes; `table` as `curve_table` returns it."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     if log_x and not (table["x"] > 0).all():
         raise UserError(f"curves: x must be above 0 on a logarithmic axis, got {table['x'].min().item()}")
@@ -241,6 +241,8 @@ def curves_figure(
             axes.set_xticks(ticks)
         elif all(x % 1 == 0 for x in values):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(8, _room(values, form))))
+        elif values[-1] >= 10_000:
+            axes.xaxis.set_major_formatter(EngFormatter())
         figure.legend(handles=lines, **legend)
     return figure
 

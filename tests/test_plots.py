@@ -133,6 +133,10 @@ def test_a_linear_axis_with_few_values_has_them_as_ticks():
     assert list(figure_of(iterations).axes[0].get_xticks()) == [0, 1, 2, 3]
     steps = pd.DataFrame({"curve": "a", "x": range(0, 900, 7), "value": 1.0})
     assert all(tick % 1 == 0 for tick in figure_of(steps).axes[0].get_xticks())
+    tokens = pd.DataFrame({"curve": "a", "x": [0, 248_029.4, 248_288.6, 746_567.4], "value": 1.0})
+    shown = figure_of(tokens)
+    shown.draw_without_rendering()
+    assert "200 k" in [label.get_text() for label in shown.axes[0].get_xticklabels()]
 
 
 def test_many_points_are_marked_at_the_ticks():
