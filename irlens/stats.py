@@ -68,10 +68,10 @@ def crossed_interval(
     if seeds == 1:
         return bootstrap_interval(values[0], level, resamples, seed)
     rng = np.random.default_rng(seed)
-    runs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    problems = rng.multinomial(queries, np.full(queries, 1 / queries), size=resamples) / queries
-    means = np.einsum("rs,sq,rq->r", runs, values, problems, optimize=True)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    runs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    problems = rng.multinomial(queries, np.full(queries, 1 / queries), size=resamples)
+    means = np.einsum("rs,sq,rq->r", runs, values, problems, optimize=True) / values.size
+    low, high = np.clip(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]), values.min(), values.max())  # rounding
     return float(low), float(high)
 
 

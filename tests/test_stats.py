@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irlens.errors import UserError
-from irlens.stats import bootstrap_interval, bootstrap_intervals, holm, paired_test
+from irlens.stats import bootstrap_interval, bootstrap_intervals, crossed_interval, holm, paired_test, trend_test
 
 
 def test_bootstrap_of_a_coin_is_the_binomial():
@@ -162,3 +162,43 @@ def test_holm_by_hand():
 def test_holm_refuses(p):
     with pytest.raises(UserError, match="from 0 to 1"):
         holm(p)
+
+
+def test_an_interval_over_seeds_and_queries_has_the_variance_of_both():
+    """Additive effects: the variance of a resampled mean is that of the seeds' mean plus that of the queries'."""
+    rng = np.random.default_rng(3)
+    seeds, queries = rng.normal(size=(40, 1)), rng.normal(size=(1, 300)) * 4
+    low, high = crossed_interval(seeds + queries, resamples=20_000)
+    half = 1.96 * np.sqrt(seeds.var() / 40 + queries.var() / 300)
+    assert low == pytest.approx((seeds + queries).mean() - half, abs=0.02)
+    assert high == pytest.approx((seeds + queries).mean() + half, abs=0.02)
+    only = np.sqrt(queries.var() / 300)
+    assert high - low > 1.1 * 2 * 1.96 * only  # which neglects the seeds
+
+
+def test_an_interval_over_seeds_that_agree_is_that_of_the_queries():
+    values = np.random.default_rng(0).integers(0, 2, 400).astype(float)
+    assert crossed_interval(values[None]) == bootstrap_interval(values)
+    alike = crossed_interval(np.stack([values] * 3))
+    assert alike == pytest.approx(bootstrap_interval(values), abs=0.01)
+    assert crossed_interval(np.full((3, 7), 0.3)) == (0.3, 0.3)
+    assert crossed_interval(np.ones((5, 500))) == (1, 1)
+
+
+def test_pages_trend_by_hand():
+    rising = trend_test(np.array([[1, 2, 3], [0, 5, 6], [2, 3, 9]]))
+    assert (rising.statistic, rising.rho, rising.blocks) == (42, 1, 3)  # 3 · (1·1 + 2·2 + 3·3)
+    assert rising.p == pytest.approx(1 / 6**3)  # one of the 3! orders in every block
+    one_off = trend_test(np.array([[1, 2, 3], [0, 5, 6], [2, 9, 3]]))
+    assert one_off.statistic == 41 and one_off.p == pytest.approx(7 / 6**3)  # six neighbours swapped, and all in order
+    falling = trend_test(np.array([[3, 2, 1], [6, 5, 0], [9, 3, 2]]))
+    assert falling.p == 1 and falling.rho == -1
+    assert trend_test(np.full((4, 3), 0.5)).rho == 0
+    for values in (np.ones((1, 3)), np.ones((5, 2))):
+        with pytest.raises(UserError, match="two blocks and three conditions"):
+            trend_test(values)
+
+
+def test_no_trend_is_called_one_as_often_as_it_says():
+    noise = np.random.default_rng(0).normal(size=(400, 5, 4))
+    assert 0.02 < np.mean([trend_test(values).p < 0.05 for values in noise]) < 0.07
