@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens import studies
 from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
+from irlens.settings import cutoffs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +20,21 @@ if TYPE_CHECKING:
     from irlens.recipe import Recipe, Step
 
 FIGURES = {"2a": ("recall",), "2b": ("passk",), "2": ("recall", "passk")}  # the stages that each is drawn from
+PAIR = re.compile(r"T = ([\d.]+) > T = ([\d.]+) at N = (\d+)")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What Figure 2b is to show. text: the paper's words. better: "T = 0.1 > T = 1 at N = 1", each a paired test."""
+
+    text: str
+    better: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[tuple[float, float, int]]:
+        """(temperature that is better, that is worse, N) of each."""
+        parts = [PAIR.fullmatch(pair).groups() for pair in self.better]
+        return [(float(better), float(worse), int(N)) for better, worse, N in parts]
 
 
 def check(figure: str, steps: Sequence[Step], where: str) -> None:
@@ -25,6 +44,48 @@ def check(figure: str, steps: Sequence[Step], where: str) -> None:
     for stage in FIGURES[figure]:
         if stage not in {step.stage for step in steps}:
             raise UserError(f"{where} {figure} needs a stage {stage}")
+
+
+def check_claim(claim: Claim, steps: Sequence[Step], where: str) -> None:
+    """Raises UserError for a pair of another form, or of temperatures or an N that the recipe does not measure."""
+    settings = next((step.settings for step in steps if step.stage == "passk"), None)
+    if settings is None:
+        raise UserError(f"{where} needs a stage passk")
+    for pair in claim.better:
+        if not PAIR.fullmatch(pair):
+            raise UserError(f'{where}: better = {pair!r} must be "T = 0.1 > T = 1 at N = 1"')
+    for *heats, N in claim.pairs:
+        for heat in heats:
+            if heat not in settings.temperature:
+                raise UserError(f"{where}: T = {heat:g} is not drawn at; {list(settings.temperature)} are")
+        if N not in (known := cutoffs(settings.n, settings.at)):
+            raise UserError(f"{where}: N = {N} is not measured; {known} are")
+
+
+def report(
+    recipe: Recipe, claim: Claim, found: Sequence[dict[str, Done]], out: Path, say: Callable[[str], None]
+) -> list[str]:
+    """Tests a claim over seeds and problems, with Holm's correction: tests.csv, conclusions.md; returns the sentences."""
+    import pandas as pd
+
+    from irlens import stats, tables
+
+    step = next(step for step in recipe.steps if step.stage == "passk")
+    values = _per_query([seed[step.name] for seed in found])
+    cells = {
+        (float(run.rpartition("T=")[2]), int(measure.partition("@")[2])): cell.to_numpy()
+        for (run, measure), cell in values.groupby(level=["run", "measure"])
+    }
+    rows = [
+        studies.paired(cells[worse, N], cells[better, N], f"T = {worse:g}", f"T = {better:g}")
+        | {"measure": f"Pass@{N}"}
+        for better, worse, N in claim.pairs
+    ]
+    tests = pd.DataFrame(rows)
+    tests["p_holm"] = stats.holm(tests["p"])
+    tables.write_csv(tests, out / "tests.csv")
+    sentences = [studies.against_claim(row, row.measure) for row in tests.itertuples()]
+    return studies.conclude(recipe, claim.text, sentences, next(iter(cells.values())).shape, out, say)
 
 
 def draw(recipe: Recipe, found: Sequence[dict[str, Done]], path: Path, style: str) -> list[Path]:
@@ -47,21 +108,24 @@ def over_seeds(found: Sequence[Done]) -> pd.DataFrame:
 
     Seeds of a retriever that draws nothing agree, so that its intervals are over queries alone.
     """
-    import pandas as pd
-
     from irlens import stats
 
     results = found[0].results.copy()
     if len(found) == 1:
         return results
-    each = pd.concat(
-        [pd.read_parquet(done.folder / "per_query.parquet").assign(seed=i) for i, done in enumerate(found)]
-    )
-    values = each.pivot(index=["run", "measure", "seed"], columns="query_id", values="value")
+    values = _per_query(found)
     for i, row in zip(results.index, results.itertuples()):
         of_cell = values.loc[row.run, row.measure].to_numpy()
         results.loc[i, ["value", "low", "high"]] = [of_cell.mean(), *stats.crossed_interval(of_cell)]
     return results
+
+
+def _per_query(found: Sequence[Done]) -> pd.DataFrame:
+    """Values of a step's problems (columns) by run, measure and seed (rows)."""
+    import pandas as pd
+
+    parts = [pd.read_parquet(done.folder / "per_query.parquet").assign(seed=i) for i, done in enumerate(found)]
+    return pd.concat(parts).pivot(index=["run", "measure", "seed"], columns="query_id", values="value")
 
 
 def _recall(recipe: Recipe, found: Sequence[dict[str, Done]]) -> Panel:

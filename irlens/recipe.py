@@ -26,7 +26,7 @@ STAGES = {
     "best-of-n": (BestOfN, stages.best_of_n),
 }
 REFERENCES = ("model", "run", "qrels")
-KEYS = ("title", "like", "figure", "shared", "preset", "test", "study")
+KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "study")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe: the steps of one preset; `figure` names the paper's figure, `study` what its arms are to show."""
+    """A checked recipe: the steps of one preset; `figure` names the paper's figure and `claim` what that is to show,
+    `study` what trained arms are to show."""
 
     name: str
     title: str
@@ -49,6 +50,7 @@ class Recipe:
     preset: str
     steps: tuple[Step, ...]
     study: Study | None = None
+    claim: figure2.Claim | None = None
 
 
 def folder() -> Path:
@@ -84,14 +86,17 @@ def load(name: str, preset: str) -> Recipe:
     tested = content.get("test", {}).get(preset)
     if tested:
         steps += _tests(steps, tested, f"{path}: test {preset}")
-    figure, study = content.get("figure"), None
+    figure, claim, study = content.get("figure"), None, None
     if figure is not None:
         figure2.check(figure, steps, f"{path}: figure")
+    if "claim" in content:
+        claim = settings_from(figure2.Claim, content["claim"], f"{path}: claim")
+        figure2.check_claim(claim, steps, f"{path}: claim")
     if "study" in content:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
         study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
         check_study(study, steps, f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study)
+    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim)
 
 
 def presets(name: str) -> list[str]:
@@ -204,6 +209,8 @@ def run(
             say(f"contamination: {words}")
         if recipe.figure:
             figure2.draw(recipe, found, out / recipe.name, style)
+        if recipe.claim:
+            folder.note(conclusions=figure2.report(recipe, recipe.claim, found, out, say))
         if recipe.study:
             folder.note(conclusions=studies.report(recipe, found, out, say, style))
     return out

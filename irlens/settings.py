@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 from irlens.errors import UserError, did_you_mean
 
@@ -317,13 +317,17 @@ class BestOfN(ScoringOptions):
 
 
 def settings_from(kind: type, values: dict, where: str):
-    """A settings object of class `kind` from plain values (a recipe's). Raises UserError for an unknown key or type."""
+    """A settings object of class `kind` from plain values (a recipe's). Raises UserError for an unknown key or type, or
+    one that is missing."""
     known = {f.name: f for f in fields(kind)}
     for key, value in values.items():
         if key not in known:
             raise UserError(f"{where}: unknown setting {key!r}; {did_you_mean(key, known)}")
         if not _fits(value, str(known[key].type)):
             raise UserError(f"{where}: {key} = {value!r} is not of type {known[key].type}")
+    for f in known.values():
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise UserError(f"{where}: {f.name} is missing")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

@@ -126,15 +126,18 @@ def report(
     tables.write_csv(table, out / "arms.csv")
     tables.write_csv(tests, out / "tests.csv")
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
-    return _conclude(recipe, [*first, *sentences], cell, out, say)
+    return conclude(recipe, study.claim, [*first, *sentences], cell["start"].shape, out, say)
 
 
-def _conclude(recipe: Recipe, sentences: list[str], cell: dict, out: Path, say: Callable[[str], None]) -> list[str]:
+def conclude(
+    recipe: Recipe, claim: str, sentences: list[str], shape: tuple[int, int], out: Path, say: Callable[[str], None]
+) -> list[str]:
+    """Says the sentences and writes them to conclusions.md, below the claim and the (seeds, problems) they rest on."""
     from irlens import tables
 
-    seeds, problems = cell["start"].shape
+    seeds, problems = shape
     basis = f"Preset {recipe.preset}: {seeds} seed{'s' * (seeds > 1)}, {problems:,} problems; intervals are 95 %."
-    text = [f"# {recipe.title}", "", f"Claim: {recipe.study.claim}", "", basis, "", *(f"- {s}" for s in sentences), ""]
+    text = [f"# {recipe.title}", "", f"Claim: {claim}", "", basis, "", *(f"- {s}" for s in sentences), ""]
     tables.write_text("\n".join(text), out / "conclusions.md")
     for sentence in sentences:
         say(sentence)
@@ -179,19 +182,20 @@ def judge(study: Study, cell: dict[str, np.ndarray], label: str) -> tuple[pd.Dat
 
     pairs = [("start", arm) for arm in cell if arm != "start"]
     claimed = [(worse, better) for better, worse in study.pairs]
-    rows = [_paired(cell[before], cell[after], before, after) for before, after in [*pairs, *claimed]]
+    rows = [paired(cell[before], cell[after], before, after) for before, after in [*pairs, *claimed]]
     tests = pd.DataFrame(rows)
     tests["p_holm"] = stats.holm(tests["p"])
     sentences = [_against_start(row, label, study.gain) for row in tests.head(len(pairs)).itertuples()]
-    sentences += [_against_claim(row, label) for row in tests.tail(len(claimed)).itertuples() if claimed]
+    sentences += [against_claim(row, label) for row in tests.tail(len(claimed)).itertuples() if claimed]
     if study.order:
         means = [cell[arm].mean(axis=1) for arm in study.order]
         sentences.append(_trend(study.order, means, label))
     return tests, sentences
 
 
-def _paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict:
-    """Seeds averaged within a problem, problems paired; the interval over seeds and problems."""
+def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict:
+    """A row of tests.csv for values[seeds, problems] of two arms: seeds averaged within a problem, problems paired; the
+    interval over seeds and problems."""
     import numpy as np
 
     from irlens import stats
@@ -233,7 +237,8 @@ def _against_start(row, label: str, gain: float | None) -> str:
     return f"{row.after}, {label}, against the start: {_numbers(row)}: {verdict}."
 
 
-def _against_claim(row, label: str) -> str:
+def against_claim(row, label: str) -> str:
+    """A claimed difference in words: confirmed, contradicted or not confirmed. row: of tests.csv; label: what decides."""
     if _holds(row.p_holm, row.low, row.high):
         verdict = "confirmed" if row.difference > 0 else "contradicted"
     else:
@@ -262,7 +267,7 @@ def _trend(order: Sequence[str], means: list, label: str) -> str:
 def _ahead(cell: dict[str, np.ndarray], label: str) -> str:
     """Which arm has the highest value, tested against the runner-up."""
     first, second = sorted(cell, key=lambda arm: -cell[arm].mean())[:2]
-    row = _paired(cell[second], cell[first], second, first)
+    row = paired(cell[second], cell[first], second, first)
     verdict = "ahead" if _holds(row["p"], row["low"], row["high"]) else "ahead by no more than chance"
     return (
         f"{first} is {verdict}, {label}: {cell[first].mean():.3f} against {second}'s {cell[second].mean():.3f}, "

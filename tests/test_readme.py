@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import typer
 
+from irlens import recipe
 from irlens.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +29,9 @@ def test_the_file_map_is_the_tree():
 
 def commands():
     """Every `irlens …` line in the README's code blocks, without what follows a comment."""
-    for block in re.findall(r"```(?:sh|python)?\n(.*?)```", README, re.S):
+    for block in re.findall(r"```(?:sh|python|toml)?\n(.*?)```", README, re.S):
         for line in block.splitlines():
-            if found := re.search(r"(?:^|-m |^# \w+\.py: )irlens +(.*?)(?: {2,}#.*)?$", line):
+            if found := re.search(r"(?:^|-m |^# \w+\.(?:py|toml): )irlens +(.*?)(?: {2,}#.*)?$", line):
                 yield found[1]
 
 
@@ -70,3 +71,11 @@ def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens,
     else:
         log = pd.read_csv(tmp_path / "out" / "iteration-1" / "log.csv")
         assert log["loss"].iloc[0] == pytest.approx(2.0, abs=1e-3)  # the margin, where policy and reference are one
+
+
+def test_ones_own_recipe_is_valid(tmp_path):
+    (code,) = re.findall(r"```toml\n(.*?)```", README, re.S)
+    (tmp_path / "mine.toml").write_text(code)
+    mine, base = recipe.load(str(tmp_path / "mine.toml"), "tiny"), recipe.load("fig3b", "tiny")
+    assert mine.title != base.title and mine.study == base.study and len(mine.steps) == len(base.steps)
+    assert {step.settings.n for step in mine.steps} == {16} != {step.settings.n for step in base.steps}

@@ -206,7 +206,8 @@ def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
     from irlens import recipe
 
     (tmp_path / "mine.toml").write_text(
-        'figure = "2"\n[[preset.tiny]]\nstage = "recall"\nlimit = 40\nat = [1, 10]\n'
+        'figure = "2"\n[claim]\ntext = "cold first"\nbetter = ["T = 0.5 > T = 1.0 at N = 2"]\n'
+        '[[preset.tiny]]\nstage = "recall"\nlimit = 40\nat = [1, 10]\n'
         '[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\ntemperature = [0.5, 1.0]\n'
     )
     recipe.run(recipe.load(str(tmp_path / "mine.toml"), "tiny"), tmp_path / "out", quiet, seeds=(0, 1), jobs=1)
@@ -221,6 +222,12 @@ def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
         assert ours[ours["panel"] == panel]["value"].to_numpy() == pytest.approx(np.mean(own, axis=0))
         assert (own[0] == own[1]).all() == (panel == "a")  # a retriever draws nothing
     assert (ours["low"] <= ours["value"]).all() and (ours["value"] <= ours["high"]).all()
+    (test,) = pd.read_csv(tmp_path / "out" / "tests.csv").itertuples()
+    at_2 = ours[(ours["panel"] == "b") & (ours["x"] == 2)].set_index("curve")["value"]
+    assert test.difference == pytest.approx(at_2["T = 0.5"] - at_2["T = 1"]) and (test.n, test.seeds) == (3, 2)
+    written = (tmp_path / "out" / "conclusions.md").read_text()
+    assert "Claim: cold first" in written and "- T = 0.5 above T = 1, Pass@2: not confirmed" in written
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["conclusions"][0] in written
 
 
 @pytest.mark.parametrize("name", ["fig2", "fig2a", "fig2b"])

@@ -105,6 +105,7 @@ better = ["a > b"]
         recipe.load(str(above), "tiny")
 
 
+CLAIM = "[[preset.tiny]]\nstage = 'passk'\n[claim]\n"
 STUDY = "[[preset.tiny]]\nstage = 'train'\nname = 'a'\n[study]\nclaim = 'c'\n"
 
 
@@ -137,6 +138,11 @@ def test_fig2b_has_the_papers_settings():
     ("titel = 'x'", "unknown key 'titel'; did you mean 'title'"),
     ("figure = '2d'\n[[preset.tiny]]\nstage = 'passk'", "unknown figure '2d'; did you mean '2"),
     ("figure = '2'\n[[preset.tiny]]\nstage = 'passk'", "figure 2 needs a stage recall"),
+    (CLAIM + "text = 't'", "claim: better is missing"),
+    (CLAIM + "text = 't'\nbetter = ['T = 0.1 > T = 1']", 'must be "T = 0.1 > T = 1 at N = 1"'),
+    (CLAIM + "text = 't'\nbetter = ['T = 0.3 > T = 1 at N = 1']", "T = 0.3 is not drawn at"),
+    (CLAIM + "text = 't'\nbetter = ['T = 0.1 > T = 1 at N = 2']", "N = 2 is not measured; .1, 3, 5"),
+    ("[[preset.tiny]]\nstage = 'train'\n[study]\nkind = 'bars'", "study: claim is missing"),
     ("title = 'x'", "no preset 'tiny'"),
     ("[[preset.tiny", "malformed TOML"),
     ("[preset]\ntiny = 'big'", "preset tiny = 'big': no such preset with stages"),
