@@ -1,6 +1,9 @@
 """Trains the embedded model `tiny` from scratch on the `pretrain` split of `sums` (about 10 minutes on one CPU core).
 
     python experiments/train_tiny.py --out irlens/models/tiny
+    python experiments/train_tiny.py --out sums-33m --hidden-size 512 --layers 11 --heads 8 --intermediate-size 1408 --device cuda
+
+The second makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show.
 
 Response-only cross-entropy on batches of equal length; half of the problems bring their calculations along as bare
 drills (`17+8=`). Muon on the hidden matrices, AdamW on the rest; warm-up, plateau, linear decay. It stops early on
@@ -100,7 +103,7 @@ def greedy_accuracy(model, tok, split: str, limit: int) -> float:
         return_tensors="pt",
         padding=True,
         return_token_type_ids=False,
-    )
+    ).to(model.device)
     out = model.generate(**batch, max_new_tokens=100, do_sample=False)
     texts = tok.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return sum(gsm8k.is_correct(text, t["answer"]) for text, t in zip(texts, topics)) / limit
@@ -116,6 +119,11 @@ def main() -> None:
     parser.add_argument("--drills", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--hidden-size", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=4, help="attention heads; half as many for keys and values")
+    parser.add_argument("--intermediate-size", type=int, default=256)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
@@ -125,11 +133,11 @@ def main() -> None:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tok),
-            hidden_size=96,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=256,
+            hidden_size=args.hidden_size,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.heads,
+            num_key_value_heads=args.heads // 2,
+            intermediate_size=args.intermediate_size,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             rope_theta=10000.0,
@@ -137,7 +145,7 @@ def main() -> None:
             eos_token_id=tok.eos_token_id,
             pad_token_id=tok.pad_token_id,
         )
-    )
+    ).to(args.device)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
@@ -151,7 +159,7 @@ def main() -> None:
     ]
     log, trained, stream = [], 0, batches(tok, args.tokens, args.seed, args.drills)
     for step in track(range(total), description="training tiny"):
-        ids, labels = next(stream)
+        ids, labels = (part.to(args.device) for part in next(stream))
         loss = model(input_ids=ids, attention_mask=(ids != tok.pad_token_id).long(), labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from irlens.recipe import Recipe, Step
 
 FIGURES = {"2a": ("recall",), "2b": ("passk",), "2": ("recall", "passk")}  # the stages that each is drawn from
-PAIR = re.compile(r"T = ([\d.]+) > T = ([\d.]+) at N = (\d+)")
+PAIR = re.compile(r"T = (\d+(?:\.\d+)?) > T = (\d+(?:\.\d+)?) at N = (\d+)")
 
 
 @dataclass(frozen=True)
