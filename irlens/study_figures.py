@@ -42,15 +42,18 @@ def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: 
     study, ours = recipe.study, _ours(recipe, table, along)
     if study.beside:
         there = paper.beside(study.beside, study.column)
-        both = [replace(ours, table=ours.table.assign(origin="measured")), _theirs(recipe, there, ours)]
+        left = replace(ours, table=ours.table.assign(origin="measured"), title=f"ours, {ours.title}")
+        both = [left, _theirs(recipe, there, ours)]
         return panels.panels(both, path, style=style, share_y=False)
+    title = f"{recipe.title} ({ours.title})"
     if "bar" in ours.table.columns:
-        return plots.bars(ours.table, path, title=recipe.title, value_label=ours.x_label, style=style)
+        return plots.bars(ours.table, path, title=title, value_label=ours.x_label, style=style)
     labels = {"x_label": ours.x_label, "y_label": ours.y_label}
-    return plots.curves(ours.table, path, title=recipe.title, style=style, **labels)
+    return plots.curves(ours.table, path, title=title, style=style, **labels)
 
 
 def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Panel:
+    """Our panel; its title says which model was trained on what."""
     from irlens import catalog
     from irlens.panels import Panel
 
@@ -58,7 +61,7 @@ def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Pa
     chosen = table[table["measure"] == study.measure]
     heat = [f"T = {t:g}" for t in chosen["temperature"]]
     trained = next(step.settings for step in recipe.steps if step.stage == "train")
-    title = f"ours, {trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
+    title = f"{trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
     if along is not None:
         return Panel(along, title, LABELS[study.kind], f"{study.label} on held-out problems")
     if study.kind == "bars":
