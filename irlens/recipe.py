@@ -90,6 +90,8 @@ def load(name: str, preset: str) -> Recipe:
     if figure is not None:
         figure2.check(figure, steps, f"{path}: figure")
     if "claim" in content:
+        if "study" in content:
+            raise UserError(f"{path}: a recipe has a claim (of Figure 2b) or a study: both write tests.csv")
         claim = settings_from(figure2.Claim, content["claim"], f"{path}: claim")
         figure2.check_claim(claim, steps, f"{path}: claim")
     if "study" in content:
@@ -255,17 +257,15 @@ def _run_all(
     recipe: Recipe, out: Path, seeds: Sequence[int] | None, jobs: int | None, say: Callable[[str], None]
 ) -> list[dict[str, Done]]:
     """What every step made, a dictionary per seed (one of them where no seeds are given)."""
-    groups = _independent(recipe.steps)
-    count = len(seeds or [None]) * len(groups)
+    groups, several = _independent(recipe.steps), seeds or [None]
+    count = len(several) * len(groups)
     jobs = min(jobs or parallel.jobs_for(count), count)
     if jobs == 1:
-        groups = [tuple(step.name for step in recipe.steps)]
-    units = [(seed, group) for seed in seeds or [None] for group in groups]
-    if jobs == 1:
+        units = [(seed, tuple(step.name for step in recipe.steps)) for seed in several]
         done = [_run_steps(recipe, out, *unit, say) for unit in units]
     else:
-        parts = [_part(recipe, out, *unit, len(groups) > 1) for unit in units]
-        done = parallel.run(_run_steps, parts, jobs, say)
+        units = [(seed, group) for seed in several for group in groups]
+        done = parallel.run(_run_steps, [_part(recipe, out, *unit, len(groups) > 1) for unit in units], jobs, say)
     found: dict[int | None, dict[str, Done]] = {seed: {} for seed, _ in units}
     for (seed, _), made in zip(units, done):
         found[seed] |= made

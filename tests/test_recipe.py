@@ -139,6 +139,7 @@ def test_fig2b_has_the_papers_settings():
     ("figure = '2d'\n[[preset.tiny]]\nstage = 'passk'", "unknown figure '2d'; did you mean '2"),
     ("figure = '2'\n[[preset.tiny]]\nstage = 'passk'", "figure 2 needs a stage recall"),
     (CLAIM + "text = 't'", "claim: better is missing"),
+    (STUDY + "[claim]\ntext = 't'", "a claim .of Figure 2b. or a study"),
     (CLAIM + "text = 't'\nbetter = ['T = 0.1 > T = 1']", 'must be "T = 0.1 > T = 1 at N = 1"'),
     (CLAIM + "text = 't'\nbetter = ['T = 0.3 > T = 1 at N = 1']", "T = 0.3 is not drawn at"),
     (CLAIM + "text = 't'\nbetter = ['T = 0.1 > T = 1 at N = 2']", "N = 2 is not measured; .1, 3, 5"),
