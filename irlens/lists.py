@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from irlens.chat import with_tokens
 from irlens.errors import UserError
 from irlens.tables import check
 
@@ -67,7 +68,7 @@ def cut_lists(
         for number, (ups, downs) in enumerate(_turns(good, bad, positives, negatives, lists)):
             rows += [(query_id, query, d, t, g, "positive", iteration, number) for d, t, g in ups]
             rows += [(query_id, query, d, t, g, "own", iteration, number) for d, t, g in downs]
-    return check(pd.DataFrame(rows, columns=COLUMNS), "lists")
+    return with_tokens(check(pd.DataFrame(rows, columns=COLUMNS), "lists"), run)
 
 
 def _sides(draws: list, gold: tuple | None, positives_from: str, self_play: bool, negatives: int) -> tuple[list, list]:

@@ -54,7 +54,8 @@ def _out():
 class EngineOptions:
     """Which engine draws and how it is run: the options that every sampling stage shares.
 
-    `engine`, `inner_engine`, `chat`, `served_model` and `engine_args` say what the draws are; the others only how fast.
+    `engine`, `inner_engine`, `chat`, `messages_as`, `served_model` and `engine_args` say what the draws are; the others
+    only how fast.
     """
 
     engine: str | None = _option(
@@ -68,6 +69,9 @@ class EngineOptions:
     concurrency: int = _option(64, "Requests in flight of the openai engine, over all servers.")
     timeout: float = _option(600.0, "Seconds that one request of the openai engine may take.")
     chat: bool = _option(False, "Chat completions: the server applies its own template.")
+    messages_as: str | None = _option(
+        None, "Where a chat template refuses them: user (system prompt before the user's) or text (all as one turn)."
+    )
     served_model: str | None = _option(None, "What the server calls the model. Default: the only one that it serves.")
     tensor_parallel: int = _option(1, "GPUs per copy of the model (vllm).")
     data_parallel: int = _option(1, "Copies of the model that one vllm engine spreads its prompts over.")
@@ -85,7 +89,9 @@ class PassK(EngineOptions):
     split: str | None = _split()
     limit: int | None = _limit()
     n: int = _draws(100)
-    temperature: tuple[float, ...] = _option((0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, separated by commas.")
+    temperature: tuple[float, ...] = _option(
+        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, separated by commas; 0 is greedy."
+    )
     at: tuple[int, ...] | None = _option(None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
@@ -358,6 +364,13 @@ def positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} must be a number above 0, got {value:g}")
+
+
+def heat(**values: float | None) -> None:
+    """Raises UserError for a temperature that is not a number of 0 (greedy) or above; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} must be 0 (greedy) or a number above, got {value:g}")
 
 
 def one_of(known: Sequence[str], **values: str | None) -> None:

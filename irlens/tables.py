@@ -4,12 +4,12 @@
 |---------|------------------------------------------------------|-----------------------------------------------------------|
 | topics  | query_id, query                                      | messages, answers, solution                               |
 | corpus  | doc_id, text                                         | title                                                     |
-| run     | query_id, doc_id, score, rank                        | text, tag, temperature, draw, logprob, n_tokens, finish_reason |
+| run     | query_id, doc_id, score, rank                        | text, tag, temperature, draw, logprob, n_tokens, finish_reason, tokens |
 | qrels   | query_id, doc_id, relevance                          |                                                           |
-| lists   | query_id, query, doc_id, text, grade, tier, iteration|                                                           |
+| lists   | query_id, query, doc_id, text, grade, tier, iteration| list, tokens                                              |
 | results | measure, value, low, high, n                         | run, cutoff                                               |
 
-Names are ir_measures' own. Identifiers are strings. In a run, the scores of one query under one `tag` fall strictly
+Names are ir_measures' own. `tokens` are the ids that were drawn, None where they are not known. Identifiers are strings. In a run, the scores of one query under one `tag` fall strictly
 with rank, so that no tool has a tie left to break its own way.
 """
 
@@ -73,12 +73,28 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
                 raise UserError(
                     f"{where}row {row}: {column} must be a finite number, got {frame[column].tolist()[row]!r}"
                 )
+    if table in ("run", "lists") and "tokens" in frame.columns:
+        good = frame["tokens"].map(_are_ids).astype(bool)
+        if not good.all():
+            row = int(np.flatnonzero(~good)[0])
+            raise UserError(
+                f"{where}row {row}: tokens must be a list of whole numbers of 0 or more, or missing, got "
+                f"{frame['tokens'].tolist()[row]!r:.80}"
+            )
     if table in KEYS:
         twice = frame.duplicated(KEYS[table])
         if twice.any():
             key = ", ".join(f"{c}={frame[c][twice].iloc[0]}" for c in KEYS[table])
             raise UserError(f"{where}{key} occurs more than once ({int(twice.sum())} repeated rows)")
     return frame
+
+
+def _are_ids(value) -> bool:
+    """Whether a cell holds token ids, or says that they are not known."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        ids = np.asarray(value)
+        return ids.size == 0 or (ids.ndim == 1 and ids.dtype.kind in "iu" and ids.min() >= 0)
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 
 def ranked(run: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from irlens.chat import response_ids
 from irlens.errors import UserError
-from irlens.rerank.scoring import finished
 
 TOKENS = 4096  # of one pass, padding included, where no batch size is given
 
@@ -25,9 +25,9 @@ class Logprobs(Protocol):
 class Likelihood:
     """A scorer (see `scoring.Scorer`): rows → `score`, log π(response | prompt) in nats at temperature 1, and `n_tokens`.
 
-    `prompt_ids`: query_id → token ids of the prompt as the policy reads it. A response is tokenised from its text (what
-    was drawn may have been other tokens of the same text) and, unless it never finished, followed by the token `end`.
-    Raises UserError for a response that does not fit into the model's positions.
+    `prompt_ids`: query_id → token ids of the prompt as the policy reads it. A response is read by the ids that were drawn
+    where the run knows them (`drawn` says so), else by its text (`chat.response_ids`). Raises UserError for a response
+    that does not fit into the model's positions.
     """
 
     def __init__(
@@ -35,11 +35,10 @@ class Likelihood:
         model,
         tokenizer,
         prompt_ids: dict[str, list[int]],
-        end: int,
         functions: Logprobs,
         batch_size: int | None = None,
     ):
-        self.model, self.tokenizer, self.prompt_ids, self.end = model.eval(), tokenizer, prompt_ids, end
+        self.model, self.tokenizer, self.prompt_ids = model.eval(), tokenizer, prompt_ids
         self.functions, self.batch_size = functions, batch_size
         self.share = functions.shares_prefix(model)
 
@@ -47,8 +46,8 @@ class Likelihood:
         """See the class."""
         import torch
 
-        plain = self.tokenizer(rows["text"].tolist(), add_special_tokens=False)["input_ids"]
-        ids = [some + [self.end] if done or not some else some for some, done in zip(plain, finished(rows))]
+        responses = response_ids(rows, self.model, self.tokenizer)
+        ids = responses.ids
         self._check(rows, ids)
         of: dict[tuple[str, tuple[int, ...]], float] = {}
         for query_id, some in zip(rows["query_id"], ids):
@@ -65,7 +64,8 @@ class Likelihood:
             for (query_id, some), found in zip(lists, values):
                 of |= {(query_id, response): value for response, value in zip(some, found)}
         scores = [of[query_id, tuple(some)] for query_id, some in zip(rows["query_id"], ids)]
-        return pd.DataFrame({"score": np.array(scores), "n_tokens": [len(some) for some in ids]})
+        sizes = [len(some) for some in ids]
+        return pd.DataFrame({"score": np.array(scores), "n_tokens": sizes, "as_drawn": responses.drawn})
 
     def _check(self, rows: pd.DataFrame, ids: Sequence[list[int]]) -> None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -102,21 +102,3 @@ class Likelihood:
                 current = []
             current.append((query_id, some))
         return [*passes, current] if current else passes
-
-
-def end_token(model, tokenizer) -> int:
-    """The token that ends a response: of those that stop this model, the one that its chat template writes; else EOS.
-
-    Raises UserError for a tokenizer without an end-of-sequence token.
-    """
-    stops = model.generation_config.eos_token_id if model.generation_config else None
-    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
-    if getattr(tokenizer, "chat_template", None) and len(stops - {None}) > 1:
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        written = tokenizer.apply_chat_template(turns, tokenize=False)
-        ids = [i for i in tokenizer(written, add_special_tokens=False)["input_ids"] if i in stops]
-        if ids:
-            return ids[-1]
-    if tokenizer.eos_token_id is None:
-        raise UserError("the model's tokenizer has no end-of-sequence token, so no response of it ever ends")
-    return tokenizer.eos_token_id

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
+from irlens.chat import as_text as as_text
+from irlens.chat import conversations as conversations
 from irlens.errors import UserError
 from irlens.progress import progress_bar
 
@@ -102,23 +104,6 @@ def finished(run: pd.DataFrame) -> np.ndarray:
     if "finish_reason" not in run.columns:
         return np.ones(len(run), dtype=bool)
     return (run["finish_reason"] != "length").to_numpy(dtype=bool)
-
-
-def conversations(topics: pd.DataFrame, instruction: str = "") -> dict[str, list[dict]]:
-    """query_id → the messages that were answered: the topic's own, else its query and what the task adds to it."""
-    given = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
-    plain = (f"{query}\n\n{instruction}".rstrip() for query in topics["query"])
-    return {
-        query_id: [{"role": "user", "content": text}] if messages is None else [dict(m) for m in messages]
-        for query_id, text, messages in zip(topics["query_id"], plain, given)
-    }
-
-
-def as_text(messages: Sequence[dict]) -> str:
-    """A conversation in plain text, for what has no chat template: a single message as it is, else with the roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def batches(lengths: Sequence[int], batch_size: int | None, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:

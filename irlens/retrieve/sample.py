@@ -1,13 +1,17 @@
 """An LLM's draws as a run: templated prompts, shards that survive a kill, one table at the end."""
 
+import hashlib
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from irlens import chat
 from irlens.catalog import PLAIN_PROMPT
 from irlens.errors import UserError
 from irlens.retrieve.engines import Engine, Prompt, Sampling
@@ -15,26 +19,27 @@ from irlens.retrieve.meter import Meter
 from irlens.tables import ranked, write_parquet
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
-SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)\.parquet")
+SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)-(?P<key>[0-9a-f]{16})\.parquet")
 
 
-def prompts(topics: pd.DataFrame, tokenizer, instruction: str = "") -> list[Prompt]:
+def prompts(
+    topics: pd.DataFrame, tokenizer, instruction: str = "", messages_as: str | None = None, model: str = "the model"
+) -> list[Prompt]:
     """The text that the model reads for each topic: the tokenizer's chat template, else `PLAIN_PROMPT`.
 
     `instruction` follows the question in a chat; a model without a template is not told it. A topic's own `messages`
-    are used as they are.
+    are used as they are, or as `messages_as` says (`chat.MESSAGES_AS`). A chat server's model has no tokenizer here
+    (None): it gets the messages. Raises UserError, naming `model`, for messages that cannot be put.
     """
-    templated = getattr(tokenizer, "chat_template", None)
-    given = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
+    own = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
+    talks = chat.conversations(topics, instruction)
     out = []
-    for query_id, query, messages in zip(topics["query_id"], topics["query"], given):
-        if messages is None:
-            messages = [{"role": "user", "content": f"{query}\n\n{instruction}".rstrip()}]
-        messages = tuple(messages)
-        text = PLAIN_PROMPT.format(query=query)
-        if templated:
-            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        out.append(Prompt(query_id, text, messages))
+    for query_id, query, given in zip(topics["query_id"], topics["query"], own):
+        messages, text = chat.put(talks[query_id], messages_as), PLAIN_PROMPT.format(query=query)
+        if tokenizer is not None:
+            alone = query if given is None else None
+            text = chat.prompt_text(tokenizer, messages, alone, f"{query_id}, read by {model}")
+        out.append(Prompt(query_id, text, tuple(messages)))
     return out
 
 
@@ -45,12 +50,53 @@ def template(tokenizer) -> str:
 
 def short(temperature: float) -> str:
     """A temperature in as few digits as tell it exactly: 1, 0.7."""
-    return f"{temperature:g}" if float(f"{temperature:g}") == temperature else repr(float(temperature))
+    temperature = float(temperature) + 0.0  # so that −0 is 0
+    return f"{temperature:g}" if float(f"{temperature:g}") == temperature else repr(temperature)
 
 
 def doc_id(query_id: str, temperature: float, draw: int) -> str:
     """The identifier of a draw, unique over temperatures."""
     return f"{query_id}/T{short(temperature)}/{draw:05d}"
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Draws of one temperature, queries q0 to q1 and draws d0 to d1: what a shard holds."""
+
+    temperature: float
+    q0: int
+    q1: int
+    d0: int
+    d1: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Everything that the draws of a call are a function of; `source` says what draws them."""
+
+    prompts: Sequence[Prompt]
+    seed: int
+    max_tokens: int
+    source: str
+
+    def path(self, folder: Path, block: _Block) -> Path:
+        """The shard of a block, named by all that its draws depend on: its prompts' texts, not their numbers alone."""
+        some = [asdict(prompt) for prompt in self.prompts[block.q0 : block.q1]]
+        told = [self.source, self.seed, self.max_tokens, short(block.temperature), block.d0, block.d1, some]
+        key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        place = f"q{block.q0:06d}-{block.q1:06d}-d{block.d0:06d}-{block.d1:06d}"
+        return folder / f"T{short(block.temperature)}-{place}-{key}.parquet"
+
+    def held(self, folder: Path) -> tuple[dict[Path, _Block], int]:
+        """The shards of these draws in `folder`, and how many others lie there: of other draws, or without a key."""
+        own, count = {}, 0
+        for path in sorted(folder.glob("T*.parquet")):
+            count += 1
+            if found := SHARD.fullmatch(path.name):
+                block = _Block(float(found["t"]), *(int(found[name]) for name in ("q0", "q1", "d0", "d1")))
+                if self.path(folder, block) == path:
+                    own[path] = block
+        return own, count - len(own)
 
 
 def sample_run(
@@ -63,30 +109,36 @@ def sample_run(
     folder: Path,
     name: str,
     say: Callable[[str], None] = print,
+    source: str = "",
 ) -> pd.DataFrame:
     """n draws of every prompt at every temperature, as a run with one `tag` per temperature.
 
     Draw d of a prompt has score −d: the order of drawing is the ranking, and the first N rows are the first N draws.
     Shards go to `folder`, each by rename; those already there are kept, and the engine is not even loaded if none is
-    missing. Raises UserError for a shard that cannot be read.
+    missing. A shard's name holds a digest of what its draws depend on: the prompts, seed, `max_tokens`, and `source`,
+    which is to name the weights and the engine. Shards of anything else are neither read nor deleted. Raises UserError
+    for a shard that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = _missing(folder, len(asked), n, temperatures, Engine.shard_rows)
+    whole = _Asked(asked, seed, max_tokens, source)
+    shards, others = whole.held(folder)
+    if others:
+        say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
+    missing = _missing(shards.values(), len(asked), n, temperatures, Engine.shard_rows)
     total = len(asked) * n * len(temperatures)
-    todo = sum((q1 - q0) * (d1 - d0) for _, q0, q1, d0, d1 in missing)
+    todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
     if todo < total:
         say(f"reused {total - todo:,} of {total:,} draws from {folder}")
     if missing:
         with Meter(name, todo, folder, say) as meter:
             engine = load_engine()
-            missing = _missing(folder, len(asked), n, temperatures, engine.shard_rows)
+            missing = _missing(shards.values(), len(asked), n, temperatures, engine.shard_rows)
             try:
-                _sample_shards(engine, asked, missing, seed, max_tokens, folder, meter)
+                _sample_shards(engine, whole, missing, folder, meter)
             finally:
                 engine.close()
-    shards = sorted(folder.glob("T*.parquet"))
     try:
-        run = pd.concat([pd.read_parquet(path) for path in shards], ignore_index=True)
+        run = pd.concat([pd.read_parquet(path) for path in whole.held(folder)[0]], ignore_index=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
     run["query_id"] = run["query_id"].astype(object)
@@ -95,41 +147,41 @@ def sample_run(
     return _as_run(run[kept], asked, temperatures, name)
 
 
-def _missing(
-    folder: Path, queries: int, n: int, temperatures: Sequence[float], rows: int
-) -> list[tuple[float, int, int, int, int]]:
-    """The blocks (temperature, query range, draw range) of about `rows` draws that no shard in `folder` holds."""
+def _missing(held: Iterable[_Block], queries: int, n: int, temperatures: Sequence[float], rows: int) -> list[_Block]:
+    """The blocks of about `rows` draws that no shard holds."""
     done = {float(t): np.zeros((queries, n), dtype=bool) for t in temperatures}
-    for path in folder.glob("T*.parquet"):
-        if (m := SHARD.fullmatch(path.name)) and float(m["t"]) in done:
-            done[float(m["t"])][int(m["q0"]) : int(m["q1"]), int(m["d0"]) : int(m["d1"])] = True
+    for block in held:
+        if block.temperature in done:
+            done[block.temperature][block.q0 : block.q1, block.d0 : block.d1] = True
     block = max(1, rows // min(n, DRAWS))
     out = []
-    for temperature, held in done.items():
+    for temperature, drawn in done.items():
         for q0 in range(0, queries, block):
             q1 = min(q0 + block, queries)
             for d0 in range(0, n, DRAWS):
                 d1 = min(d0 + DRAWS, n)
                 row = q0
                 while row < q1:  # neighbours that miss the same draws make one block
-                    open_draws = np.flatnonzero(~held[row, d0:d1])
+                    missing = np.flatnonzero(~drawn[row, d0:d1])
                     stop = row + 1
-                    while stop < q1 and np.array_equal(held[stop, d0:d1], held[row, d0:d1]):
+                    while stop < q1 and np.array_equal(drawn[stop, d0:d1], drawn[row, d0:d1]):
                         stop += 1
-                    if len(open_draws):
-                        out.append((temperature, row, stop, d0 + int(open_draws[0]), d0 + int(open_draws[-1]) + 1))
+                    if len(missing):
+                        first, last = d0 + int(missing[0]), d0 + int(missing[-1])
+                        out.append(_Block(temperature, row, stop, first, last + 1))
                     row = stop
     return out
 
 
-def _sample_shards(engine: Engine, asked, missing, seed: int, max_tokens: int, folder: Path, meter: Meter) -> None:
+def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], folder: Path, meter: Meter) -> None:
     """Draws the missing blocks and writes each as a shard; as many at once as the engine takes."""
 
-    def one(block: tuple[float, int, int, int, int]) -> None:
-        temperature, q0, q1, d0, d1 = block
-        drawn = engine.sample(asked[q0:q1], range(d0, d1), Sampling(temperature, seed, max_tokens), meter.add)
-        shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=temperature)
-        write_parquet(shard, folder / f"T{short(temperature)}-q{q0:06d}-{q1:06d}-d{d0:06d}-{d1:06d}.parquet")
+    def one(block: _Block) -> None:
+        sampling = Sampling(block.temperature, asked.seed, asked.max_tokens)
+        drawn = engine.sample(asked.prompts[block.q0 : block.q1], range(block.d0, block.d1), sampling, meter.add)
+        shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=block.temperature)
+        shard = shard.assign(tokens=chat.column([draw.tokens for draw in drawn]))
+        write_parquet(shard, asked.path(folder, block))
         meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
 
     if engine.at_once == 1:
@@ -169,5 +221,6 @@ def _as_run(drawn: pd.DataFrame, asked: Sequence[Prompt], temperatures: Sequence
         "logprob",
         "n_tokens",
         "finish_reason",
+        "tokens",
     ]
     return run[columns]

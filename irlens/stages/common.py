@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -32,11 +33,19 @@ class Policy:
     max_tokens: int
     options: EngineOptions
 
-    def prompts(self, task: Task) -> list[Prompt]:
-        """The task's topics as this model reads them."""
+    def prompts(self, task: Task, topics: pd.DataFrame | None = None) -> list[Prompt]:
+        """The task's topics, or these of them, as this model reads them."""
         from irlens.retrieve.sample import prompts
 
-        return prompts(task.topics, self.tokenizer, task.instruction)
+        some = task.topics if topics is None else topics
+        return prompts(some, self.tokenizer, task.instruction, self.options.messages_as, self.model.name)
+
+    def prompt_ids(self, task: Task, topics: pd.DataFrame | None = None) -> dict[str, list[int]]:
+        """query_id → the token ids of the same."""
+        from irlens.chat import token_ids
+
+        asked = self.prompts(task, topics)
+        return dict(zip((prompt.query_id for prompt in asked), token_ids(self.tokenizer, asked)))
 
     @property
     def positions(self) -> int | None:
@@ -64,9 +73,22 @@ class Policy:
         def load_engine() -> engines.Engine:
             return engines.module(self.options.engine).load(self.options, weights or self.folder)
 
-        return sample_run(
-            load_engine, asked, n, temperatures, seed, self.max_tokens, shards, name or self.model.name, say
-        )
+        label, source = name or self.model.name, self._source(weights or self.folder)
+        return sample_run(load_engine, asked, n, temperatures, seed, self.max_tokens, shards, label, say, source)
+
+    def _source(self, weights: Path | None) -> str:
+        """What draws, for the names of shards: the weights (and what stops them), the engine and its arguments."""
+        import json
+
+        from irlens.retrieve import engines
+
+        options = self.options
+        told = {"engine": engines.kind(options), "args": engines.engine_args(options), "chat": options.chat}
+        told |= {"model": _digest(weights), "served": options.served_model}
+        if weights is not None:
+            files = [weights / name for name in ("generation_config.json", "tokenizer.json")]
+            told |= {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+        return json.dumps(told, sort_keys=True)
 
     def facts(self, out: Path) -> dict:
         """What the manifest records of the model, the data, the prompt, and of all sampling into folders under `out`."""
@@ -131,8 +153,15 @@ def _digest(folder: Path | None) -> str | None:
         return None
     if folder.parent.name == "snapshots":
         return folder.name
+    files = sorted(folder.glob("*.safetensors"))
+    return _sha256(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.cache
+def _sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of the contents of files (path, size, time of change), each read once while it stays as it is."""
     sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path, _, _ in files:
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 sha.update(block)
@@ -170,6 +199,8 @@ def identity(settings, policy: Policy, **more) -> dict:
     }
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
+    if options.messages_as:  # left out where it is not used, so that older folders continue
+        resolved["messages_as"] = options.messages_as
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
     running = {"out", "lists_at_once", *(f.name for f in fields(engines.EngineOptions))}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from irlens.errors import UserError
 from irlens.folder import OutputFolder
-from irlens.settings import PassK, at_least, cutoffs, positive
+from irlens.settings import PassK, at_least, cutoffs, heat
 from irlens.stages.common import Say, default_out, identity, load_policy
 from irlens.stages.measuring import judgements_of, plot_passk
 from irlens.stages.runs import data_of
@@ -24,7 +24,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     """
     at_least(1, n=settings.n, max_tokens=settings.max_tokens)
     for temperature in settings.temperature:
-        positive(temperature=temperature)
+        heat(temperature=temperature)
     if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
         raise UserError("--temperature: give at least one, each once")
     at = cutoffs(settings.n, settings.at)

@@ -35,20 +35,19 @@ PANELS = {
 
 
 def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
-    """Scores texts under the policy's own weights, a shard at a time into `out`/scores; None where a server holds them."""
+    """Scores responses (by the ids drawn, where they are known) under the policy's own weights, a shard at a time into
+    `out`/scores; None where a server holds them."""
     if policy.options.engine == "openai" or policy.folder is None:
         return None
     loaded = []
 
     def load(task: Task):
-        from irlens.rerank.likelihood import Likelihood, end_token
-        from irlens.retrieve.engines import token_ids
+        from irlens.rerank.likelihood import Likelihood
         from irlens.train import logprobs
 
         if not loaded:
             loaded.append(_model(policy.folder))
-        ids = dict(zip(task.topics["query_id"], token_ids(policy.tokenizer, policy.prompts(task))))
-        return Likelihood(loaded[0], policy.tokenizer, ids, end_token(loaded[0], policy.tokenizer), logprobs)
+        return Likelihood(loaded[0], policy.tokenizer, policy.prompt_ids(task), logprobs)
 
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
         from irlens.rerank.scoring import score_in_shards

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
-from irlens.settings import Mine, at_least, positive
+from irlens.settings import Mine, at_least, heat
 from irlens.stages import runs
 from irlens.stages.common import Policy, Say, concat, default_out, identity, load_policy, train_split
 from irlens.stages.hardness import policy_scorer, write_hardness, write_temperatures
@@ -46,6 +46,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
     """
     from irlens import mine, tables
     from irlens.candidate_scores import Bound
+    from irlens.chat import with_tokens
 
     tiers = mine.parse_tiers(settings.tiers)
     _check(settings, tiers)
@@ -73,6 +74,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             bound=bound,
             allow_reuse=settings.allow_reuse,
         )
+        mined = replace(mined, lists=with_tokens(mined.lists, own))
         facts = _write(mined, settings, policy, given, out, say)
         if judged is not None:
             write_temperatures(own, judged, out, settings.seed, say)
@@ -94,7 +96,7 @@ def _check(settings: Mine, tiers: list[str]) -> None:
 
     at_least(1, n=settings.n, per_tier=settings.per_tier)
     at_least(1, max_tokens=settings.max_tokens)
-    positive(hard_temperature=settings.hard_temperature, hardest_temperature=settings.hardest_temperature)
+    heat(hard_temperature=settings.hard_temperature, hardest_temperature=settings.hardest_temperature)
     if settings.hardest_temperature >= settings.hard_temperature:
         raise UserError(
             f"--hardest-temperature {settings.hardest_temperature:g} must be below --hard-temperature "

@@ -190,7 +190,8 @@ def _likelihood(name: str, source: Source, settings) -> Reranker:
         )
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
-        return Scores(scores, facts={"reward_calls": len(found)})
+        drawn = {"as_drawn": int(found["as_drawn"].sum())} if "as_drawn" in found.columns else {}
+        return Scores(scores, facts={"reward_calls": len(found)} | drawn)
 
     return Reranker(name, run, {"policy": chosen.name, "policy_digest": digest(folder)})
 
@@ -198,7 +199,7 @@ def _likelihood(name: str, source: Source, settings) -> Reranker:
 def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from irlens.rerank.likelihood import Likelihood, end_token
+    from irlens.rerank.likelihood import Likelihood
     from irlens.rerank.scoring import device_and_dtype
     from irlens.retrieve.engines import token_ids
     from irlens.retrieve.sample import prompts
@@ -211,9 +212,10 @@ def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: not a usable language model ({' '.join(str(error).split())[:200]})") from error
-    asked = prompts(source.task.topics, tokenizer, source.task.instruction)
+    how = source.manifest.get("settings", {}).get("messages_as")  # as they were put when the run was drawn
+    asked = prompts(source.task.topics, tokenizer, source.task.instruction, how, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, end_token(model, tokenizer), logprobs, settings.scoring_batch)
+    return Likelihood(model, tokenizer, prompt_ids, logprobs, settings.scoring_batch)
 
 
 def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Reranker:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from irlens.errors import UserError
 from irlens.folder import OutputFolder
-from irlens.settings import Train, at_least, one_of, parse_json, positive
+from irlens.settings import Train, at_least, heat, one_of, parse_json, positive
 from irlens.stages import held_out as held_out_problems
 from irlens.stages import judging
 from irlens.stages.common import Policy, Say, concat, default_out, identity, load_policy, train_split
@@ -146,7 +146,7 @@ def _check(settings: Train) -> None:
     at_least(2, list_size=settings.list_size)
     for name in ("temperature", "eval_temperature"):
         for value in getattr(settings, name):
-            positive(**{name: value})
+            heat(**{name: value})
     positive(learning_rate=settings.learning_rate)
     one_of(MEMORIES, memory=settings.memory)
     one_of(("own", "gold", "both"), positives_from=settings.positives_from)
@@ -156,8 +156,10 @@ def _check(settings: Train) -> None:
     one_of(("own", *FOREIGN), tier=settings.tier)
     if settings.reward and settings.tier in FOREIGN:
         raise UserError(f"--tier {settings.tier} needs a verifier, which tells false negatives; leave --reward out")
-    if settings.n * len(settings.temperature) < 2 and settings.positives_from != "gold":
-        raise UserError("-n 1 at one temperature gives one candidate per prompt, and nothing to rank; draw at least 2")
+    drawn = sum(settings.n if temperature else 1 for temperature in settings.temperature)  # greedy draws are all equal
+    if drawn < 2 and settings.positives_from != "gold":
+        how = "-n 1 at one temperature" if settings.temperature[0] else "temperature 0 (greedy)"
+        raise UserError(f"{how} gives one candidate per prompt, and nothing to rank; draw at least 2")
 
 
 def _check_prompts(settings: Train, policy: Policy) -> None:
@@ -225,13 +227,13 @@ def _positives(settings: Train) -> tuple[str, bool]:
 def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say) -> pd.DataFrame:
     """Lists whose negatives answer another prompt: of this data set (easy), or of another one (easiest)."""
     from irlens import mine, tasks
+    from irlens.chat import with_tokens
     from irlens.false_negatives import false_negatives
-    from irlens.retrieve.sample import prompts
 
     task, pool = policy.task, run
     if settings.tier == "easiest":
         other = tasks.load(task.unrelated, None, len(some))
-        asked = prompts(other.topics, policy.tokenizer, other.instruction)
+        asked = policy.prompts(other)
         seed, enough = settings.seed * 1000 + s, -(-2 * settings.lists * len(some) // len(asked))
         label = f"iteration {s}, unrelated"
         pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
@@ -248,13 +250,11 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
     mined = mine.mine_negatives(
         some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed * 1000 + s
     )
-    return mine.as_pairs(mined.lists).assign(iteration=s)
+    return with_tokens(mine.as_pairs(mined.lists).assign(iteration=s), run)
 
 
 def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: Path, say: Say) -> World:
     """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end."""
-    from irlens.retrieve.engines import token_ids
-    from irlens.retrieve.sample import prompts
     from irlens.train.larpo import World
 
     task = policy.task
@@ -266,7 +266,7 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
         return task.topics.iloc[rows].reset_index(drop=True)
 
     def sample(weights: Path, some: pd.DataFrame, s: int, shards: Path) -> pd.DataFrame:
-        asked = prompts(some, policy.tokenizer, task.instruction)
+        asked = policy.prompts(task, some)
         seed = settings.seed * 1000 + s  # a policy that hardly changed still draws anew
         return policy.draw(asked, settings.n, settings.temperature, seed, shards, say, f"iteration {s}", weights)
 
@@ -280,8 +280,7 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
         return cut_lists(run, qrels, some, positives, negatives, **more, positives_from=source, self_play=self_play)
 
     def prompt_ids(some: pd.DataFrame) -> dict[str, list[int]]:
-        asked = prompts(some, policy.tokenizer, task.instruction)
-        return dict(zip(some["query_id"], token_ids(policy.tokenizer, asked)))
+        return policy.prompt_ids(task, some)
 
     def validate(weights: Path, s: int) -> float:
         results, _, _ = held_out_problems.measure(
@@ -308,4 +307,8 @@ def _account(out: Path, iterations: int) -> dict:
         "tokens_trained": sum(t["tokens_trained"] for t in trained),
         "lists_trained": sum(t["lists"] for t in trained),
         "lists_too_long": sum(t["too_long"] for t in trained),
+        **{
+            name: sum(t.get(name, 0) for t in trained)  # iterations of an older version do not tell
+            for name in ("responses_as_drawn", "responses_tokenised", "drawn_that_retokenise_otherwise")
+        },
     }

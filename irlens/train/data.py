@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from irlens.chat import response_ids
 from irlens.errors import UserError
 from irlens.train.logprobs import Packed, pack, response_logprobs, shares_prefix
 
@@ -38,20 +39,21 @@ class Example:
 
 
 def tokenise(
-    lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, mismatched: bool = False
+    lists: pd.DataFrame, prompt_ids: dict[str, list[int]], tokenizer, mismatched: bool = False, model=None
 ) -> list[Example]:
-    """One Example per list, with reference 0; responses end in EOS.
+    """One Example per list, with reference 0; responses are the ids drawn, else their text and what ends it in `model`
+    (see `chat.response_ids`).
 
     prompt_ids: the token ids of each query's prompt, as the engine encodes them, so that training reads what sampling
     read. Raises UserError for an empty response, or, with `mismatched`, lists of one prompt only.
     """
+    for doc_id, text in zip(lists["doc_id"], lists["text"]):
+        if not text:
+            raise UserError(f"response {doc_id} is empty; remove it from the lists")
+    lists = lists.assign(ids=response_ids(lists, model, tokenizer).ids)
     out, queries = [], []
     for (query_id, iteration, number), group in lists.groupby(["query_id", "iteration", "list"], sort=False):
-        encoded = tokenizer(list(group["text"]), add_special_tokens=False)["input_ids"]
-        for doc_id, response in zip(group["doc_id"], encoded):
-            if not response:
-                raise UserError(f"response {doc_id} is empty; remove it from the lists")
-        responses = [response + [tokenizer.eos_token_id] for response in encoded]
+        responses = group["ids"].tolist()
         name = f"{query_id}, iteration {iteration}, list {number}"
         tiers, zeros = group["tier"].tolist(), [0.0] * len(group)
         out.append(Example(name, prompt_ids[query_id], responses, group["grade"].tolist(), tiers, zeros))

@@ -146,6 +146,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     import torch
 
     from irlens import objectives
+    from irlens.chat import origins
     from irlens.train import adapters
     from irlens.train.data import check_vocabulary, fitting, tokenise
     from irlens.train.logprobs import explain
@@ -156,7 +157,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
     at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
     explain(model, world.say)
-    every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched)
+    every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched, model)
     examples = fitting(every, settings.max_length)
     if len(examples) < len(every):
         world.say(
@@ -179,6 +180,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     )
     trained = settings.epochs * sum(e.tokens for e in examples)
     account = {"lists": len(examples), "too_long": len(every) - len(examples), "tokens_trained": trained}
+    account |= origins(lists, model, tokenizer)
 
     def finish(trainer) -> None:
         if _main():

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
+from irlens.chat import end_token
 from irlens.errors import UserError
-from irlens.rerank.likelihood import Likelihood, end_token
+from irlens.rerank.likelihood import Likelihood
 from irlens.retrieve.engines import Sampling, token_ids
 from irlens.train import logprobs
 
@@ -19,8 +20,7 @@ def drawn(tiny_engine, sums_prompts):
 
 def scorer(engine, asked, **more):
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(engine.tokenizer, asked)))
-    end = end_token(engine.model, engine.tokenizer)
-    return Likelihood(engine.model, engine.tokenizer, prompt_ids, end, logprobs, **more)
+    return Likelihood(engine.model, engine.tokenizer, prompt_ids, logprobs, **more)
 
 
 def test_it_is_what_the_sampler_recorded(tiny_engine, sums_prompts, drawn):

@@ -18,8 +18,10 @@ from typing import Protocol
 import numpy as np
 
 from irlens import plugins
+from irlens.chat import MESSAGES_AS
+from irlens.chat import token_ids as token_ids  # every engine encodes prompts alike
 from irlens.errors import UserError, did_you_mean
-from irlens.settings import EngineOptions, at_least, positive
+from irlens.settings import EngineOptions, at_least, one_of, positive
 
 NAMES = {
     "transformers": "a model in this process; exact draws on CPU and GPU",
@@ -41,7 +43,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw. `max_tokens` counts the response's tokens, its end-of-sequence token included."""
+    """How to draw. `max_tokens` counts the response's tokens, its end-of-sequence token included.
+
+    Temperature 0 is greedy: the likeliest token at every step, so that all draws of a prompt are equal.
+    """
 
     temperature: float
     seed: int
@@ -53,7 +58,8 @@ class Draw:
     """One response. `logprob`: sum over its tokens of the policy's own log-probability (temperature 1), in nats.
 
     It is NaN where a server tells none. `n_tokens` counts the end-of-sequence token, which `text` leaves out;
-    `finish_reason` is "stop", or "length" for whatever did not end by itself.
+    `finish_reason` is "stop", or "length" for whatever did not end by itself. `tokens` are the ids drawn, the token that
+    ended the response included; None where a server does not tell them.
     """
 
     query_id: str
@@ -62,6 +68,7 @@ class Draw:
     n_tokens: int
     logprob: float
     finish_reason: str
+    tokens: tuple[int, ...] | None = None
 
 
 OnBatch = Callable[[int, int], None]  # draws, tokens: called as they are made
@@ -99,6 +106,7 @@ def choose(options: EngineOptions) -> tuple[EngineOptions, str]:
     at_least(1, batch_size=options.batch_size, num_workers=options.num_workers, concurrency=options.concurrency)
     at_least(1, tensor_parallel=options.tensor_parallel, data_parallel=options.data_parallel)
     positive(timeout=options.timeout)
+    one_of(tuple(MESSAGES_AS), messages_as=options.messages_as)
     name, why = (options.engine, "as asked") if options.engine else _automatic(options)
     module(name)
     inner = options.inner_engine or "transformers" if name == "ray" else None
@@ -158,20 +166,6 @@ def engine_args(options: EngineOptions) -> dict:
     return found
 
 
-def token_ids(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of templated prompts; a template that writes BOS itself does not get a second one.
-
-    Raises UserError, naming the prompt, if two BOS come out all the same.
-    """
-    bos = tokenizer.bos_token
-    out = [tokenizer(p.text, add_special_tokens=not (bos and p.text.startswith(bos)))["input_ids"] for p in prompts]
-    number = getattr(tokenizer, "bos_token_id", None)
-    for prompt, ids in zip(prompts, out):
-        if number is not None and ids[:2] == [number, number]:
-            raise UserError(f"{prompt.query_id}: the templated prompt begins with {bos} twice; check the chat template")
-    return out
-
-
 def check_lengths(prompts: Sequence[Prompt], ids: list[list[int]], max_tokens: int, positions: int | None) -> None:
     """Raises UserError, naming the prompt, for one that is empty or leaves no room for `max_tokens` in `positions`."""
     for prompt, some in zip(prompts, ids):
@@ -182,6 +176,18 @@ def check_lengths(prompts: Sequence[Prompt], ids: list[list[int]], max_tokens: i
                 f"{prompt.query_id}: prompt of {len(some)} tokens + {max_tokens} new ones exceeds the model's "
                 f"{positions} positions; lower --max-tokens or leave this prompt out"
             )
+
+
+def greedy_once(
+    sample: Callable[[range, OnBatch | None], list[Draw]], draws: range, on_batch: OnBatch | None
+) -> list[Draw]:
+    """The draws numbered `draws` at temperature 0, where all are equal: `sample` makes the first of each prompt."""
+
+    def counted(made: int, tokens: int) -> None:
+        if on_batch:
+            on_batch(made * len(draws), tokens * len(draws))
+
+    return [replace(draw, draw=number) for draw in sample(draws[:1], counted) for number in draws]
 
 
 def draw_key(seed: int, query_id: str, temperature: float, draw: int) -> int:

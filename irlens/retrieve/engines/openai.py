@@ -9,6 +9,7 @@ import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 import zlib
@@ -18,7 +19,17 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from irlens.errors import UserError
-from irlens.retrieve.engines import Draw, Engine, OnBatch, Prompt, Sampling, engine_args, request_seed, token_ids
+from irlens.retrieve.engines import (
+    Draw,
+    Engine,
+    OnBatch,
+    Prompt,
+    Sampling,
+    engine_args,
+    greedy_once,
+    request_seed,
+    token_ids,
+)
 from irlens.settings import EngineOptions
 
 GUARANTEE = (
@@ -28,9 +39,10 @@ GUARANTEE = (
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 TRIES = 10  # of one request; with the longest pauses about four minutes
 LONGEST_PAUSE, LONGEST_TOLD = 30.0, 300.0  # seconds: between tries, and as a server's Retry-After may ask
+TOKEN_ID = re.compile(r"token_id:(\d+)")  # a token as `vllm serve --return-tokens-as-token-ids` writes it
 DOWN = 10.0  # seconds for which a server that dropped a connection is passed over
-PLAIN_SAMPLING = {  # what servers would otherwise take from the model's generation config or from habits of their own
-    "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+PLAIN_SAMPLING = {  # against what servers take from the model's generation config or habits of their own; and vLLM's ids
+    "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
 }
@@ -77,6 +89,8 @@ class OpenAIEngine(Engine):
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
     ) -> list[Draw]:
         """See `engines.Engine`. Raises UserError for what a server refuses, and once it is given up."""
+        if sampling.temperature == 0 and len(draws) > 1:  # servers refuse n > 1 there, or answer n times the same
+            return greedy_once(lambda one, seen: self.sample(prompts, one, sampling, seen), draws, on_batch)
         found: dict[tuple[int, int], Draw] = {}
         answers: queue.SimpleQueue = queue.SimpleQueue()
         self.answers.add(answers)
@@ -148,7 +162,7 @@ class OpenAIEngine(Engine):
         choices = sorted(answer["choices"], key=lambda c: c.get("index", 0))[: len(numbers)]
         counts = _token_counts(choices, answer.get("usage") or {}, self.tokenizer)
         return [
-            Draw(prompt.query_id, number, _text_of(choice), count, _logprob(choice), _finish(choice))
+            Draw(prompt.query_id, number, _text_of(choice), count, _logprob(choice), _finish(choice), _tokens(choice))
             for number, choice, count in zip(numbers, choices, counts)
         ]
 
@@ -242,6 +256,23 @@ def _token_logprobs(choice: dict) -> list[float] | None:
         return [float(token["logprob"]) for token in given["content"]]
     found = given.get("token_logprobs")
     return None if not found or None in found else [float(value) for value in found]
+
+
+def _tokens(choice: dict) -> tuple[int, ...] | None:
+    """The ids drawn, as vLLM tells them (`return_token_ids`, or `token_id:7` in the place of a token); else None.
+
+    None too where there are not as many as log-probabilities: then one of the two leaves something out.
+    """
+    ids, shown = choice.get("token_ids"), _token_logprobs(choice)
+    if not ids:
+        given = choice.get("logprobs") or {}
+        content = given.get("content")
+        names = [token.get("token") for token in content] if content else given.get("tokens") or []
+        found = [TOKEN_ID.fullmatch(str(name)) for name in names]
+        ids = [int(match[1]) for match in found] if all(found) else []
+    if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 2**31 for i in ids):
+        return None
+    return tuple(ids) if ids and len(ids) == len(shown or ids) else None
 
 
 def _logprob(choice: dict) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from irlens.chat import stop_tokens
 from irlens.retrieve.engines import (
     Draw,
     Engine,
@@ -20,6 +21,7 @@ from irlens.retrieve.engines import (
     Sampling,
     check_lengths,
     draw_key,
+    greedy_once,
     token_ids,
     uniforms,
 )
@@ -44,11 +46,7 @@ class TransformersEngine(Engine):
     def __init__(self, model, tokenizer, batch_size: int | None = None):
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         self.gpus = int(model.device.type == "cuda")
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        self.ends = torch.tensor(
-            sorted({e for e in [*ends, tokenizer.eos_token_id] if e is not None}), device=model.device
-        )
+        self.ends = torch.tensor(sorted(stop_tokens(model, tokenizer)), device=model.device)
         self.pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
     @classmethod
@@ -78,6 +76,8 @@ class TransformersEngine(Engine):
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
     ) -> list[Draw]:
         """See `engines.Engine`."""
+        if sampling.temperature == 0 and len(draws) > 1:
+            return greedy_once(lambda one, seen: self.sample(prompts, one, sampling, seen), draws, on_batch)
         encoded = token_ids(self.tokenizer, prompts)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         check_lengths(prompts, encoded, sampling.max_tokens, limit)
@@ -152,11 +152,15 @@ class TransformersEngine(Engine):
 
     def _draws(self, prompts, numbers, tokens, lengths, logprob, finished) -> list[list[Draw]]:
         lengths, ended = lengths.tolist(), finished.tolist()
-        kept = [row[: n - e] for row, n, e in zip(tokens.tolist(), lengths, ended)]
+        drawn = [tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths)]
+        kept = [ids[: len(ids) - e] for ids, e in zip(drawn, ended)]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        rows = zip(texts, lengths, logprob.tolist(), ended)
+        rows = zip(texts, drawn, logprob.tolist(), ended)
         return [
-            [Draw(p.query_id, d, text, n, lp, "stop" if e else "length") for d, (text, n, lp, e) in zip(numbers, rows)]
+            [
+                Draw(p.query_id, d, text, len(ids), lp, "stop" if e else "length", ids)
+                for d, (text, ids, lp, e) in zip(numbers, rows)
+            ]
             for p in prompts
         ]
 
@@ -175,8 +179,10 @@ def _invert(logits: torch.Tensor, temperature: float, node: torch.Tensor, chance
     """For each draw r: the token at which the cumulative distribution of `logits[node[r]] / temperature` passes chance[r].
 
     logits [nodes, vocabulary], node and chance [draws] → tokens [draws]. The draws of a node are looked up together,
-    so no [draws, vocabulary] tensor is made.
+    so no [draws, vocabulary] tensor is made. At temperature 0 it is the likeliest token, the first of equals.
     """
+    if temperature == 0:
+        return logits.argmax(-1)[node]
     cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
     order = torch.argsort(node, stable=True)
     counts = torch.bincount(node, minlength=len(logits))

@@ -14,6 +14,7 @@ from irlens.retrieve.engines import (
     Sampling,
     check_lengths,
     engine_args,
+    greedy_once,
     request_seed,
     token_ids,
 )
@@ -37,6 +38,8 @@ class VllmEngine(Engine):
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
     ) -> list[Draw]:
         """See `engines.Engine`. The prompts go in as token ids, so nothing is put before them."""
+        if sampling.temperature == 0 and len(draws) > 1:  # vLLM refuses n > 1 there
+            return greedy_once(lambda one, seen: self.sample(prompts, one, sampling, seen), draws, on_batch)
         from vllm import SamplingParams
 
         encoded = token_ids(self.tokenizer, prompts)
@@ -80,7 +83,8 @@ class VllmEngine(Engine):
 def _draw(query_id: str, number: int, child) -> Draw:
     if child.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"{query_id}: vLLM ended draw {number} with {child.finish_reason!r}")
-    return Draw(query_id, number, child.text, len(child.token_ids), child.cumulative_logprob, child.finish_reason)
+    ids = tuple(child.token_ids)  # with the stop token, which the text leaves out
+    return Draw(query_id, number, child.text, len(ids), child.cumulative_logprob, child.finish_reason, ids)
 
 
 def prepare(options: EngineOptions, model) -> EngineOptions:
