@@ -91,9 +91,10 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
 
 def _are_ids(value) -> bool:
     """Whether a cell holds token ids, or says that they are not known."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        ids = np.asarray(value)
-        return ids.size == 0 or (ids.ndim == 1 and ids.dtype.kind in "iu" and ids.min() >= 0)
+    if isinstance(value, np.ndarray):
+        return value.size == 0 or (value.ndim == 1 and value.dtype.kind in "iu" and value.min() >= 0)
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) and i >= 0 for i in value)
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 

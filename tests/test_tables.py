@@ -55,6 +55,16 @@ def test_check_names_the_first_bad_row(column, value, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("bad", [[1, -2], [1.5], ["a"], "12", 7, [[1], [2]], [1, [2, 3]], [True]])
+def test_check_names_tokens_that_are_no_ids(bad):
+    columns = {"query_id": ["a", "b"], "doc_id": ["c", "d"], "score": [1.0, 2.0], "rank": [0, 0]}
+    for good in ([], [0, 3], np.array([5], dtype=np.int32), (2, 1), None, float("nan")):
+        frame = pd.DataFrame(columns | {"tokens": [good, None]})
+        assert tables.check(frame, "run") is frame
+        with pytest.raises(UserError, match="row 1: tokens must be a list of whole numbers of 0 or more, or missing"):
+            tables.check(pd.DataFrame(columns | {"tokens": [good, bad]}), "run")
+
+
 def test_check_names_a_key_that_occurs_twice():
     with pytest.raises(UserError, match=r"query_id=q1, doc_id=b occurs more than once \(2 repeated rows\)"):
         tables.check(pd.concat([RUN, RUN.iloc[[0, 0]]]), "run")

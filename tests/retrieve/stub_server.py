@@ -18,6 +18,7 @@ DEFAULTS = {
     "key": None,  # the only one that is let in
     "ignore_n": False,  # one choice whatever n
     "logprobs": True,
+    "token_ids": "when asked",  # "named": as `token_id:7` in the place of tokens; "short": one too few
     "faults": 0.0,  # share of requests that go wrong
     "kinds": ["429", "500", "truncated", "cut", "dropped", "slow", "empty"],
     "die_after": None,  # requests
@@ -59,6 +60,8 @@ class Stub:
             os._exit(1)
         if s["status"]:
             return send(writer, s["status"], {"error": {"message": "as the test wants it"}})
+        if json.loads(body)["temperature"] == 0 and json.loads(body)["n"] > 1:
+            return send(writer, 400, {"error": {"message": "n must be 1 when using greedy sampling"}})  # as vLLM has it
         if s["delay"]:
             await asyncio.sleep(s["delay"])
         asked = json.loads(body)
@@ -97,7 +100,11 @@ def complete(asked: dict, settings: dict, chat: bool) -> dict:
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         if settings["logprobs"]:
             tokens = [-0.5, -0.25]
-            choice["logprobs"] = {"content": [{"logprob": v} for v in tokens]} if chat else {"token_logprobs": tokens}
+            names = ["token_id:11", f"token_id:{i}"] if settings["token_ids"] == "named" else ["a", "b"]
+            content = [{"token": name, "logprob": v} for name, v in zip(names, tokens)]
+            choice["logprobs"] = {"content": content} if chat else {"token_logprobs": tokens, "tokens": names}
+        if asked.get("return_token_ids") and settings["token_ids"] != "named":
+            choice["token_ids"] = [11, i][: 1 if settings["token_ids"] == "short" else 2]
         choices.append(choice)
     random.shuffle(choices)  # `index` tells their order
     usage = {"prompt_tokens": 0, "completion_tokens": 2 * n}

@@ -113,13 +113,35 @@ def test_batch_sizes_1_and_256_agree_on_4000_draws(tiny_engine):
     assert share >= 0.999
 
 
-def test_almost_no_temperature_is_greedy_decoding(tiny_engine, sums_prompts):
-    drawn = tiny_engine.sample(sums_prompts[:10], range(3), Sampling(1e-4, seed=0, max_tokens=96))
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_no_temperature_is_greedy_decoding(tiny_engine, sums_prompts, temperature):
+    calls = []
+    sampling = Sampling(temperature, seed=0, max_tokens=96)
+    drawn = tiny_engine.sample(sums_prompts[:10], range(3), sampling, lambda *made: calls.append(made))
+    assert [d.draw for d in drawn] == [0, 1, 2] * 10
+    assert sum(n for n, _ in calls) == 30 and sum(n for _, n in calls) == sum(d.n_tokens for d in drawn)
     for prompt, three in zip(sums_prompts, zip(*[iter(drawn)] * 3)):
         ids = torch.tensor([tiny_engine.tokenizer(prompt.text)["input_ids"]])
         out = tiny_engine.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=96)
         text = tiny_engine.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         assert {d.text for d in three} == {text}
+
+
+def test_greedy_takes_the_first_of_equal_tokens_whatever_the_seed():
+    logits = torch.tensor([[0.0, 2.0, 2.0], [3.0, -torch.inf, 3.0]])
+    for chance in (0.0, 0.999):
+        token = _invert(logits, 0, torch.tensor([1, 0, 1]), torch.full((3,), chance, dtype=torch.float64))
+        assert token.tolist() == [0, 1, 0]
+
+
+def test_a_draw_keeps_its_tokens(tiny_engine, sums_prompts):
+    ends = set(tiny_engine.ends.tolist())
+    for draw in tiny_engine.sample(sums_prompts[:6], range(3), Sampling(1.0, seed=0, max_tokens=30)):
+        assert len(draw.tokens) == draw.n_tokens
+        assert (draw.tokens[-1] in ends) == (draw.finish_reason == "stop") and not ends & set(draw.tokens[:-1])
+        prompt = next(p for p in sums_prompts if p.query_id == draw.query_id)
+        ids = tiny_engine.tokenizer(prompt.text)["input_ids"]
+        assert draw.logprob == pytest.approx(plain_logprob(tiny_engine.model, ids, list(draw.tokens)), abs=1e-3)
 
 
 @torch.no_grad()

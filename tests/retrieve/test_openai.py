@@ -50,6 +50,39 @@ def test_draws_are_in_order_with_seeds_of_their_own(serve):
     assert len(calls) == 40 and sum(draws for draws, _ in calls) == 400
 
 
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("told, body, tokens", [
+    ("when asked", {"return_token_ids": True}, [(11, 0), (11, 1), (11, 2)]),
+    ("named", {}, [(11, 0), (11, 1), (11, 2)]),
+    ("when asked", {}, [None] * 3),
+    ("short", {"return_token_ids": True}, [None] * 3),
+])  # fmt: skip
+def test_the_ids_drawn_are_those_that_the_server_tells(serve, tmp_path, chat, told, body, tokens):
+    url = serve(token_ids=told)
+    found = engine(url, chat=chat, body=body).sample(ASKED[:2], range(3), SAMPLING)
+    assert [draw.tokens for draw in found] == tokens * 2
+    run = sample_run(lambda: engine(url, chat=chat, body=body), ASKED[:2], 3, (0.7,), 3, 16, tmp_path, "m", str)
+    kept = pd.read_parquet(next(tmp_path.glob("T*.parquet")))
+    for frame in (run, kept):
+        assert [ids if ids is None else tuple(ids) for ids in frame["tokens"]] == tokens * 2
+
+
+def test_vllm_is_asked_for_ids_and_no_other_server(serve):
+    loaded = [openai.load(prepared(serve(owned_by=owner)), None) for owner in ("vllm", "sglang", "llamacpp", "someone")]
+    assert [one.body.get("return_token_ids") for one in loaded] == [True, None, None, None]
+    for one in loaded:
+        one.close()
+
+
+def test_greedy_draws_are_asked_for_once(serve):
+    calls = []
+    cold = Sampling(0.0, seed=3, max_tokens=16)
+    found = engine(serve()).sample(ASKED[:5], range(4, 14), cold, lambda *made: calls.append(made))
+    assert [(d.query_id, d.draw) for d in found] == [(p.query_id, d) for p in ASKED[:5] for d in range(4, 14)]
+    assert all(len({d.text for d in found[i : i + 10]}) == 1 for i in range(0, 50, 10))
+    assert len(calls) == 5 and sum(draws for draws, _ in calls) == 50
+
+
 def test_chat_sends_the_messages(serve):
     found = engine(serve(), chat=True).sample(ASKED[:3], range(2), SAMPLING)
     assert drawn(found) == expected(ASKED[:3], range(2)) and found[0].logprob == -0.75

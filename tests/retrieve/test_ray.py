@@ -113,6 +113,7 @@ def test_a_node_killed_half_way_changes_no_row(cluster, tmp_path):
     assert alone.wait(300) == 0, alone.stdout.read()
     a, b = (pd.read_parquet(tmp_path / name / "run.parquet") for name in "ab")
     assert len(a) == 100 * 50 * 2
+    assert [len(ids) for ids in a["tokens"]] == a["n_tokens"].tolist()  # the ids drawn come back from the workers
     pd.testing.assert_frame_equal(a, b)
 
 

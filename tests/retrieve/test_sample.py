@@ -3,14 +3,17 @@
 import errno
 import json
 import threading
+from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from irlens.catalog import PLAIN_PROMPT
 from irlens.retrieve.engines import Draw, Engine, Prompt
 from irlens.retrieve.meter import read_account
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import doc_id, prompts, sample_run
 from irlens.tables import check, write_parquet
 
 ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
@@ -81,6 +84,57 @@ def test_a_finished_run_loads_no_engine(tmp_path):
     first = run(tmp_path)
     again = sample_run(lambda: pytest.fail("the engine was loaded"), ASKED, 100, (0.5, 1.0), 7, 16, tmp_path, "m")
     pd.testing.assert_frame_equal(first, again)
+
+
+def other_run(folder, asked=ASKED, seed=7, max_tokens=16, source="", engine=None, say=str):
+    return sample_run(lambda: engine or Counting(), asked, 8, (0.5,), seed, max_tokens, folder, "m", say, source)
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 8},
+    {"max_tokens": 17},
+    {"source": "other weights"},
+    {"asked": [Prompt(p.query_id, p.text + "!") for p in ASKED]},
+    {"asked": [Prompt(p.query_id, p.text, ({"role": "user", "content": "!"},)) for p in ASKED]},
+    {"asked": ASKED[::-1]},
+    {"asked": ASKED[:20]},
+])  # fmt: skip
+def test_a_folder_of_other_draws_never_answers_for_these(tmp_path, change):
+    first = other_run(tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("T*")}
+    engine, said = Counting(), []
+    found = other_run(tmp_path / "a", **change, engine=engine, say=said.append)
+    assert len(engine.made) == 8 * len(change.get("asked", ASKED)) and not any("reused" in line for line in said)
+    assert (
+        said[0]
+        == f"{tmp_path / 'a'}: 1 shards are of other draws (another seed, prompt, model …): left there, not read"
+    )
+    pd.testing.assert_frame_equal(found, other_run(tmp_path / "b", **change))
+    assert before.items() <= {path.name: path.read_bytes() for path in (tmp_path / "a").glob("T*")}.items()
+    pd.testing.assert_frame_equal(first, other_run(tmp_path / "a", engine=Counting(lives=0)))  # nothing is drawn again
+
+
+def test_a_shard_without_a_key_is_not_read(tmp_path):
+    run(tmp_path / "a", 10)
+    for path in (tmp_path / "a").glob("T*.parquet"):
+        path.rename(path.with_name(path.name.rpartition("-")[0] + ".parquet"))  # as an older version named it
+    engine, said = Counting(), []
+    run(tmp_path / "a", 10, engine=engine, say=said.append)
+    assert len(engine.made) == 600 and "2 shards are of other draws" in said[0]
+
+
+def test_the_ids_drawn_are_kept(tmp_path):
+    class Telling(Counting):
+        def sample(self, asked, draws, sampling, on_batch=None):
+            found = super().sample(asked, draws, sampling)
+            return [replace(d, tokens=(1, d.draw + 300) if d.draw else None) for d in found]
+
+    for _ in range(2):  # as they were drawn, and as the shard has them
+        drawn = check(run(tmp_path, 3, engine=Telling()), "run")
+        kept = [None if ids is None else list(ids) for ids in drawn["tokens"][:3]]
+        assert kept == [None, [1, 301], [1, 302]]
+    write_parquet(drawn, tmp_path / "run.parquet")
+    assert pq.read_schema(tmp_path / "run.parquet").field("tokens").type == pa.list_(pa.int32())
 
 
 class AtOnce(Counting):
@@ -174,5 +228,6 @@ def test_prompts_of_a_chat_model_and_of_a_plain_one():
         == "<user>How {many}?\n\nEnd with #### N.<assistant>"
     )
     assert prompts(topics, object(), "ignored")[0].text == PLAIN_PROMPT.format(query="How {many}?")
+    assert doc_id("q", 0.0, 3) == doc_id("q", -0.0, 3) == "q/T0/00003"
     own = topics.assign(messages=[[{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]])
     assert prompts(own, ChatTokenizer())[0].text == "<system>S<user>U<assistant>"

@@ -105,7 +105,7 @@ def test_logprobs_are_the_policys_own(engine, folder, asked, monkeypatch):
     ids = token_ids(engine.tokenizer, asked)
     tokens = [(i, child.token_ids) for i, request in zip(ids, answers) for child in request.outputs]
     for draw, (prompt_ids, response_ids) in zip(drawn, tokens):
-        assert draw.n_tokens == len(response_ids)
+        assert draw.n_tokens == len(response_ids) and draw.tokens == tuple(response_ids)
         ended = response_ids[-1] == engine.tokenizer.eos_token_id
         assert draw.finish_reason == ("stop" if ended else "length")
         assert draw.logprob == pytest.approx(forward_logprob(model, prompt_ids, list(response_ids)), abs=2e-3)
@@ -116,6 +116,42 @@ def test_draws_do_not_depend_on_the_request_or_its_neighbours(engine, asked):
     assert share(drawn, engine.sample(asked, range(16), SAMPLING)) >= 0.99
     assert share(drawn, engine.sample(asked[3:5], range(5, 9), SAMPLING)) >= 0.99
     assert share(drawn, engine.sample(asked, range(16), Sampling(0.8, seed=4, max_tokens=48))) < 0.1
+
+
+def test_greedy_draws_are_one(engine, folder, asked):
+    from transformers import AutoModelForCausalLM
+
+    cold, calls = Sampling(0.0, seed=3, max_tokens=24), []
+    drawn = engine.sample(asked, range(2, 6), cold, lambda *made: calls.append(made))
+    assert [(d.query_id, d.draw) for d in drawn] == [(p.query_id, d) for p in asked for d in range(2, 6)]
+    assert calls == [(len(drawn), sum(d.n_tokens for d in drawn))]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    equal = 0
+    for four, ids in zip(zip(*[iter(drawn)] * 4), token_ids(engine.tokenizer, asked)):
+        assert len({d.tokens for d in four}) == 1
+        inputs = torch.tensor([ids])
+        made = model.generate(inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=24)
+        equal += made[0, len(ids) :].tolist() == list(four[0].tokens)
+    assert equal >= len(asked) - 1  # a near-tie may round otherwise
+
+
+def test_a_stop_token_of_the_generation_config_is_drawn_and_kept(folder, asked, tmp_path):
+    import shutil
+
+    from irlens.chat import stop_tokens
+    from irlens.retrieve.engines.transformers import TransformersEngine
+
+    shutil.copytree(folder, tmp_path / "m")
+    path = tmp_path / "m" / "generation_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"eos_token_id": [config["eos_token_id"], *range(40, 80)]}))
+    stops = stop_tokens((own := TransformersEngine.load(tmp_path / "m")).model, own.tokenizer)
+    loaded = vllm.load(EngineOptions(engine="vllm", engine_args='{"enforce_eager": true}'), tmp_path / "m")
+    drawn = loaded.sample(asked, range(8), SAMPLING)
+    loaded.close()
+    ended = [d for d in drawn if d.finish_reason == "stop"]
+    assert ended and all(d.tokens[-1] in stops and not stops & set(d.tokens[:-1]) for d in ended)
+    assert any(d.tokens[-1] != own.tokenizer.eos_token_id for d in ended)
 
 
 def test_a_long_prompt_is_refused_by_name(engine):
@@ -185,6 +221,7 @@ def test_a_server_draws_what_the_process_draws(engine, folder, asked, server):
     pairs = [(a, b) for a, b in zip(drawn, local) if a.text == b.text]
     assert [a.logprob for a, _ in pairs] == pytest.approx([b.logprob for _, b in pairs], abs=2e-3)
     assert [a.finish_reason for a, _ in pairs] == [b.finish_reason for _, b in pairs]
+    assert [a.tokens for a, _ in pairs] == [b.tokens for _, b in pairs] and drawn[0].tokens
 
 
 def test_passk_with_vllm_in_process(folder, tmp_path):
