@@ -103,7 +103,7 @@ class Likelihood:
         for response in sorted(responses, key=len):
             lengths = [len(r) for r in lists[-1]] if lists else []
             alone = bool(self.rows.objection(start, [*lengths, len(response)]))
-            parts = alone and not self.rows.objection(start, lengths)
+            parts = lists and alone and not self.rows.objection(start, lengths)
             more = start + len(response) if alone else len(response)
             if not lists or parts or room < more:
                 lists.append([])

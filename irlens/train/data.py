@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from irlens.errors import UserError
-from irlens.train.logprobs import PACK_UP_TO, Layout, Packed, layout, pack, response_logprobs
+from irlens.train.logprobs import Layout, Packed, layout, pack, response_logprobs
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
 
 @torch.no_grad()
 def with_reference(
-    model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False, pack_up_to: int = PACK_UP_TO
+    model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False, pack_up_to: int | None = None
 ) -> list[Example]:
     """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
     model.eval()

@@ -37,7 +37,7 @@ class Settings:
     parameters: dict = field(default_factory=dict)
     length_normalised: bool = False
     max_length: int | None = None
-    pack_up_to: int = 4096  # irlens.train.logprobs.PACK_UP_TO, which is not imported with torch here
+    pack_up_to: int | None = None
     patience: int | None = None
     lora_rank: int | None = None
     quantize: str | None = None

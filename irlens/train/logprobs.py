@@ -15,8 +15,8 @@ from itertools import chain
 
 import torch
 
+from irlens.rope import LengthRope, length_ropes, lengths_apart
 from irlens.train.head import core, fused_head
-from irlens.train.rope import LengthRope, length_ropes, lengths_apart
 
 # Architectures whose attention takes a 4-D mask per kind of layer, whose positions are `position_ids`, and whose logits
 # are the head's, but for what irlens.train.head.NEUTRAL names. tests/train/test_logprobs.py compares every one of them.
@@ -26,30 +26,43 @@ TESTED = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
 )  # fmt: skip
 FULL, SLIDING = "full_attention", "sliding_attention"
-PACK_UP_TO = 4096  # tokens of a packed row, by experiments/bench/packing.py
+PIVOT = 10  # a row of PIVOT × the model's width tokens spends as much on attention as on its linear layers: measured by
+# experiments/bench/packing.py
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a model's lists become rows: all responses of a list in one row, or a row per response.
 
-    refusal: why this model takes no packed rows; empty if it does. pack_up_to: tokens of the longest packed row.
+    refusal: why this model takes no packed rows; empty if it does. pack_up_to: tokens of the longest packed row; None packs
+    what an estimate finds faster packed, from the model's width (numbers per token between its layers).
     """
 
     refusal: str
-    pack_up_to: int
+    pack_up_to: int | None
+    width: int = 0
     ropes: tuple[LengthRope, ...] = ()
 
     def objection(self, prompt: int, responses: Sequence[int]) -> str:
         """Why a list of `prompt` tokens and responses of so many goes one row per response; empty if it shares one."""
         if self.refusal:
             return self.refusal
-        if packed_tokens(prompt, responses) > self.pack_up_to:
+        if self.pack_up_to is not None and packed_tokens(prompt, responses) > self.pack_up_to:
             return f"more than --pack-up-to {self.pack_up_to:,} tokens in a row"
+        if self.pack_up_to is None and not self._faster(prompt, responses):
+            return "one row would be slower, as attention goes over all of it; --pack-up-to decides otherwise"
         for rope in self.ropes:
             if len({rope.side(prompt + length - 1) for length in responses}) > 1:
                 return f"lengths differ beyond the {rope.boundary:,} tokens up to which its RoPE is one"
         return ""
+
+    def _faster(self, prompt: int, responses: Sequence[int]) -> bool:
+        """Whether one row is estimated to cost less than a row per response, these padded to the longest."""
+
+        def cost(tokens: int) -> float:
+            return tokens + tokens**2 / (PIVOT * self.width)
+
+        return cost(packed_tokens(prompt, responses)) <= len(responses) * cost(prompt + max(responses) - 1)
 
 
 def packed_tokens(prompt: int, responses: Sequence[int]) -> int:
@@ -57,9 +70,11 @@ def packed_tokens(prompt: int, responses: Sequence[int]) -> int:
     return prompt + sum(responses) - len(responses)
 
 
-def layout(model, pack_up_to: int = PACK_UP_TO) -> Layout:
+def layout(model, pack_up_to: int | None = None) -> Layout:
     """How this model's lists are laid out; `pack_up_to` 0 means a row per response always."""
-    return Layout(_refusal(model), pack_up_to, length_ropes(model))
+    refusal = _refusal(model)
+    width = 0 if refusal else core(model).config.get_text_config().hidden_size
+    return Layout(refusal, pack_up_to, width, length_ropes(model))
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def fuses_head(model) -> tuple[bool, str]:
     return True, ""
 
 
-def explain(model, say: Callable[[str], None], pack_up_to: int = PACK_UP_TO, lists: Iterable[tuple] = ()) -> None:
+def explain(model, say: Callable[[str], None], pack_up_to: int | None = None, lists: Iterable[tuple] = ()) -> None:
     """Says in one line each what `model` falls back to and why, and which of `lists` do where it would share.
 
     lists: (tokens of the prompt, tokens of each response) of every list that is to be trained on.

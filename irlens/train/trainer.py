@@ -14,7 +14,7 @@ from irlens.errors import UserError, did_you_mean
 from irlens.objectives import Objective
 from irlens.scores import Scores
 from irlens.train.data import Example, collate, with_reference
-from irlens.train.logprobs import PACK_UP_TO, Packed, layout, response_logprobs
+from irlens.train.logprobs import Packed, layout, response_logprobs
 
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 
@@ -35,7 +35,7 @@ class Plan:
     seed: int
     parameters: dict = field(default_factory=dict)
     length_normalised: bool = False
-    pack_up_to: int = PACK_UP_TO  # tokens of the longest row of several responses
+    pack_up_to: int | None = None  # tokens of the longest row of several responses; None: by an estimate of speed
     arguments: dict = field(default_factory=dict)
 
 

@@ -136,7 +136,7 @@ def small(case):
 
 def packed(model, prompts=PROMPTS, responses=RESPONSES, share=True):
     """As the model's layout has it, or with a row per response."""
-    return pack(prompts, responses, layout(model) if share else layout(model, 0))
+    return pack(prompts, responses, layout(model, 4096 if share else 0))
 
 
 def gradients(model, values):
@@ -367,6 +367,20 @@ def test_a_list_longer_than_the_switch_goes_one_row_per_response_and_its_batch_w
     assert len(said) == 1, "nothing falls back"
 
 
+@pytest.mark.parametrize(("width", "prompt", "responses", "one_row"), [
+    (100, 500, [250, 250, 250, 250], True),  # 1,496 + 1,496² / 1,000 = 3,734 against 4 · (749 + 749² / 1,000) = 5,240
+    (100, 50, [250, 250, 250, 250], False),  # 1,046 + 1,094 = 2,140 against 4 · (299 + 89) = 1,554
+    (100, 5, [250], True),  # one response is a row in either case
+    (4096, 1_000, [1_000] * 10, True),
+    (4096, 500, [8_000] * 4, False),
+])  # fmt: skip
+def test_without_a_switch_a_list_is_packed_where_that_is_estimated_to_be_faster(width, prompt, responses, one_row):
+    rows = Layout("", None, width)
+    assert (rows.objection(prompt, responses) == "") == one_row
+    assert not Layout("", 10**6, width).objection(prompt, responses), "a switch decides alone"
+    assert Layout("", 0, width).objection(prompt, responses)
+
+
 class Largest(TorchDispatchMode):
     """Notes the most numbers that any result of any operation holds."""
 
@@ -450,7 +464,7 @@ def test_a_value_beyond_the_edge_of_rope_is_that_of_the_response_alone(case, tog
     model = small(case)
     prompts, responses = zip(*(ids(*LISTS[name]) for name in together))
     with torch.no_grad():
-        response_logprobs(model, pack([some(20)], [[some(20)]], layout(model)))  # a long call leaves no mark
+        response_logprobs(model, pack([some(20)], [[some(20)]], layout(model, 4096)))  # a long call leaves no mark
         found = response_logprobs(model, pack(list(prompts), list(responses), layout(model, switch)))
         for row, prompt, several in zip(found, prompts, responses):
             expected = torch.stack([alone(case, prompt, response) for response in several])
@@ -461,14 +475,14 @@ def test_a_value_beyond_the_edge_of_rope_is_that_of_the_response_alone(case, tog
 def test_gradients_beyond_the_edge_of_rope_are_those_of_responses_alone(case):
     model = small(case)
     prompts, responses = zip(*(ids(*LISTS[name]) for name in LISTS))
-    found = response_logprobs(model, pack(list(prompts), list(responses), layout(model)))
+    found = response_logprobs(model, pack(list(prompts), list(responses), layout(model, 4096)))
     found.sum().backward()
     ours = [p.grad.clone() for p in model.parameters()]
     other = small(case)
     for prompt, several in zip(prompts, responses):
         for response in several:
             short = some(1), some(1)
-            response_logprobs(other, pack([short[0]], [[short[1]]], layout(other)))
+            response_logprobs(other, pack([short[0]], [[short[1]]], layout(other, 4096)))
             fed = torch.tensor([prompt + response[:-1]])
             logits = other(input_ids=fed).logits[0, len(prompt) - 1 :].log_softmax(-1)
             logits.gather(-1, torch.tensor(response)[:, None]).sum().backward()
@@ -480,15 +494,15 @@ def test_only_lists_whose_lengths_are_on_both_sides_of_the_edge_go_alone():
     plain = {"longrope": {"responses cross", "one crosses by a token", "prompt at the edge"}}
     plain["dynamic"] = plain["longrope"] | {"prompt beyond"}
     for case, names in plain.items():
-        rows = layout(small(case))
+        rows = layout(small(case), 4096)
         assert {name for name, lengths in LISTS.items() if rows.objection(*lengths)} == names
         said = []
-        explain(small(case), said.append, lists=LISTS.values())
+        explain(small(case), said.append, 4096, LISTS.values())
         assert len(said) == 1 and f"{len(names)} of 6 lists" in said[0] and "the 12 tokens up to which" in said[0]
     assert not layout(small("llama")).ropes
 
 
 def test_the_rotary_embedding_is_left_as_it_was():
     model = small("longrope")
-    response_logprobs(model, pack([some(20)], [[some(20)]], layout(model)))
+    response_logprobs(model, pack([some(20)], [[some(20)]], layout(model, 4096)))
     assert "forward" not in vars(model.model.rotary_emb)

@@ -3,14 +3,15 @@
 longrope (Phi-3) has one set of frequencies up to the length of pretraining and another beyond it; dynamic NTK scales them
 with every token beyond. transformers takes the longest row of a call for all its rows, and for dynamic NTK the longest
 call before it as well (`modeling_rope_utils.dynamic_rope_update`), so that a value would depend on its company.
+
+What is left: a sampler's key-value cache holds keys as they were turned when they were made, so the log-probability of a
+draw that crosses the boundary is not the one that a pass over the whole draw gives it.
 """
 
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-
-from irlens.train.head import core
 
 LONGROPE, DYNAMIC = "longrope", "dynamic"
 
@@ -68,7 +69,9 @@ def _by_row(forward):
 
 def _modules(model):
     """(rotary embedding, how its frequencies depend on length) of every one whose do."""
-    for module in core(model).modules():
+    from accelerate.utils import extract_model_from_parallel
+
+    for module in extract_model_from_parallel(model, keep_torch_compile=False).modules():
         kinds = getattr(module, "rope_type", None)
         if isinstance(kinds, str):
             kinds, parameters = {"": kinds}, {"": _parameters(module)}
