@@ -231,6 +231,11 @@ class Train(EngineOptions):
         None, "Lists per pass; the rest of a step is accumulated. Default: by the model's size."
     )
     max_length: int | None = _option(None, "Tokens of prompt and response; longer lists are left out, and counted.")
+    pack_up_to: int | None = _option(
+        None,
+        "Tokens of a list, its prompt once, up to which its responses share a row; speed and memory only. Default: "
+        "where that is estimated to be faster.",
+    )
     lora_rank: int | None = _option(None, "Train LoRA adapters of this rank and merge them (extra `lora`).")
     quantize: str | None = _option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).")
     report_to: str = _option("none", "wandb, tensorboard, mlflow … (as transformers reports).")

@@ -7,7 +7,7 @@ import torch
 
 from irlens.retrieve.engines import Sampling
 from irlens.retrieve.engines.transformers import TransformersEngine
-from irlens.train.logprobs import pack, response_logprobs
+from irlens.train.logprobs import layout, pack, response_logprobs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def test_draws_are_those_of_the_cpu(tiny_engine, sums_prompts):
 
 
 def test_packed_logprobs_are_those_of_the_cpu(tiny_engine):
-    packed = pack([[5, 6, 7]], [[[8, 9, 1], [10, 1]]])
+    packed = pack([[5, 6, 7]], [[[8, 9, 1], [10, 1]]], layout(tiny_engine.model))
     with torch.no_grad():
         cpu = response_logprobs(tiny_engine.model, packed)
         gpu = response_logprobs(copy.deepcopy(tiny_engine.model).cuda(), packed.to("cuda"))

@@ -32,11 +32,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from irlens.objectives import contrastive
-from irlens.train.logprobs import pack, response_logprobs
+from irlens.train.logprobs import layout, pack, response_logprobs
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BETA = 0.1
 PAD, END = 0, 1
+ALWAYS = 10**9  # tokens up to which lists are packed: this compares the packed way
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 multiplications and additions a second
 TRL, TRL_STORED, FLAT, OURS = "TRL", "TRL, reference precomputed", "flattened list", "ours"
 
@@ -143,7 +144,7 @@ def flattened(model, batch):
 
 def packed(model, batch):
     prompts, responses = zip(*batch)
-    return response_logprobs(model, pack(list(prompts), list(responses), PAD).to(DEVICE))
+    return response_logprobs(model, pack(list(prompts), list(responses), layout(model, ALWAYS), PAD).to(DEVICE))
 
 
 def plain_step(case: Case, model, batches, references, logprobs):

@@ -17,9 +17,9 @@ TOKENS = 4096  # of one pass, padding included, where no batch size is given
 class Logprobs(Protocol):
     """What `irlens.train.logprobs` offers; handed in, since rerankers and training do not import each other."""
 
+    layout: Callable
     pack: Callable
     response_logprobs: Callable
-    shares_prefix: Callable
 
 
 class Likelihood:
@@ -40,7 +40,7 @@ class Likelihood:
     ):
         self.model, self.tokenizer, self.prompt_ids = model.eval(), tokenizer, prompt_ids
         self.functions, self.batch_size = functions, batch_size
-        self.share = functions.shares_prefix(model)
+        self.rows = functions.layout(model)
 
     def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
         """See the class."""
@@ -56,8 +56,8 @@ class Likelihood:
             packed = self.functions.pack(
                 [self.prompt_ids[query_id] for query_id, _ in lists],
                 [[list(response) for response in some] for _, some in lists],
+                self.rows,
                 self.tokenizer.pad_token_id or 0,
-                self.share,
             )
             with torch.inference_mode():
                 values = self.functions.response_logprobs(self.model, packed.to(self.model.device)).float().tolist()
@@ -82,23 +82,42 @@ class Likelihood:
         by_query: dict[str, list[tuple[int, ...]]] = {}
         for query_id, response in keys:
             by_query.setdefault(query_id, []).append(response)
-        lists: list[tuple[str, list[tuple[int, ...]], int]] = []
+        lists: list[tuple[str, list[tuple[int, ...]]]] = []
         for query_id, responses in by_query.items():
-            start, room = len(self.prompt_ids[query_id]), 0
-            for response in sorted(responses, key=len):
-                more = len(response) if self.share else start + len(response)
-                if not room or room < more:
-                    lists.append((query_id, [], start))
-                    room = TOKENS // 4 - start
-                lists[-1][1].append(response)
-                room -= more
-        sized = sorted(lists, key=lambda one: one[2] + sum(map(len, one[1])))
-        passes, current = [], []
-        for query_id, some, start in sized:
-            size = start + sum(map(len, some)) if self.share else len(some) * (start + max(map(len, some)))
+            lists += [(query_id, some) for some in self._lists(len(self.prompt_ids[query_id]), responses)]
+        sized = sorted((not self._shares(*one), self._size(*one), i) for i, one in enumerate(lists))
+        passes, current, before = [], [], None
+        for alone, size, i in sized:
             full = len(current) >= self.batch_size if self.batch_size else (len(current) + 1) * size > TOKENS
-            if current and full:
+            if current and (full or alone != before):  # a list with a row per response would give its pass one
                 passes.append(current)
                 current = []
-            current.append((query_id, some))
+            current.append(lists[i])
+            before = alone
         return [*passes, current] if current else passes
+
+    def _lists(self, start: int, responses: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+        """The responses to a prompt of `start` tokens as lists that a pass has room for, and that share a row if any do."""
+        lists: list[list[tuple[int, ...]]] = []
+        room = 0
+        for response in sorted(responses, key=len):
+            lengths = [len(r) for r in lists[-1]] if lists else []
+            alone = bool(self.rows.objection(start, [*lengths, len(response)]))
+            parts = lists and alone and not self.rows.objection(start, lengths)
+            more = start + len(response) if alone else len(response)
+            if not lists or parts or room < more:
+                lists.append([])
+                room, more = TOKENS // 4, start + len(response)
+            lists[-1].append(response)
+            room -= more
+        return lists
+
+    def _shares(self, query_id: str, some: Sequence[tuple[int, ...]]) -> bool:
+        return not self.rows.objection(len(self.prompt_ids[query_id]), [len(r) for r in some])
+
+    def _size(self, query_id: str, some: Sequence[tuple[int, ...]]) -> int:
+        """Tokens of a list in a pass, padding included."""
+        start = len(self.prompt_ids[query_id])
+        if self._shares(query_id, some):
+            return start + sum(map(len, some))
+        return len(some) * (start + max(map(len, some)))

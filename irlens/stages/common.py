@@ -203,7 +203,7 @@ def identity(settings, policy: Policy, **more) -> dict:
         resolved["messages_as"] = options.messages_as
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
-    running = {"out", "lists_at_once", *(f.name for f in fields(engines.EngineOptions))}
+    running = {"out", "lists_at_once", "pack_up_to", *(f.name for f in fields(engines.EngineOptions))}
     return {k: v for k, v in asdict(settings).items() if k not in running} | resolved
 
 

@@ -49,7 +49,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         )
         return out, *_nothing()
     test_split = test and test.split
-    kept = identity(settings, policy, eval_split=held_out.split, test_split=test_split, **asdict(plan))
+    kept = identity(settings, policy, eval_split=held_out.split, test_split=test_split, **_decisive(plan))
     kept |= {
         name: judge.identity for name, judge in zip(("reward_files", "eval_reward_files"), judges) if judge.identity
     }
@@ -88,6 +88,11 @@ def _draw(results: pd.DataFrame, settings: Train, by_reward: bool, name: str, ou
     drawn = results[results["curve"].str.startswith(decides)] if by_reward else results
     plot_iterations(drawn, out / "training", f"{settings.objective} on {name}", decides if by_reward else "Pass@N")
     plot_diagnostics(out, iterations)
+
+
+def _decisive(plan: Settings) -> dict:
+    """What of the plan makes the result what it is."""
+    return {name: value for name, value in asdict(plan).items() if name != "pack_up_to"}
 
 
 def _silent(line: str) -> None:
@@ -144,6 +149,7 @@ def _check(settings: Train) -> None:
     at_least(1, n=settings.n, eval_n=settings.eval_n, eval_limit=settings.eval_limit, max_length=settings.max_length)
     at_least(1, max_tokens=settings.max_tokens, lists_at_once=settings.lists_at_once)
     at_least(2, list_size=settings.list_size)
+    at_least(0, pack_up_to=settings.pack_up_to)
     for name in ("temperature", "eval_temperature"):
         for value in getattr(settings, name):
             heat(**{name: value})
@@ -193,6 +199,7 @@ def _plan(settings: Train, policy: Policy, parameters: dict) -> Settings:
         parameters=parameters,
         length_normalised=settings.length_normalised,
         max_length=settings.max_length or policy.positions,
+        pack_up_to=settings.pack_up_to,
         patience=settings.patience,
         lora_rank=settings.lora_rank,
         quantize=settings.quantize,

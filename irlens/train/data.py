@@ -8,7 +8,7 @@ import torch
 
 from irlens.chat import response_ids
 from irlens.errors import UserError
-from irlens.train.logprobs import Packed, pack, response_logprobs, shares_prefix
+from irlens.train.logprobs import Layout, Packed, layout, pack, response_logprobs
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Example:
     reference: list[float]
     mismatched: list[int] | None = None
     mismatched_reference: float = 0.0
+
+    @property
+    def branches(self) -> list[list[int]]:
+        """What follows the prompt in a pass: the mismatched response first, where there is one."""
+        return [*([self.mismatched] if self.mismatched else []), *self.responses]
 
     @property
     def tokens(self) -> int:
@@ -79,7 +84,7 @@ def fitting(examples: list[Example], limit: int | None) -> list[Example]:
     return [e for e in examples if limit is None or e.longest <= limit]
 
 
-def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
+def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
     """A batch: `packed`, `names`, `tiers`, and [B, L] tensors `grade`, `reference`, `length`, `mask`.
 
     With mismatched responses these go first in `packed`, and their reference is `mismatched_reference` [B].
@@ -89,9 +94,8 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
     def padded(values: list[list[float]]) -> torch.Tensor:
         return torch.tensor([[*v, *[0.0] * (length - len(v))] for v in values])
 
-    branches = [[*([e.mismatched] if e.mismatched else []), *e.responses] for e in examples]
     batch = {
-        "packed": pack([e.prompt for e in examples], branches, pad, share),
+        "packed": pack([e.prompt for e in examples], [e.branches for e in examples], rows, pad),
         "names": [e.name for e in examples],
         "tiers": [e.tiers for e in examples],
         "grade": padded([e.grades for e in examples]),
@@ -106,15 +110,17 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
 
 
 @torch.no_grad()
-def with_reference(model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False) -> list[Example]:
+def with_reference(
+    model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False, pack_up_to: int | None = None
+) -> list[Example]:
     """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
     model.eval()
-    share, _ = shares_prefix(model)
+    rows = layout(model, pack_up_to)
     order = sorted(range(len(examples)), key=lambda i: examples[i].tokens)
     found: dict[int, Example] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        packed: Packed = collate([examples[i] for i in chosen], pad, share)["packed"]
+        packed: Packed = collate([examples[i] for i in chosen], pad, rows)["packed"]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):  # as the trainer runs it
             values = response_logprobs(model, packed.to(model.device)).tolist()
         for i, row in zip(chosen, values):

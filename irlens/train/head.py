@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 TILE = {"cpu": 2**20, "cuda": 2**25}  # numbers of one tile of logits: a few megabytes stay in a core's cache
 
 # What a model does to its logits after the head, as the names of its settings and the values that turn each off.
-CAP, DIVISOR = "final_logit_softcapping", "logits_scaling"
-NEUTRAL = {CAP: None, DIVISOR: 1.0}
+CAP, DIVISOR, FACTOR = "final_logit_softcapping", "logits_scaling", "logit_scale"
+NEUTRAL = {CAP: None, DIVISOR: 1.0, FACTOR: 1.0}
 
 
 def fused_logprobs(hidden, weight, bias, target, divisor: float = 1.0, cap: float | None = None) -> torch.Tensor:
@@ -142,7 +142,9 @@ def fused_head(model, source: torch.Tensor, target: torch.Tensor):
     model = core(model)
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     after = {name: getattr(config, name) for name in NEUTRAL if getattr(config, name, None) is not None}
-    divisor, cap = after.get(DIVISOR, 1.0), after.get(CAP)
+    divisor, cap = after.get(DIVISOR, 1.0) / after.get(FACTOR, 1.0), after.get(CAP)
+    read = [(vars(config), after)]  # past the setters, as a setting's type may forbid the neutral value
+    read += [(vars(m), {FACTOR: m.logit_scale}) for m in model.modules() if FACTOR in vars(m)]  # Cohere copies it
     stock, replaced = head.forward, head.__dict__.get("forward")
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
@@ -153,18 +155,18 @@ def fused_head(model, source: torch.Tensor, target: torch.Tensor):
             return fused_logprobs(hidden, weight, head.bias, target, divisor, cap)
         return _called(stock, hidden, target, config.vocab_size, divisor, cap)
 
-    head.forward = forward
-    for name in after:
-        setattr(config, name, NEUTRAL[name])
     try:
+        head.forward = forward
+        for settings, some in read:
+            settings.update({name: NEUTRAL[name] for name in some})
         yield
     finally:
         if replaced is None:
             del head.forward
         else:
             head.forward = replaced
-        for name, value in after.items():
-            setattr(config, name, value)
+        for settings, some in read:
+            settings.update(some)
 
 
 def _called(head, hidden, target, vocabulary: int, divisor: float, cap: float | None) -> torch.Tensor:

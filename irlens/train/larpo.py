@@ -37,6 +37,7 @@ class Settings:
     parameters: dict = field(default_factory=dict)
     length_normalised: bool = False
     max_length: int | None = None
+    pack_up_to: int | None = None
     patience: int | None = None
     lora_rank: int | None = None
     quantize: str | None = None
@@ -156,7 +157,6 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     torch.manual_seed(settings.seed)
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
     at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
-    explain(model, world.say)
     every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched, model)
     examples = fitting(every, settings.max_length)
     if len(examples) < len(every):
@@ -167,6 +167,8 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     if not examples:
         raise UserError(f"iteration {s}: no list fits into --max-length {settings.max_length}")
     check_vocabulary(model, examples, lambda: str(policy))
+    lengths = [(len(e.prompt), [len(r) for r in e.branches]) for e in examples]
+    explain(model, world.say, settings.pack_up_to, lengths)
     plan = Plan(
         objective=objective,
         learning_rate=settings.learning_rate,
@@ -176,6 +178,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
         seed=settings.seed + s,
         parameters=settings.parameters,
         length_normalised=settings.length_normalised,
+        pack_up_to=settings.pack_up_to,
         arguments=settings.trainer_args,
     )
     trained = settings.epochs * sum(e.tokens for e in examples)

@@ -14,7 +14,7 @@ from irlens.errors import UserError, did_you_mean
 from irlens.objectives import Objective
 from irlens.scores import Scores
 from irlens.train.data import Example, collate, with_reference
-from irlens.train.logprobs import Packed, response_logprobs, shares_prefix
+from irlens.train.logprobs import Packed, layout, response_logprobs
 
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 
@@ -35,6 +35,7 @@ class Plan:
     seed: int
     parameters: dict = field(default_factory=dict)
     length_normalised: bool = False
+    pack_up_to: int | None = None  # tokens of the longest row of several responses; None: by an estimate of speed
     arguments: dict = field(default_factory=dict)
 
 
@@ -198,14 +199,14 @@ def train(
             if not (checkpoint / "complete").exists():
                 shutil.rmtree(checkpoint)
     model.to(arguments.device)
-    pad, (share, _) = tokenizer.pad_token_id or 0, shares_prefix(model)
+    pad, rows = tokenizer.pad_token_id or 0, layout(model, plan.pack_up_to)
     if plan.objective.uses_reference:
         examples = _references(model, examples, pad, plan, arguments)
     trainer = RankingTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,
-        data_collator=lambda batch: collate(batch, pad, share),
+        data_collator=lambda batch: collate(batch, pad, rows),
         plan=plan,
         callbacks=[_MarkComplete()],
     )
@@ -225,7 +226,7 @@ def train(
 def _references(model, examples: list[Example], pad: int, plan: Plan, arguments: TrainingArguments) -> list[Example]:
     """Every process computes its share, and all get all."""
     rank, processes = arguments.process_index, arguments.world_size
-    own = with_reference(model, examples[rank::processes], pad, plan.at_once, arguments.bf16)
+    own = with_reference(model, examples[rank::processes], pad, plan.at_once, arguments.bf16, plan.pack_up_to)
     if processes == 1:
         return own
     parts: list[list[Example]] = [[] for _ in range(processes)]

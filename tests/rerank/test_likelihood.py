@@ -65,3 +65,58 @@ def test_the_end_token_is_the_one_that_the_template_writes(tiny_engine):
     assert end_token(Model, Chat()) == 9
     with torch.no_grad(), pytest.raises(UserError, match="no end-of-sequence token"):
         end_token(Model, type("T", (), {"chat_template": None, "eos_token_id": None}))
+
+
+class Words:
+    """A tokenizer of numbers."""
+
+    pad_token_id, eos_token_id, chat_template = 0, 2, None
+
+    def __call__(self, texts, add_special_tokens):
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
+
+
+SMALL = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 48,
+    "initializer_range": 0.2,
+}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [9.0] * 8}
+MODELS = {
+    "mpt": ("mpt", {"d_model": 32, "n_heads": 2, "n_layers": 2, "expansion_ratio": 2, "max_seq_len": 64}),
+    "bloom": ("bloom", {"n_layer": 2, "n_head": 2}),
+    "falcon, alibi": ("falcon", {"alibi": True}),
+    "mamba": ("mamba", {"state_size": 4}),
+    "phi3, longrope": ("phi3", {
+        "pad_token_id": 0,
+        "max_position_embeddings": 64,
+        "original_max_position_embeddings": 12,
+        "rope_parameters": LONGROPE | {"original_max_position_embeddings": 12},
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_any_architecture_gives_the_values_of_responses_alone(case, batch_size):
+    """Several responses of unequal length to one prompt: models that cannot share it get a row for each."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    name, own = MODELS[case]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **SMALL | own)).eval()
+    prompts = {"a": [5, 6, 7, 8, 9], "b": [11, 12]}
+    sizes = [("a", 3), ("a", 7), ("a", 8), ("a", 20), ("b", 4), ("b", 30)]
+    texts = [" ".join(str(20 + 7 * i + k) for k in range(n)) for i, (_, n) in enumerate(sizes)]
+    rows = pd.DataFrame({"query_id": [q for q, _ in sizes], "text": texts}).assign(doc_id=lambda f: f.index.astype(str))
+    found = Likelihood(model, Words(), prompts, 2, logprobs, batch_size)(rows)
+    for (query_id, _), text, value in zip(sizes, texts, found["score"]):
+        response = [int(word) for word in text.split()] + [2]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompts[query_id] + response[:-1]])).logits[0]
+        told = logits[len(prompts[query_id]) - 1 :].log_softmax(-1).gather(-1, torch.tensor(response)[:, None])
+        assert value == pytest.approx(told.sum().item(), abs=1e-4)

@@ -17,6 +17,7 @@ from irlens.errors import UserError
 from irlens.train import adapters
 from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
 from irlens.train.larpo import displaced
+from irlens.train.logprobs import layout
 from irlens.train.trainer import Plan, train, training_arguments
 
 
@@ -151,7 +152,7 @@ def test_mismatched_responses_come_from_other_prompts(policy):
     assert known[0].mismatched_reference == pytest.approx(
         with_reference(model, [alone], 0, 1)[0].reference[0], abs=1e-4
     )
-    assert collate(known, 0, True)["mismatched_reference"].shape == (4,)
+    assert collate(known, 0, layout(model))["mismatched_reference"].shape == (4,)
 
 
 @pytest.mark.parametrize("name", objectives.names())
@@ -268,7 +269,7 @@ def by_hand(policy, shard):
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
     values = []
     for step in range(4):
-        batch = collate(some[step % 2 * 8 : step % 2 * 8 + 8][rank::world], 0, True)
+        batch = collate(some[step % 2 * 8 : step % 2 * 8 + 8][rank::world], 0, layout(model))
         logprob = response_logprobs(model, batch["packed"])
         scores = Scores(logprob, *(batch[name] for name in ("reference", "length", "grade", "mask")))
         loss = objectives.get("listmle")(scores, beta=1.0)

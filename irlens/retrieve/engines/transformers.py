@@ -26,6 +26,7 @@ from irlens.retrieve.engines import (
     uniforms,
 )
 from irlens.retrieve.engines.prefix_cache import new_cache, place, rearrange
+from irlens.rope import lengths_apart
 from irlens.settings import EngineOptions
 
 GUARANTEE = (
@@ -90,9 +91,9 @@ class TransformersEngine(Engine):
             chosen = order[start : start + at_once]
             for first in range(draws.start, draws.stop, per_prompt):
                 numbers = range(first, min(first + per_prompt, draws.stop))
-                batch = self._sample_batch(
-                    [prompts[i] for i in chosen], [encoded[i] for i in chosen], numbers, sampling
-                )
+                some, ids = [prompts[i] for i in chosen], [encoded[i] for i in chosen]
+                with lengths_apart(self.model):
+                    batch = self._sample_batch(some, ids, numbers, sampling)
                 found |= {(i, d.draw): d for i, some in zip(chosen, batch) for d in some}
                 if on_batch:
                     on_batch(len(chosen) * len(numbers), sum(d.n_tokens for some in batch for d in some))

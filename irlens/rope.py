@@ -1,0 +1,93 @@
+"""RoPE whose frequencies depend on a sequence's length: every row gets those of its own length, whatever is beside it.
+
+longrope (Phi-3) has one set of frequencies up to the length of pretraining and another beyond it; dynamic NTK scales them
+with every token beyond. transformers takes the longest row of a call for all its rows, and for dynamic NTK the longest
+call before it as well (`modeling_rope_utils.dynamic_rope_update`), so that a value would depend on its company.
+
+What is left: a sampler's key-value cache holds keys as they were turned when they were made, so the log-probability of a
+draw that crosses the boundary is not the one that a pass over the whole draw gives it.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+LONGROPE, DYNAMIC = "longrope", "dynamic"
+
+
+@dataclass(frozen=True)
+class LengthRope:
+    """Up to `boundary` tokens the frequencies are one set; beyond, another one, or with `scales` one per length."""
+
+    boundary: int
+    scales: bool
+
+    def side(self, tokens: int) -> int:
+        """Sequences of equal sides have the same frequencies."""
+        return max(tokens, self.boundary) if self.scales else int(tokens > self.boundary)
+
+
+def length_ropes(model) -> tuple[LengthRope, ...]:
+    """The ways in which this model's frequencies depend on length; none for most models."""
+    found = {rope for _, ropes in _modules(model) for rope in ropes}
+    return tuple(sorted(found, key=lambda rope: (rope.boundary, rope.scales)))
+
+
+@contextmanager
+def lengths_apart(model):
+    """While open, `model(...)` turns every row by the frequencies that it would have in a call of its own.
+
+    A row's length is its largest position and one; rows of several branches need branches of one side.
+    """
+    modules = [module for module, _ in _modules(model)]
+    stock = [(module.forward, module.__dict__.get("forward")) for module in modules]
+    for module, (forward, _) in zip(modules, stock):
+        module.forward = _by_row(forward)
+    try:
+        yield
+    finally:
+        for module, (_, replaced) in zip(modules, stock):
+            if replaced is None:
+                del module.forward
+            else:
+                module.forward = replaced
+
+
+def _by_row(forward):
+    """`forward(x, position_ids [R, S])` of a rotary embedding, a row at a time, none of them marked by the one before."""
+
+    def rows(x: torch.Tensor, position_ids: torch.Tensor, *args, **kwargs):
+        parts = []
+        for row in range(len(position_ids)):
+            forward(x[:1], position_ids.new_zeros(1, 1), *args, **kwargs)  # one token: back to the original frequencies
+            parts.append(forward(x[:1], position_ids[row : row + 1], *args, **kwargs))
+        return tuple(torch.cat(some) for some in zip(*parts))
+
+    return rows
+
+
+def _modules(model):
+    """(rotary embedding, how its frequencies depend on length) of every one whose do."""
+    from accelerate.utils import extract_model_from_parallel
+
+    for module in extract_model_from_parallel(model, keep_torch_compile=False).modules():
+        kinds = getattr(module, "rope_type", None)
+        if isinstance(kinds, str):
+            kinds, parameters = {"": kinds}, {"": _parameters(module)}
+        elif isinstance(kinds, dict):
+            parameters = _parameters(module)
+        else:
+            continue
+        ropes = [LengthRope(module.original_max_seq_len, True) for kind in kinds.values() if DYNAMIC in kind]
+        ropes += [
+            LengthRope(parameters[name]["original_max_position_embeddings"], False)
+            for name, kind in kinds.items()
+            if kind == LONGROPE
+        ]
+        if ropes:
+            yield module, ropes
+
+
+def _parameters(module) -> dict:
+    return getattr(module.config, "rope_parameters", None) or {}
