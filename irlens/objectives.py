@@ -173,6 +173,11 @@ class Objective:
             known[name] = _checked(self.name, name, value, switch=isinstance(known[name], bool))
         return known
 
+    def counts(self, grade: Tensor, mask: Tensor) -> Tensor:
+        """[B] bool: the lists that the loss is a mean over, of grade[B, L] and mask[B, L]: those with two different
+        grades, or, where no negative is needed, with a candidate. By them a step's parts are weighed."""
+        return above(grade, mask).any(2).any(1) if self.needs_negative else mask.any(1)
+
     def __call__(
         self, scores: Scores, *, length_normalised: bool = False, nll: float | None = None, **parameters: float | None
     ) -> Tensor:

@@ -26,6 +26,11 @@ class Example:
     mismatched: list[int] | None = None
     mismatched_reference: float = 0.0
 
+    def blank(self) -> "Example":
+        """A list without a candidate, of a token or two: it fills a pass, and adds nothing."""
+        token = self.prompt[:1]
+        return Example("no list", token, [token], [], [], [], self.mismatched and token)
+
     @property
     def tokens(self) -> int:
         """Tokens that a pass over it reads: the prompt once, and every response."""
@@ -80,16 +85,18 @@ def fitting(examples: list[Example], limit: int | None) -> list[Example]:
 def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
     """A batch: `packed`, `names`, `tiers`, and [B, L] tensors `grade`, `reference`, `length`, `mask`.
 
-    With mismatched responses these go first in `packed`, and their reference is `mismatched_reference` [B].
+    Mismatched responses are a batch of their own, `mismatched_packed`, with `mismatched_reference` and
+    `mismatched_length`, [B]. Blank lists (`Example.blank`) are left out beside others; alone they have no candidate.
     """
+    examples = [e for e in examples if e.grades] or examples[:1]
     length = max(len(e.responses) for e in examples)
 
     def padded(values: list[list[float]]) -> torch.Tensor:
         return torch.tensor([[*v, *[0.0] * (length - len(v))] for v in values])
 
-    branches = [[*([e.mismatched] if e.mismatched else []), *e.responses] for e in examples]
+    prompts = [e.prompt for e in examples]
     batch = {
-        "packed": pack([e.prompt for e in examples], branches, pad, share),
+        "packed": pack(prompts, [e.responses for e in examples], pad, share),
         "names": [e.name for e in examples],
         "tiers": [e.tiers for e in examples],
         "grade": padded([e.grades for e in examples]),
@@ -98,6 +105,7 @@ def collate(examples: Sequence[Example], pad: int, share: bool) -> dict:
         "mask": padded([[1.0] * len(e.grades) for e in examples]).bool(),
     }
     if examples[0].mismatched:
+        batch["mismatched_packed"] = pack(prompts, [[e.mismatched] for e in examples], pad, share)
         batch["mismatched_length"] = torch.tensor([float(len(e.mismatched)) for e in examples])
         batch["mismatched_reference"] = torch.tensor([e.mismatched_reference for e in examples])
     return batch
@@ -112,13 +120,15 @@ def with_reference(model, examples: list[Example], pad: int, batch_size: int, au
     found: dict[int, Example] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        packed: Packed = collate([examples[i] for i in chosen], pad, share)["packed"]
+        batch = collate([examples[i] for i in chosen], pad, share)
+        packed: list[Packed] = [batch[name] for name in ("packed", "mismatched_packed") if name in batch]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):  # as the trainer runs it
-            values = response_logprobs(model, packed.to(model.device)).tolist()
-        for i, row in zip(chosen, values):
-            first = [row.pop(0)] if examples[i].mismatched else [0.0]
-            reference = row[: len(examples[i].responses)]
-            found[i] = replace(examples[i], reference=reference, mismatched_reference=first[0])
+            values, *other = [response_logprobs(model, some.to(model.device)).tolist() for some in packed]
+        for place, i in enumerate(chosen):
+            reference = values[place][: len(examples[i].responses)]
+            found[i] = replace(examples[i], reference=reference)
+            if other:
+                found[i] = replace(found[i], mismatched_reference=other[0][place][0])
     return [found[i] for i in range(len(examples))]
 
 
