@@ -103,6 +103,15 @@ def test_the_log_says_what_happens_to_positives_and_negatives(policy, tmp_path):
     assert first["list_size"] == 3 and first["share_positive"] == pytest.approx(1 / 3) and first["response_tokens"] > 2
 
 
+@pytest.mark.parametrize("name", [name for name, o in objectives.OBJECTIVES.items() if not o.uses_reference])
+def test_without_a_reference_there_are_no_log_ratios(policy, tmp_path, name):
+    """Zeros in the reference's place would make every log-ratio a log-probability, and every run displaced."""
+    log = losses(policy, tmp_path / "a", name=name, count=8)
+    of_reference = {"kl", "logratio_positive", "logratio_negative", "reward_margin", "reward_accuracy"}
+    assert log[0]["logp_positive"] < -1 and not of_reference & set(log[0])
+    assert displaced(pd.DataFrame(log)) == []
+
+
 def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(policy, tmp_path):
     model, tokenizer = adapters.load(policy)
     some = examples(16)
@@ -211,6 +220,8 @@ def test_likelihood_displacement_is_said_in_words():
     rows = [{"logratio_positive": 0.1 - i, "logratio_negative": -2.0 * i} for i in range(8)]
     (warning,) = displaced(pd.DataFrame(rows))
     assert "fell by 6.40 nats" in warning and "13.00" in warning and "--nll" in warning
+    fell = pd.DataFrame([{"logratio_positive": -9.0, "logratio_negative": -9.0}])
+    assert displaced(fell) and displaced(fell.drop(columns="logratio_positive")) == []
     assert displaced(pd.DataFrame([{"logratio_positive": 0.5, "logratio_negative": -1.0}])) == []
 
 
