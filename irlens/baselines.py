@@ -73,17 +73,17 @@ def cpo(scores: Scores, beta: float = 0.1, nll: float = 1.0) -> Tensor:
 def kto(scores: Scores, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0) -> Tensor:
     """Half of desirable (1 - sigma(beta (r_w - z))) + undesirable (1 - sigma(beta (z - r_l))), r sums.
 
-    z = max(0, mean of r over the batch's mismatched pairs of prompt and response), without gradient: an estimate of the
-    policy's KL from the reference. It is the mean over the lists that this call sees, so it is better the larger a
-    batch is, and a device that computes its own batch has its own z. The mean of both terms is the paper's mean over
-    examples, half of which are wanted. Raises UserError without mismatched log-probabilities.
+    z = max(0, mean of r over the M mismatched pairs of prompt and response), without gradient: an estimate of the
+    policy's KL from the reference, better the larger M is. The trainer hands over those of the whole optimiser step, on
+    all devices, however it is cut into passes. The mean of both terms is the paper's mean over examples, half of which
+    are wanted. Raises UserError without mismatched log-probabilities.
     Source: Ethayarajh et al. 2024, "KTO", arXiv 2402.01306, equation 7.
     """
     if scores.mismatched is None or scores.mismatched_reference is None:
         raise UserError("kto needs the log-probabilities of mismatched responses, policy's and reference's")
     ratio = scores.log_ratio
     drift = at_least_float32(scores.mismatched).detach() - at_least_float32(scores.mismatched_reference).detach()
-    z = mean_over_lists(drift, scores.mask.any(dim=1)).clamp(min=0)
+    z = drift.mean().clamp(min=0)
     wanted = desirable * sigmoid(beta * (z - ratio))
     unwanted = undesirable * sigmoid(beta * (ratio - z))
     return mean_over_pairs((wanted.unsqueeze(2) + unwanted.unsqueeze(1)) / 2, scores)

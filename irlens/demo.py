@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from irlens import report, stages
+from irlens import report, seeds, stages
 from irlens.folder import OutputFolder
 from irlens.report import console, say
 from irlens.settings import Mine, PassK, Train
@@ -21,6 +21,7 @@ CUTOFFS = (1, 2, 5, 10, 20, 50)
 
 def run(out: Path, seed: int) -> None:
     """Runs or continues the demo in `out` and prints what happened."""
+    seeds.check(seed)
     with OutputFolder(out, "demo", {"seed": seed}):
         _tell(out, seed)
 
@@ -83,10 +84,10 @@ def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
     grades = measured.grades_of(run, tables.read_qrels(folder))
     pickers = {
         "oracle": measured.by_scores(grades),
-        "majority": picker(Scores(grades * 0, answers_of(run, extract)), seed),
+        "majority": picker(Scores(grades * 0, answers_of(run, extract)), seeds.derive(seed, 0, "votes")),
         "random": measured.by_scores(grades * 0),
     }
-    results, _ = measured.curves(run, grades, pickers, CUTOFFS, seed)
+    results, _ = measured.curves(run, grades, pickers, CUTOFFS, seeds.derive(seed, 0, "bootstrap"))
     return results.replace({"run": SHOWN})
 
 

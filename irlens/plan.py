@@ -46,6 +46,8 @@ def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
 
 def _resolved(settings) -> Iterator[str]:
     """`name value` of every setting that is given, or that the model decides."""
+    from irlens import objectives
+
     found = {key: value for key, value in asdict(settings).items() if value is not None and key != "out"}
     plain = asdict(type(settings)())
     model = found.get("model", "")
@@ -53,7 +55,8 @@ def _resolved(settings) -> Iterator[str]:
         known = catalog.MODELS[model]
         found |= {k: getattr(known, k) for k in ("dataset", "max_tokens") if not found.get(k)}
         if isinstance(settings, Train):
-            found |= {k: getattr(known, k) for k in ("learning_rate", "beta") if not found.get(k)}
+            own = ("learning_rate", "beta") if objectives.get(settings.objective).model_beta else ("learning_rate",)
+            found |= {k: getattr(known, k) for k in own if k not in found}
     if isinstance(settings, Train):
         found["positives"], found["negatives"] = list_shape(settings)
     shown = ("model", "dataset", "objective", "n", "temperature", "iterations", "prompts", "lists", "epochs", "seed")

@@ -12,6 +12,7 @@ from irlens import catalog, contamination, figure2, parallel, stages, studies
 from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.folder import OutputFolder
+from irlens.seeds import check as check_seed
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.studies import Study, check_study
 
@@ -200,6 +201,8 @@ def run(
     """
     if seeds and len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
+    for seed in seeds or ():
+        check_seed(seed, "--seeds")
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}

@@ -10,9 +10,9 @@ from torch import Tensor
 class Scores:
     """B lists of at most L candidates. All log-probabilities are sums over a response's tokens, in nats.
 
-    `mismatched` is, for every list, the log-probability of another prompt's response under this list's prompt (KTO
-    alone asks for it). Padding may hold anything; the properties below hold 0 there and compute half precision in
-    float32.
+    `mismatched` is, for each of M lists, the log-probability of another prompt's response under the list's prompt (KTO
+    alone asks for it). The M lists are all of the optimiser step where the caller knows them, these B or more. Padding
+    may hold anything; the properties below hold 0 there and compute half precision in float32.
     """
 
     logprob: Tensor  # [B, L] under the policy, with gradient
@@ -20,9 +20,9 @@ class Scores:
     length: Tensor  # [B, L] tokens of the response
     grade: Tensor  # [B, L] higher is better
     mask: Tensor  # [B, L] bool: is there a candidate?
-    mismatched: Tensor | None = None  # [B]
-    mismatched_reference: Tensor | None = None  # [B]
-    mismatched_length: Tensor | None = None  # [B]; read by length normalisation only
+    mismatched: Tensor | None = None  # [M]
+    mismatched_reference: Tensor | None = None  # [M]
+    mismatched_length: Tensor | None = None  # [M]; read by length normalisation only
     normalised: bool = False  # the log-probabilities are means per token already
 
     def __post_init__(self):
@@ -71,7 +71,7 @@ class Scores:
         mismatched = {}
         if self.mismatched is not None:
             if self.mismatched_length is None:
-                raise ValueError("length normalisation of mismatched log-probabilities needs mismatched_length[B]")
+                raise ValueError("length normalisation of mismatched log-probabilities needs mismatched_length[M]")
             names, tokens = ("mismatched", "mismatched_reference"), self.mismatched_length.clamp(min=1)
             mismatched = {name: at_least_float32(getattr(self, name)) / tokens for name in names}
         policy, reference = self.policy / self.tokens, self._clean(self.reference.detach()) / self.tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 
+from irlens import seeds
 from irlens.errors import UserError, did_you_mean
 
 
@@ -39,7 +40,7 @@ def _draws(default: int):
 
 
 def _seed():
-    return _option(0, "Seed of the draws, the lists and the bootstrap.")
+    return _option(0, "Seed of the draws, the lists, the training and the bootstrap, from 0.")
 
 
 def _max_tokens():
@@ -48,6 +49,17 @@ def _max_tokens():
 
 def _out():
     return _option(None, "Output folder; the same command continues it. Default: under irlens-out/.")
+
+
+class Seeded:
+    """Settings with a `seed`. Raises UserError for one that has no random numbers."""
+
+    def __post_init__(self):
+        seeds.check(self.seed)
+
+    def seed_of(self, purpose: str, iteration: int = 0) -> int:
+        """Where the random numbers of a purpose begin (`seeds.derive`)."""
+        return seeds.derive(self.seed, iteration, purpose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +93,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class PassK(EngineOptions):
+class PassK(Seeded, EngineOptions):
     """Pass@N of a model's draws, per temperature."""
 
     model: str = _model()
@@ -114,7 +126,7 @@ class EncoderOptions:
 
 
 @dataclass(frozen=True)
-class Index(EncoderOptions):
+class Index(Seeded, EncoderOptions):
     """A corpus encoded and indexed."""
 
     retriever: str = _option("tiny-e5", "e5, e5-small, e5-large, e5-instruct, tiny-e5, a hub id or a folder.")
@@ -124,7 +136,7 @@ class Index(EncoderOptions):
 
 
 @dataclass(frozen=True)
-class Recall(EncoderOptions):
+class Recall(Seeded, EncoderOptions):
     """Recall@N of one or more retrievers on a corpus."""
 
     retriever: str = _option(
@@ -147,7 +159,7 @@ class Recall(EncoderOptions):
 
 
 @dataclass(frozen=True)
-class Mine(EngineOptions):
+class Mine(Seeded, EngineOptions):
     """Lists with negatives in tiers of hardness."""
 
     model: str = _model()
@@ -195,7 +207,7 @@ class Mine(EngineOptions):
 
 
 @dataclass(frozen=True)
-class Train(EngineOptions):
+class Train(Seeded, EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
     objective: str = _option(
@@ -279,7 +291,7 @@ class ScoringOptions:
 
 
 @dataclass(frozen=True)
-class Rerank(ScoringOptions):
+class Rerank(Seeded, ScoringOptions):
     """A run in a new order."""
 
     run: str = _argument(PASSK_OUT, "A run with texts: Parquet, the folder of a passk, or a file of lists.")
@@ -295,7 +307,7 @@ class Rerank(ScoringOptions):
 
 
 @dataclass(frozen=True)
-class Verify:
+class Verify(Seeded):
     """A run judged right or wrong: qrels."""
 
     run: str = _argument(PASSK_OUT, "A run with texts: Parquet, or the folder of a passk or a rerank.")
@@ -308,7 +320,7 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class BestOfN(ScoringOptions):
+class BestOfN(Seeded, ScoringOptions):
     """What rerankers pick among N candidates, and how well they rank all of them."""
 
     run: str = _argument(PASSK_OUT, "A run: Parquet, the folder of a passk or a rerank, or a file of graded lists.")

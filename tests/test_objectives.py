@@ -1,7 +1,7 @@
 """The ranking objectives: numbers worked out by hand, what must say nothing, numerical limits; and the registry."""
 
 from functools import partial
-from math import exp, log, log2
+from math import exp, log, log2, sqrt
 
 import pytest
 import torch
@@ -115,9 +115,59 @@ def test_weighted_lambdarank_takes_large_grades():
     assert loss == pytest.approx(0.5 * (1 - a) / (1 + 0.5 * a) * softplus(1), rel=1e-5)
 
 
+LIPO = partial(lambdarank, weighted=True, gains="normalised")
+RANKED = partial(lambdarank, weighted=True, gains="ranked")
+
+
+def test_lipo_weights_by_hand():
+    """Grades -1, 3, 1 are psi 0, 1, 1/2, so gains 0, 1, sqrt(2) - 1; gammas 0.5, 0.2, -0.3 give ranks 1, 2, 3.
+
+    D is log 2, log 3, log 4. The pairs with psi_i > psi_j are (2nd, 1st), (2nd, 3rd) and (3rd, 1st).
+    """
+    g, d = (0, 1, sqrt(2) - 1), (log(2), log(3), log(4))
+    weights = {(i, j): abs(g[i] - g[j]) * abs(1 / d[i] - 1 / d[j]) for i, j in ((1, 0), (1, 2), (2, 0))}
+    assert weights[1, 0] == pytest.approx(0.532456, abs=1e-6)  # 1 / 0.693147 - 1 / 1.098612
+    expected = weights[1, 0] * softplus(0.3) + weights[1, 2] * softplus(-0.5) + weights[2, 0] * softplus(0.8)
+    assert LIPO(*lists([(0.5, -1), (0.2, 3), (-0.3, 1)])).item() == pytest.approx(expected)
+
+
+def test_ranked_gains_read_the_order_alone():
+    """Grades in the order 0, 1, 1/2 of [0, 1], whatever they are; ties share their place: 0, 1, 1 and 0, 0, 1."""
+    expected = LIPO(*lists([(0.5, 0), (0.2, 1), (-0.3, 0.5)])).item()
+    for grades in ((-7, 900, -6.9), (1, 3, 2), (-3, -1, -2)):
+        assert RANKED(*lists([*zip((0.5, 0.2, -0.3), grades)])).item() == pytest.approx(expected)
+    for grades, psi in (((-2, 5, 5), (0, 1, 1)), ((4, 4, 4.5), (0, 0, 1)), ((1, 2, 2, 3), (0, 0.5, 0.5, 1))):
+        gammas = (0.5, 0.2, -0.3, 0.1)[: len(psi)]
+        assert RANKED(*lists([*zip(gammas, grades)])).item() == pytest.approx(LIPO(*lists([*zip(gammas, psi)])).item())
+
+
+@pytest.mark.parametrize("loss", [LIPO, RANKED])
+def test_gains_within_a_list_need_no_scale(loss):
+    """The same for a shift, a positive factor, and padding; all equal says nothing; whole grades too are normalised."""
+    gamma, grade, mask = lists([(0.5, -1), (0.2, 3), (-0.3, 1)], [(0.1, 2), (0.4, -2)], [(0.3, -4), (0.1, -4)])
+    value = loss(gamma, grade, mask)
+    assert value > 0
+    assert loss(gamma, 5 * grade - 100, mask).item() == pytest.approx(value.item())
+    padded = grade.masked_fill(~mask, 1e6)
+    assert loss(gamma, padded, mask) == value and gradient(loss, gamma, padded, mask).isfinite().all()
+    assert loss(*lists([(0.3, -4), (0.1, -4)])) == 0
+    assert loss(gamma.float(), grade.long(), mask).item() == pytest.approx(value.item(), rel=1e-6)
+
+
+def test_gains_are_named_and_weigh():
+    scores = lists(HAND)
+    with pytest.raises(UserError, match='add "weighted": 1'):
+        lambdarank(*scores, gains="ranked")
+    assert get("lambdarank").resolve()["gains"] == "grades"
+    assert get("lambdarank").resolve(weighted=1, gains="ranked")["gains"] == "ranked"
+    for wrong in ("normalized", 1, 0.5):
+        with pytest.raises(UserError, match=f"gains is one of grades, normalised, ranked, got {wrong!r}"):
+            get("lambdarank").resolve(gains=wrong)
+
+
 def test_weighted_lambdarank_refuses_negative_grades():
     gamma, grade, mask = lists([(0, 1), (0, -1)])
-    with pytest.raises(UserError, match="0 or more"):
+    with pytest.raises(UserError, match='0 or more, or .* "gains": "normalised" or "ranked"'):
         WEIGHTED(gamma, grade, mask)
     mask[0, 1] = False
     assert WEIGHTED(gamma, grade, mask) == 0

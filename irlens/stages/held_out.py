@@ -86,7 +86,14 @@ def measure(
     asked, here = policy.prompts(task), out / where / str(s)
     label = f"{where if where == 'test' else 'held-out'}, policy {s}"
     run = policy.draw(
-        asked, settings.eval_n, settings.eval_temperature, settings.seed, here / "draws", say, label, weights
+        asked,
+        settings.eval_n,
+        settings.eval_temperature,
+        settings.seed_of("evaluation"),
+        here / "draws",
+        say,
+        label,
+        weights,
     )
     tables.write_parquet(run, here / "run.parquet")
     if judge.is_reward:
@@ -109,7 +116,7 @@ def _passed(run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: 
     for temperature in settings.eval_temperature:
         drawn = run[run["temperature"] == temperature]
         judged = qrels[qrels["doc_id"].isin(drawn["doc_id"])]
-        _, per_query = measures.evaluate(drawn, judged, measures_of(settings), seed=settings.seed)
+        _, per_query = measures.evaluate(drawn, judged, measures_of(settings), seed=settings.seed_of("bootstrap"))
         wide = per_query.pivot(index="query_id", columns="measure", values="value").reset_index()
         parts.append(wide.assign(temperature=temperature))
     return concat(parts)
@@ -138,7 +145,7 @@ def _by_curve(found: pd.DataFrame, s: int, settings: Train) -> tuple[pd.DataFram
         suffix = f", T = {temperature:g}" if len(settings.eval_temperature) > 1 else ""
         columns |= {f"{name}{suffix}": own[name] for name in measures_of(settings) if name in own.columns}
     each = pd.DataFrame(columns).sort_index()
-    low, high = stats.bootstrap_intervals(each.to_numpy(), seed=settings.seed)
+    low, high = stats.bootstrap_intervals(each.to_numpy(), seed=settings.seed_of("bootstrap"))
     ends = {"value": each.mean().to_numpy(), "low": low, "high": high, "n": len(each)}
     return pd.DataFrame({"curve": list(each.columns), "x": s, **ends}), each
 

@@ -96,7 +96,9 @@ class Prepared:
             if len(vectors) != len(task.corpus):
                 raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
             _ = vectors.doc_ids  # refuses identifiers that occur twice
-            opened = OpenIndex(vectors, settings.index, self.search, say).open(settings.train_size, settings.seed)
+            opened = OpenIndex(vectors, settings.index, self.search, say).open(
+                settings.train_size, settings.seed_of("index")
+            )
             files = [path for path in (folder / "vectors", opened.path) if path.exists()]
             facts = {
                 "encoder": self.chosen.name,

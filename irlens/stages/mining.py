@@ -69,7 +69,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             positives,
             _screen(settings, task, positives, given.encoder),
             settings.per_tier,
-            settings.seed,
+            settings.seed_of("mining"),
             neighbours=near,
             bound=bound,
             allow_reuse=settings.allow_reuse,
@@ -77,10 +77,10 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         mined = replace(mined, lists=with_tokens(mined.lists, own))
         facts = _write(mined, settings, policy, given, out, say)
         if judged is not None:
-            write_temperatures(own, judged, out, settings.seed, say)
+            write_temperatures(own, judged, out, settings.seed_of("bootstrap"), say)
         if settings.hardness:
             embed = given.encoder and embedder(given.encoder)
-            write_hardness(mined, own, task, tiers, scorer, embed, out, settings.seed, say)
+            write_hardness(mined, own, task, tiers, scorer, embed, out, settings.seed_of("bootstrap"), say)
         tokens = 0 if settings.run else int(own["n_tokens"].sum())
         tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
         data = runs.data_of(settings.dataset or policy.model.dataset, task.split) if given.run is None else given.data
@@ -242,7 +242,7 @@ def _draws(
     asked, parts = policy.prompts(policy.task), []
     for temperature, name in zip(_temperatures(settings, tiers), ("draws-high", "draws-low")):
         if given.run is None:
-            parts.append(policy.draw(asked, settings.n, [temperature], settings.seed, out / name, say))
+            parts.append(policy.draw(asked, settings.n, [temperature], settings.seed_of("draws"), out / name, say))
         else:
             parts.append(given.run[given.run["temperature"] == temperature])
     own = concat(parts)
@@ -253,7 +253,7 @@ def _draws(
     foreign = policy.prompts(given.other)
     enough = -(-2 * settings.per_tier * len(asked) // len(foreign))  # some will not do: unfinished, repeated
     high = [settings.hard_temperature]
-    return own, policy.draw(foreign, enough, high, settings.seed, out / "draws-unrelated", say)
+    return own, policy.draw(foreign, enough, high, settings.seed_of("unrelated draws"), out / "draws-unrelated", say)
 
 
 def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None, what: str) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def _own(name: str, source: Source) -> Reranker:
 def _random(name: str, source: Source, settings) -> Reranker:
     from irlens.rerank.plain import random_scores
 
-    return _plain(name, lambda: random_scores(source.run, settings.seed))
+    return _plain(name, lambda: random_scores(source.run, settings.seed_of("random ranking")))
 
 
 def _length(name: str, source: Source, settings) -> Reranker:
@@ -303,7 +303,7 @@ def _asker(engine, settings) -> Callable:
 
     def ask(talks: list[list[dict]], number: int) -> list[str]:
         asked = [Prompt(f"question {i}", "", tuple(talk)) for i, talk in enumerate(talks)]
-        sampling = Sampling(0.0, settings.seed, settings.judge_tokens)
+        sampling = Sampling(0.0, settings.seed_of("judging"), settings.judge_tokens)
         return [draw.text for draw in engine.sample(asked, range(number, number + 1), sampling)]
 
     return ask

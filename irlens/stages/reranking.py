@@ -48,7 +48,7 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tables.write_parquet(run, out / "run.parquet")
         for tag, rows in run.groupby("tag"):
             tables.write_trec_run(rows, out / "trec" / f"{rerankers.slug(str(tag))}.run")
-        results = _first(source.run, found.scores, grades, settings.reranker, settings.seed)
+        results = _first(source.run, found.scores, grades, settings.reranker, settings.seed_of("bootstrap"))
         if judged:
             tables.write_parquet(judged[0], out / "qrels.parquet")
             tables.write_csv(results, out / "results.csv")
@@ -125,7 +125,7 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tags = source.run["tag"].astype(str) if "tag" in source.run.columns else ["run"] * len(source.run)
         for tag, part in qrels.assign(tag=list(tags)).groupby("tag", sort=False):
             values = part.groupby("query_id")["relevance"].mean().to_numpy(dtype=float)
-            low, high = stats.bootstrap_interval(values, seed=settings.seed)
+            low, high = stats.bootstrap_interval(values, seed=settings.seed_of("bootstrap"))
             named = {"run": tag, "measure": "share right", "value": values.mean()}
             rows.append(named | {"low": low, "high": high, "n": len(values)})
         results = _frame(rows)

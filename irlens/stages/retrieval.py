@@ -67,7 +67,7 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
             runs.append(run)
             if reranker:
                 runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label))
-        table = _measure(runs, task, at, out, settings.seed)
+        table = _measure(runs, task, at, out, settings.seed_of("bootstrap"))
         run = concat([run[run["rank"] < at[-1]] for run in runs])
         tables.write_parquet(run, out / "run.parquet")
         folder.note(data_revision=task.revision, questions=len(task.topics), passages=len(task.corpus), indexes=facts)

@@ -53,7 +53,7 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(quality, out / "quality.csv")
         tables.write_parquet(per_query, out / "per_query.parquet")
-        tables.write_csv(_tests(per_query, settings.seed), out / "tests.csv")
+        tables.write_csv(_tests(per_query, settings.seed_of("bootstrap")), out / "tests.csv")
         draw(results, out / "best-of-n", source.name, (grades % 1 == 0).all() and grades.max() <= 1)
         calls = {name: one.facts for name, one in found.items() if one.facts}
         folder.note(
@@ -113,13 +113,19 @@ def _measured(
     for tag, rows in pools.items():
         rows = list(rows)
         part, own = run.iloc[rows], {name: _of(one, rows) for name, one in found.items()}
-        pick = {name: picker(one, settings.seed) for name, one in own.items()}
+        pick = {name: picker(one, settings.seed_of("votes")) for name, one in own.items()}
         pick["random"] = measured.by_scores(
             grades[rows] * 0
         )  # its expectation, not the one order that it happens to give
         parts = (
-            *measured.curves(part, grades[rows], pick, at, settings.seed),
-            quality(part, grades[rows], {name: one.scores for name, one in own.items()}, right_from, settings.seed),
+            *measured.curves(part, grades[rows], pick, at, settings.seed_of("bootstrap")),
+            quality(
+                part,
+                grades[rows],
+                {name: one.scores for name, one in own.items()},
+                right_from,
+                settings.seed_of("bootstrap"),
+            ),
         )
         for table, into in zip(parts, (results, per_query, qualities)):
             into.append(table.assign(tag=str(tag)))

@@ -66,7 +66,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
             }
             tables.write_csv(concat([r.assign(iteration=s) for s, (r, _, _) in done.items()]), out / "test.csv")
             values, tokens = {s: v for s, (_, v, _) in done.items()}, tokens + sum(t for _, _, t in done.values())
-        tests = held_out_problems.tests(values[0], values[chosen], settings.seed)
+        tests = held_out_problems.tests(values[0], values[chosen], settings.seed_of("bootstrap"))
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
         tables.write_text(json.dumps({"iteration": chosen, "model": str(policies[chosen])}) + "\n", out / "chosen.json")
@@ -117,6 +117,11 @@ def _prepare(settings: Train, say: Say):
             raise UserError(f"--{name} and --objective-args: {name} is given twice")
         parameters.setdefault(name, getattr(settings, name))
     resolved = objective.resolve(**parameters)
+    if settings.reward and resolved.get("weighted") and resolved["gains"] == "grades":
+        raise UserError(
+            "weighted LambdaRank on rewards, which may be negative, needs grades of a known scale: add "
+            '"gains": "normalised" or "gains": "ranked" to --objective-args'
+        )
     policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
     judges = _judges(settings, policy.task)
     _check_prompts(settings, policy)
@@ -125,8 +130,8 @@ def _prepare(settings: Train, say: Say):
     held_out, policy = held_out_problems.validation_problems(policy, settings)
     _check_prompts(settings, policy)
     test = held_out_problems.test_problems(policy, held_out, settings)
-    if resolved.get("beta") == 0.1 and parameters["beta"] is None:
-        resolved["beta"] = policy.model.beta  # what suits this model in the place of the paper's 0.1
+    if objective.model_beta and parameters["beta"] is None:
+        resolved["beta"] = policy.model.beta
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges
 
 
@@ -191,14 +196,14 @@ def _plan(settings: Train, policy: Policy, parameters: dict) -> Settings:
         objective=settings.objective,
         iterations=settings.iterations,
         memory=settings.memory,
-        learning_rate=settings.learning_rate or policy.model.learning_rate,
+        learning_rate=policy.model.learning_rate if settings.learning_rate is None else settings.learning_rate,
         epochs=settings.epochs,
         batch_lists=settings.batch_lists,
         seed=settings.seed,
         base=policy.model.name,
         parameters=parameters,
         length_normalised=settings.length_normalised,
-        max_length=settings.max_length or policy.positions,
+        max_length=policy.positions if settings.max_length is None else settings.max_length,
         pack_up_to=settings.pack_up_to,
         patience=settings.patience,
         lora_rank=settings.lora_rank,
@@ -212,7 +217,7 @@ def list_shape(settings: Train) -> tuple[int, int]:
     from irlens import objectives
 
     objective = objectives.get(settings.objective)
-    positives = settings.positives or objective.positives
+    positives = objective.positives if settings.positives is None else settings.positives
     negatives = objective.negatives if settings.negatives is None else settings.negatives
     if settings.list_size is not None:
         if settings.negatives is not None:
@@ -241,7 +246,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
     if settings.tier == "easiest":
         other = tasks.load(task.unrelated, None, len(some))
         asked = policy.prompts(other)
-        seed, enough = settings.seed * 1000 + s, -(-2 * settings.lists * len(some) // len(asked))
+        seed, enough = settings.seed_of("unrelated draws", s), -(-2 * settings.lists * len(some) // len(asked))
         label = f"iteration {s}, unrelated"
         pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
     answers = dict(zip(some["query_id"], some["answers"]))
@@ -255,7 +260,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         return false_negatives(rows, positives, accepts=accepts)
 
     mined = mine.mine_negatives(
-        some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed * 1000 + s
+        some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed_of("mining", s)
     )
     return with_tokens(mine.as_pairs(mined.lists).assign(iteration=s), run)
 
@@ -274,7 +279,7 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
 
     def sample(weights: Path, some: pd.DataFrame, s: int, shards: Path) -> pd.DataFrame:
         asked = policy.prompts(task, some)
-        seed = settings.seed * 1000 + s  # a policy that hardly changed still draws anew
+        seed = settings.seed_of("draws", s)  # a policy that hardly changed still draws anew
         return policy.draw(asked, settings.n, settings.temperature, seed, shards, say, f"iteration {s}", weights)
 
     def cut(run, qrels, some: pd.DataFrame, s: int, weights: Path, here: Path) -> pd.DataFrame:
@@ -283,7 +288,7 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
         if settings.tier in FOREIGN:
             return _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say)
         source, self_play = _positives(settings)
-        more = {"lists": settings.lists, "iteration": s, "seed": settings.seed}
+        more = {"lists": settings.lists, "iteration": s, "seed": settings.seed_of("lists", s)}
         return cut_lists(run, qrels, some, positives, negatives, **more, positives_from=source, self_play=self_play)
 
     def prompt_ids(some: pd.DataFrame) -> dict[str, list[int]]:

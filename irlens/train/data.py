@@ -27,10 +27,10 @@ class Example:
     mismatched: list[int] | None = None
     mismatched_reference: float = 0.0
 
-    @property
-    def branches(self) -> list[list[int]]:
-        """What follows the prompt in a pass: the mismatched response first, where there is one."""
-        return [*([self.mismatched] if self.mismatched else []), *self.responses]
+    def blank(self) -> "Example":
+        """A list without a candidate, of a token or two: it fills a pass, and adds nothing."""
+        token = self.prompt[:1]
+        return Example("no list", token, [token], [], [], [], self.mismatched and token)
 
     @property
     def tokens(self) -> int:
@@ -87,15 +87,18 @@ def fitting(examples: list[Example], limit: int | None) -> list[Example]:
 def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
     """A batch: `packed`, `names`, `tiers`, and [B, L] tensors `grade`, `reference`, `length`, `mask`.
 
-    With mismatched responses these go first in `packed`, and their reference is `mismatched_reference` [B].
+    Mismatched responses are a batch of their own, `mismatched_packed`, with `mismatched_reference` and
+    `mismatched_length`, [B]. Blank lists (`Example.blank`) are left out beside others; alone they have no candidate.
     """
+    examples = [e for e in examples if e.grades] or examples[:1]
     length = max(len(e.responses) for e in examples)
 
     def padded(values: list[list[float]]) -> torch.Tensor:
         return torch.tensor([[*v, *[0.0] * (length - len(v))] for v in values])
 
+    prompts = [e.prompt for e in examples]
     batch = {
-        "packed": pack([e.prompt for e in examples], [e.branches for e in examples], rows, pad),
+        "packed": pack(prompts, [e.responses for e in examples], rows, pad),
         "names": [e.name for e in examples],
         "tiers": [e.tiers for e in examples],
         "grade": padded([e.grades for e in examples]),
@@ -104,6 +107,7 @@ def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
         "mask": padded([[1.0] * len(e.grades) for e in examples]).bool(),
     }
     if examples[0].mismatched:
+        batch["mismatched_packed"] = pack(prompts, [[e.mismatched] for e in examples], rows, pad)
         batch["mismatched_length"] = torch.tensor([float(len(e.mismatched)) for e in examples])
         batch["mismatched_reference"] = torch.tensor([e.mismatched_reference for e in examples])
     return batch
@@ -120,13 +124,15 @@ def with_reference(
     found: dict[int, Example] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        packed: Packed = collate([examples[i] for i in chosen], pad, rows)["packed"]
+        batch = collate([examples[i] for i in chosen], pad, rows)
+        packed: list[Packed] = [batch[name] for name in ("packed", "mismatched_packed") if name in batch]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):  # as the trainer runs it
-            values = response_logprobs(model, packed.to(model.device)).tolist()
-        for i, row in zip(chosen, values):
-            first = [row.pop(0)] if examples[i].mismatched else [0.0]
-            reference = row[: len(examples[i].responses)]
-            found[i] = replace(examples[i], reference=reference, mismatched_reference=first[0])
+            values, *other = [response_logprobs(model, some.to(model.device)).tolist() for some in packed]
+        for place, i in enumerate(chosen):
+            reference = values[place][: len(examples[i].responses)]
+            found[i] = replace(examples[i], reference=reference)
+            if other:
+                found[i] = replace(found[i], mismatched_reference=other[0][place][0])
     return [found[i] for i in range(len(examples))]
 
 

@@ -146,7 +146,7 @@ def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out:
 def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int, here: Path, lists_at_once) -> None:
     import torch
 
-    from irlens import objectives
+    from irlens import objectives, seeds
     from irlens.chat import origins
     from irlens.train import adapters
     from irlens.train.data import check_vocabulary, fitting, tokenise
@@ -154,7 +154,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     from irlens.train.trainer import Plan, train
 
     objective = objectives.get(settings.objective)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seeds.folded(seeds.derive(settings.seed, s, "weights")))
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
     at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
     every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched, model)
@@ -167,7 +167,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     if not examples:
         raise UserError(f"iteration {s}: no list fits into --max-length {settings.max_length}")
     check_vocabulary(model, examples, lambda: str(policy))
-    lengths = [(len(e.prompt), [len(r) for r in e.branches]) for e in examples]
+    lengths = [(len(e.prompt), [len(r) for r in e.responses]) for e in examples]
     explain(model, world.say, settings.pack_up_to, lengths)
     plan = Plan(
         objective=objective,
@@ -175,7 +175,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
         epochs=settings.epochs,
         batch_size=settings.batch_lists,
         at_once=min(at_once, settings.batch_lists),
-        seed=settings.seed + s,
+        seed=seeds.derive(settings.seed, s, "training"),
         parameters=settings.parameters,
         length_normalised=settings.length_normalised,
         pack_up_to=settings.pack_up_to,
@@ -205,7 +205,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
 def displaced(log: pd.DataFrame) -> list[str]:
     """A warning in words if training made the positives a quarter of a nat or more less likely than the reference has
     them (the mean of the last quarter of the log): likelihood displacement."""
-    if "logratio_positive" not in log.columns or log.empty or not log["logratio_positive"].abs().sum():
+    if "logratio_positive" not in log.columns or log.empty:  # no reference, or nothing logged
         return []
     last = log.tail(max(1, len(log) // 4))
     up, down = last["logratio_positive"].mean(), last["logratio_negative"].mean()

@@ -1,20 +1,27 @@
-"""The trainer: `transformers.Trainer` with a ranking loss over lists, and nothing else of its own."""
+"""The trainer: `transformers.Trainer` with a ranking loss over lists.
+
+A step's loss is the objective over all lists of the step, and its gradient, however these are cut into passes and over
+processes (`Steps`, `RankingTrainer.get_batch_samples`).
+"""
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from irlens import seeds
 from irlens.errors import UserError, did_you_mean
 from irlens.objectives import Objective
 from irlens.scores import Scores
 from irlens.train.data import Example, collate, with_reference
-from irlens.train.logprobs import Packed, layout, response_logprobs
+from irlens.train.logprobs import layout, response_logprobs
 
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 
@@ -39,20 +46,97 @@ class Plan:
     arguments: dict = field(default_factory=dict)
 
 
+@dataclass
+class Steps(torch.utils.data.Sampler):
+    """Which list goes into which pass: every epoch all lists in a new order, `size` per optimiser step.
+
+    A step has as many passes of `at_once` lists in every process, and its lists are dealt out evenly; what stays free is
+    the number `lists`, a list without a candidate. The last step of an epoch has what is left. The order is a function
+    of (seed, epoch). Passes come in the order in which accelerate deals them out: one to each process, and again.
+    """
+
+    lists: int
+    size: int
+    at_once: int
+    processes: int
+    seed: int
+    epoch: Callable[[], int]
+
+    def __len__(self) -> int:
+        return sum(self._passes(n) for n in self._sizes()) * self.at_once
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch()]).permutation(self.lists).tolist()
+        for chosen in (order[i : i + self.size] for i in range(0, self.lists, self.size)):
+            passes = self._passes(len(chosen))
+            for number in range(passes):
+                some = chosen[number::passes]
+                yield from some + [self.lists] * (self.at_once - len(some))
+
+    def _sizes(self) -> list[int]:
+        return [min(self.size, self.lists - i) for i in range(0, self.lists, self.size)]
+
+    def _passes(self, lists: int) -> int:
+        """Passes over all processes, as many in each."""
+        return -(-lists // (self.at_once * self.processes)) * self.processes
+
+
 class RankingTrainer(Trainer):
     """A Trainer whose loss is an objective over lists, and whose log says what happens to positives and negatives."""
 
-    def __init__(self, *args, plan: Plan, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.plan = plan
+    def __init__(self, *args, plan: Plan, train_dataset: list[Example], **kwargs):
+        self.plan, self.lists = plan, len(train_dataset)
+        super().__init__(*args, train_dataset=[*train_dataset, train_dataset[0].blank()], **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over lists: accumulation divides it
-        self.watched: list[dict[str, float]] = []
-        self.tiers: Counter = Counter()
+        self.watched, self.tiers = Counter(), Counter()
+
+    def _get_train_sampler(self, train_dataset=None) -> Steps:
+        args, plan = self.args, self.plan
+        capacity = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+        own = {"per_device_train_batch_size", "gradient_accumulation_steps"} & set(plan.arguments)
+        size = capacity if own else plan.batch_size
+        per_epoch = -(-self.lists // size)
+        return Steps(
+            self.lists,
+            size,
+            args.per_device_train_batch_size,
+            args.world_size,
+            plan.seed,
+            lambda: self.state.global_step // per_epoch,
+        )
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device) -> tuple[list, None]:
+        """A step's passes, each told its `share` of the lists that the step's loss is a mean over, in all processes, and
+        the mismatched log-probabilities of the whole step, if the objective asks for them."""
+        passes, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [float(self.plan.objective.counts(each["grade"], each["mask"]).sum()) for each in passes]
+        total = self.accelerator.reduce(torch.tensor(sum(counts), device=device), "sum").clamp(min=1).item()
+        parts = len(passes) * self.args.world_size  # by which accumulation and the mean over processes divide
+        whole = self._mismatched(passes) if self.plan.objective.mismatched else {}
+        passes = [each | whole | {"share": parts * n / total} for each, n in zip(passes, counts)]
+        return passes, None
+
+    @torch.no_grad()
+    def _mismatched(self, passes: list[dict]) -> dict[str, torch.Tensor]:
+        """What `Scores` holds of mismatched responses, of all lists of the step in all processes. [M] each."""
+        model, device = self.model_wrapped, self.args.device
+        model.eval()
+        found = torch.full((3, len(passes), self.args.per_device_train_batch_size), torch.nan, device=device)
+        for number, each in enumerate(passes):
+            real = each["mask"].any(-1)
+            logprob = response_logprobs(model, each.pop("mismatched_packed").to(device))[:, 0].float()
+            known = [logprob, each.pop("mismatched_reference").to(device), each.pop("mismatched_length").to(device)]
+            found[:, number, : int(real.sum())] = torch.stack(known)[:, real.to(device)]
+        every = self.accelerator.gather(found.flatten(1).T.contiguous())
+        every = every[~every.isnan().all(-1)]
+        return dict(zip(("mismatched", "mismatched_reference", "mismatched_length"), every.unbind(-1)))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        scores = self._scores(model, inputs)
-        plan = self.plan
-        loss = plan.objective(scores, length_normalised=plan.length_normalised, **plan.parameters)
+        scores, plan, share = self._scores(model, inputs), self.plan, inputs.get("share", 1.0)
+        if share:
+            loss = plan.objective(scores, length_normalised=plan.length_normalised, **plan.parameters)
+        else:  # every process computes as many gradients
+            loss = 0 * scores.logprob.sum()
         if not torch.isfinite(loss):
             bad = ~torch.isfinite(scores.logprob.detach()).all(-1)
             name = next((n for n, b in zip(inputs["names"], bad.tolist()) if b), inputs["names"][0])
@@ -61,61 +145,66 @@ class RankingTrainer(Trainer):
                 "learning rate (the last good checkpoint is kept)"
             )
         if model.training:
-            self.watched.append(_diagnose(scores))
+            self.watched.update(_diagnose(scores, plan.objective.uses_reference))
             self.tiers.update(tier for tiers in inputs["tiers"] for tier in tiers)
+        loss = share * loss
         return (loss, {"logprob": scores.logprob}) if return_outputs else loss
 
     def _scores(self, model, inputs: dict) -> Scores:
         logprob = response_logprobs(model, inputs["packed"])
-        mismatched = {}
-        if "mismatched_reference" in inputs:
-            mismatched = {name: inputs[name] for name in ("mismatched_reference", "mismatched_length")}
-            mismatched["mismatched"], logprob = logprob[:, 0], logprob[:, 1:]
+        mismatched = {name: value for name, value in inputs.items() if name.startswith("mismatched")}
         return Scores(logprob, *(inputs[name] for name in ("reference", "length", "grade", "mask")), **mismatched)
 
     def log(self, logs: dict, *args, **kwargs) -> None:
-        if "loss" in logs and self.watched:
-            names = self.watched[0]
-            logs |= {name: sum(step[name] for step in self.watched) / len(self.watched) for name in names}
-            total = sum(self.tiers.values())
-            logs |= {f"share_{tier}": count / total for tier, count in sorted(self.tiers.items())}
-            self.watched, self.tiers = [], Counter()
+        if "loss" in logs:
+            watched, tiers = Counter(), Counter()
+            for sums, counts in gather_object([(self.watched, self.tiers)]):  # of every process
+                watched.update(sums)
+                tiers.update(counts)
+            lists = watched.pop("lists")
+            logs |= {name: total / lists for name, total in watched.items()}
+            logs |= {f"share_{tier}": count / tiers.total() for tier, count in sorted(tiers.items())}
+            self.watched, self.tiers = Counter(), Counter()
         super().log(logs, *args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         kept = {name: inputs.pop(name) for name in ("packed", "names", "tiers")}
-        packed: Packed = kept["packed"]
-        return {**super()._prepare_inputs(inputs), **kept, "packed": packed.to(self.args.device)}
+        return {**super()._prepare_inputs(inputs), **kept, "packed": kept["packed"].to(self.args.device)}
 
 
 @torch.no_grad()
-def _diagnose(scores: Scores) -> dict[str, float]:
-    """What a step's lists show: implicit-reward accuracy and margin (log-ratios, without β), likelihoods per response.
+def _diagnose(scores: Scores, reference: bool) -> dict[str, float]:
+    """What a pass's lists show, summed over them, and their number, `lists`: implicit-reward accuracy and margin
+    (log-ratios, without β), likelihoods per response. Without a `reference` there are no log-ratios.
 
     `kl` is the mean of log π_ref − log π_θ over the candidates: the usual one-sample estimate of KL(π_ref ‖ π_θ), of
     those responses that came into lists.
     """
-    grade, mask, ratio, policy = scores.grade, scores.mask, scores.log_ratio, scores.policy
+    grade, mask, policy = scores.grade, scores.mask, scores.policy
     best = mask & (grade == grade.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True))
     worst = mask & (grade == grade.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)) & ~best
 
     def mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         return (values * where).sum(-1) / where.sum(-1).clamp(min=1)
 
-    margin = mean(ratio, best) - mean(ratio, worst)
-    count = mask.sum(-1).clamp(min=1)
     per_list = {
-        "reward_accuracy": (margin > 0).float(),
-        "reward_margin": margin,
+        "lists": mask.any(-1),
         "logp_positive": mean(policy, best),
         "logp_negative": mean(policy, worst),
-        "logratio_positive": mean(ratio, best),
-        "logratio_negative": mean(ratio, worst),
-        "kl": -(ratio.sum(-1) / count),
-        "list_size": count.float(),
-        "response_tokens": (scores.length * mask).sum(-1) / count,
+        "list_size": mask.sum(-1),
+        "response_tokens": mean(scores.length, mask),
     }
-    stacked = torch.stack([values.float().mean() for values in per_list.values()])
+    if reference:
+        ratio = scores.log_ratio
+        margin = mean(ratio, best) - mean(ratio, worst)
+        per_list |= {
+            "reward_accuracy": margin > 0,
+            "reward_margin": margin,
+            "logratio_positive": mean(ratio, best),
+            "logratio_negative": mean(ratio, worst),
+            "kl": -mean(ratio, mask),
+        }
+    stacked = torch.stack([values.double().sum() for values in per_list.values()])
     return dict(zip(per_list, stacked.tolist()))
 
 
@@ -155,12 +244,12 @@ def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) ->
     at_once = min(plan.at_once, -(-plan.batch_size // processes))
     ours = {
         "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": max(1, round(plan.batch_size / (at_once * processes))),
+        "gradient_accumulation_steps": -(-plan.batch_size // (at_once * processes)),
         "num_train_epochs": plan.epochs,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": min(10, steps // 10),
-        "seed": plan.seed,
+        "seed": seeds.folded(plan.seed),
         "data_seed": plan.seed,
         "bf16": cuda,
         "logging_steps": max(1, steps // 20),

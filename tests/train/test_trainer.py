@@ -18,7 +18,7 @@ from irlens.train import adapters
 from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
 from irlens.train.larpo import displaced
 from irlens.train.logprobs import layout
-from irlens.train.trainer import Plan, train, training_arguments
+from irlens.train.trainer import Plan, Steps, train, training_arguments
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,34 @@ def examples(count, width=3):
         )
         for i in range(count)
     ]
+
+
+def uneven(count, mismatched):
+    """Lists of which the third says nothing: all its grades are equal."""
+    some = examples(count)
+    some[2] = replace(some[2], grades=[0.0] * 3)
+    if mismatched:
+        some = [replace(e, mismatched=some[(i + 1) % count].responses[0]) for i, e in enumerate(some)]
+    return some
+
+
+# objective, lists, lists per step: none of them divides well. KTO's z is of a whole step
+UNEVEN = [("contrastive", 6, 4), ("kto", 7, 5), ("sft", 3, 2)]
+
+
+def steps(policy, folder, at_once):
+    """What the log says of every step of UNEVEN, two epochs each; with SGD, which does not amplify rounding."""
+    found = []
+    for number, (name, count, size) in enumerate(UNEVEN):
+        objective = objectives.get(name)
+        model, tokenizer = adapters.load(policy)
+        plan = Plan(objective, 0.01, 2, size, at_once, 0, arguments={"logging_steps": 1, "optim": "sgd"})
+        log, some = [], uneven(count, objective.mismatched)
+        here = folder / str(number)
+        train(model, tokenizer, some, plan, here, lambda trainer: log.extend(trainer.state.log_history))
+        names = ("loss", "grad_norm", "logp_positive", "list_size")
+        found += [[entry[name] for name in names] for entry in log if "loss" in entry]
+    return list(zip(*found))
 
 
 def losses(policy, folder, *, at_once=4, name="contrastive", epochs=1, count=16, arguments=None, **more):
@@ -74,6 +102,15 @@ def test_the_log_says_what_happens_to_positives_and_negatives(policy, tmp_path):
     assert last["reward_margin"] > 0.5 and last["reward_accuracy"] > 0.8 and last["loss"] < first["loss"]
     assert last["logratio_positive"] > last["logratio_negative"] and last["logp_positive"] < 0
     assert first["list_size"] == 3 and first["share_positive"] == pytest.approx(1 / 3) and first["response_tokens"] > 2
+
+
+@pytest.mark.parametrize("name", [name for name, o in objectives.OBJECTIVES.items() if not o.uses_reference])
+def test_without_a_reference_there_are_no_log_ratios(policy, tmp_path, name):
+    """Zeros in the reference's place would make every log-ratio a log-probability, and every run displaced."""
+    log = losses(policy, tmp_path / "a", name=name, count=8)
+    of_reference = {"kl", "logratio_positive", "logratio_negative", "reward_margin", "reward_accuracy"}
+    assert log[0]["logp_positive"] < -1 and not of_reference & set(log[0])
+    assert displaced(pd.DataFrame(log)) == []
 
 
 def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(policy, tmp_path):
@@ -184,6 +221,8 @@ def test_likelihood_displacement_is_said_in_words():
     rows = [{"logratio_positive": 0.1 - i, "logratio_negative": -2.0 * i} for i in range(8)]
     (warning,) = displaced(pd.DataFrame(rows))
     assert "fell by 6.40 nats" in warning and "13.00" in warning and "--nll" in warning
+    fell = pd.DataFrame([{"logratio_positive": -9.0, "logratio_negative": -9.0}])
+    assert displaced(fell) and displaced(fell.drop(columns="logratio_positive")) == []
     assert displaced(pd.DataFrame([{"logratio_positive": 0.5, "logratio_negative": -1.0}])) == []
 
 
@@ -222,6 +261,48 @@ def test_two_processes_under_ddp_train_as_one(policy, tmp_path):
     one = run_workers(1, "trainer", policy, tmp_path / "one")
     assert len(one) == len(two) == 4
     assert two == pytest.approx(one, rel=2e-4)
+
+
+def test_a_step_is_the_same_however_its_lists_are_cut(policy, tmp_path):
+    """Any number of lists, passes of any size, one process or two: a mean over the lists that say something."""
+    whole = steps(policy, tmp_path / "whole", 8)
+    assert len(whole[0]) == 2 * (2 + 2 + 2)
+    others = [steps(policy, tmp_path / str(at_once), at_once) for at_once in (1, 3)]
+    others += [run_workers(2, "uneven", policy, tmp_path / "two")]
+    for losses, *watched in others:
+        assert losses == pytest.approx(whole[0], rel=1e-6)
+        for values, expected in zip(watched, whole[1:]):
+            assert values == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_list_comes_once_an_epoch_in_steps_of_the_size_asked_for():
+    for lists, size, at_once, processes in ((6, 4, 4, 2), (7, 5, 2, 2), (33, 32, 1, 4), (1, 8, 3, 2), (10, 10, 16, 1)):
+        epoch = [0]
+        sampler = Steps(lists, size, at_once, processes, 5, lambda: epoch[0])
+        order = list(sampler)
+        assert len(order) == len(sampler) and len(order) % (at_once * processes) == 0
+        assert sorted(i for i in order if i < lists) == list(range(lists)) and set(order) <= set(range(lists + 1))
+        passes = -(-size // (at_once * processes)) * processes * at_once
+        first = [i for i in order[:passes] if i < lists]
+        assert len(first) == min(size, lists)
+        shares = [len([i for i in order[k : k + at_once] if i < lists]) for k in range(0, passes, at_once)]
+        assert lists < size or max(shares) - min(shares) <= 1
+        epoch[0] = 1
+        assert lists == 1 or [i for i in sampler if i < lists] != [i for i in order if i < lists]
+
+
+def test_kto_z_is_of_the_whole_step(policy, tmp_path):
+    """The loss reads as many mismatched responses as the step has lists, though it sees one list at a time."""
+    objective, seen = objectives.get("kto"), []
+
+    def loss(scores, beta=0.1):
+        seen.append((len(scores.mask), len(scores.mismatched)))
+        return objective.loss(scores, beta)
+
+    model, tokenizer = adapters.load(policy)
+    plan = Plan(replace(objective, loss=loss), 1e-3, 1, 6, 1, 0)
+    train(model, tokenizer, uneven(8, True), plan, tmp_path / "c", lambda trainer: None)
+    assert {lists for lists, _ in seen} == {1} and {mismatched for _, mismatched in seen} == {6, 2}
 
 
 def test_two_processes_with_sharded_weights_train_as_one(policy, tmp_path):
@@ -288,6 +369,8 @@ def worker(kind, policy, out):
     rank, out = int(os.environ["RANK"]), Path(out)
     if kind == "trainer":
         values = [entry["loss"] for entry in losses(policy, out / "c", at_once=4, epochs=2)]
+    elif kind == "uneven":
+        values = steps(policy, out, 2)
     else:
         values = by_hand(policy, kind == "sharded")
     if rank == 0:
