@@ -12,6 +12,7 @@ from irlens.folder import OutputFolder
 from irlens.settings import Rerank, Verify
 from irlens.stages import rerankers
 from irlens.stages.common import Say, concat
+from irlens.stages.judging import cut_in_words
 from irlens.stages.runs import Source, qrels_of, read
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
         if nonsense := found.facts.get("nonsense"):
             say(f"{nonsense:,} of {found.facts['asked']:,} answers could not be read, asked twice: kept as ties")
         if cut := found.facts.get("truncated"):
-            say(f"{cut:,} of {len(run):,} texts were longer than the model reads, and were cut")
+            say(cut_in_words(cut, len(run), settings.reranker))
     return out, results
 
 
