@@ -43,7 +43,7 @@ def scorer(model, topics: pd.DataFrame, batch_size: int = 32) -> Scorer:
 
 def longer(model, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
     """[pairs] whether the model's own limit cuts a pair."""
-    limit = model.max_length
+    limit = model.max_seq_length
     if not limit or limit > LONGEST:
         return np.zeros(len(pairs), dtype=bool)
     ids = model.tokenizer(*map(list, zip(*pairs)), truncation=False, verbose=False)["input_ids"]

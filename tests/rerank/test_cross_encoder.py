@@ -71,8 +71,8 @@ def test_a_pair_longer_than_the_model_reads_is_counted(tmp_path, folder, run_and
     found = cross_encoder.scorer(model, topics)(run)
     assert found["truncated"].tolist() == [i in (0, 9) for i in range(len(run))]
     query, text = topics["query"][0], "A title " + run["text"][0]
-    ids = model.tokenizer(query, text, truncation=True, max_length=model.max_length)["input_ids"]
-    assert len(ids) == model.max_length == 128 < len(model.tokenizer(query, text)["input_ids"])  # it is cut there
+    ids = model.tokenizer(query, text, truncation=True, max_length=model.max_seq_length)["input_ids"]
+    assert len(ids) == model.max_seq_length == 128 < len(model.tokenizer(query, text)["input_ids"])  # it is cut there
     _, cut = cross_encoder.rerank(lambda: model, run, topics, 5, tmp_path, "x", made_by=BY)
     assert cut == 2
     _, cut = cross_encoder.rerank(lambda: pytest.fail("loaded"), run, topics, 5, tmp_path, "x", made_by=BY)
@@ -81,7 +81,7 @@ def test_a_pair_longer_than_the_model_reads_is_counted(tmp_path, folder, run_and
 
 def test_a_score_that_is_not_finite_and_a_folder_that_is_no_model_are_refused(tmp_path, run_and_topics):
     class Broken:
-        max_length = None
+        max_seq_length = None
 
         def predict(self, pairs, **_):
             return np.full(len(pairs), np.nan)
