@@ -2,7 +2,7 @@
 
 `extract` looks for answer markers (`#### 18`, `Final answer: 18`, `The answer is 18`, `\\boxed{18}`); the last one
 decides, with a number or without. Only a text without any marker is judged by its last number. A number is read as a
-person reads it (`20 000`, `1.5e3`, `3½`, `2 million`); what says no single number for sure (`18 or 20`, `6 * 3`,
+person reads it (`20 000`, `1.5e3`, `3½`); what says no single number for sure (`18 or 20`, `6 * 3`,
 `1.000`, `2 hours 30 minutes`) gives no answer.
 """
 
@@ -39,12 +39,15 @@ NUMBER = re.compile(
 GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]*)?")
 MINUS = re.compile(r"(?<![\w)\]}])[-−–‐‑](?:[$€£¥₹] ?)?$")  # not the minus of 16-5 or 16 - 5
 EITHER = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{2}0")  # 1.000: one, or a thousand as half of Europe writes it
-SCALE = re.compile(r" ?(hundred|thousand|million|billion|trillion)\b(?!-)", re.IGNORECASE)
+SCALED = re.compile(
+    r"(?<![0-9,.])([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?)[ \u00a0]?(hundred|thousand|million|billion|trillion)\b(?!-)",
+    re.IGNORECASE,
+)
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|pounds?|lbs?|years?|months?|weeks?|days?|dollars?)"
 UNFINISHED = re.compile(
     r"\s*(?:[-−–+*/×÷·^xX]\s*[$({]*[0-9]|:(?!00)[0-9])"  # a sum left to the reader, or 7:30
-    r"|[ \t]+[0-9]|,[ \t]+[0-9]|\.[0-9]|[eE][-+]?[0-9]|\([0-9]|[kKM](?![A-Za-z0-9])|[²³⁴-⁹]"  # 1 2, 18.5.2, 5(3), 5k, 5²
+    r"|[ \t]+[0-9]+(?!-?[0-9]|-[A-Za-z])|,[ \t]+[0-9]|\.[0-9]|[eE][-+]?[0-9]|\([0-9]|[kKM](?![A-Za-z0-9])|[²³⁴-⁹]"  # 1 2, 18.5.2, 5(3), 5k, 5²
     r"|\s*(?:π|√|\\?(?:pi|sqrt)\b)"
     r"|\s+(?:or|to|and|&)\s+[$€£]?[0-9]|\s+[a-z]+\s+and\s+[$€£]?[0-9]"  # 18 or 20, 18 dollars and 50 cents
     r"|\s+([a-z]+)\s+(?:or|to)\s+[0-9.,]+\s+\1\b"  # 18 apples or 20 apples
@@ -54,7 +57,9 @@ UNFINISHED = re.compile(
 )
 OPERAND = re.compile(r"(?:√|\\?sqrt\s*|\bbetween\s)[\s$({]*$")  # before a number: it is no result
 ALONE = r"(?<![0-9A-Za-z.,])"
-APART = re.compile(rf"{ALONE}[0-9]{{1,3}}([ '’_])[0-9]{{3}}(?:\1[0-9]{{3}})*(?![0-9]| ?/|\1[0-9])")  # 20 000, 20'000
+APART = re.compile(
+    rf"{ALONE}[0-9]{{1,3}}([ '’_])[0-9]{{3}}(?:\1[0-9]{{3}})*(?![0-9]| ?/|-[A-Za-z]|\1[0-9])"
+)  # 20 000, 20'000
 DOTTED = re.compile(rf"{ALONE}[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}}){{2,}}(?![0-9.])")  # 1.234.567
 EUROPEAN = re.compile(rf"{ALONE}([1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+),([0-9]{{1,2}})(?![0-9]|[,.][0-9])")  # 1.234,50
 TIMES_TEN = re.compile(r"(?<=[0-9]) ?[*×xX·] ?10 ?\^ ?\{?([-+]?[0-9]{1,2})(?![0-9])\}?")  # 1.5 × 10^3
@@ -106,7 +111,7 @@ def _decimal(digits: str) -> Fraction | None:
 
 
 def _value(match: re.Match) -> Fraction | None:
-    """The number of a NUMBER match, with the minus before it and the "million" behind it; None of one that can be two."""
+    """The number of a NUMBER match, with the minus before it; None of one that can be two."""
     mixed, digits, power, divisor = match.groups()
     value = None if EITHER.fullmatch(digits) and not power else _decimal(digits)
     if value is not None and power:
@@ -117,8 +122,6 @@ def _value(match: re.Match) -> Fraction | None:
     if value is not None and mixed:
         whole = _decimal(mixed)
         value = None if whole is None else whole + value
-    if value is not None and (scale := SCALE.match(match.string, match.end())):
-        value *= SCALES[scale[1].lower()]
     return -value if value and MINUS.search(match.string, max(match.start() - 3, 0), match.start()) else value
 
 
@@ -163,9 +166,9 @@ def _stated(text: str) -> Fraction | None:
         text = next((clause for clause in CLAUSE.split(text) if NUMBER.search(clause)), "")
     for side in reversed(text.split("=")):
         if match := NUMBER.search(side):
-            scale = SCALE.match(side, match.end())
-            rest = scale.end() if scale else match.end()
-            part = UNFINISHED.match(side, rest) or OPERAND.search(side, max(match.start() - 20, 0), match.start())
+            part = UNFINISHED.match(side, match.end()) or OPERAND.search(
+                side, max(match.start() - 20, 0), match.start()
+            )
             return None if part else _value(match)
     return None
 
@@ -243,8 +246,21 @@ def _gold(gold: str) -> Fraction:
 
 
 def is_correct(text: str, gold: str) -> bool:
-    """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number."""
-    return extract(text) == _gold(gold)
+    """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number.
+
+    "4 million" is 4 where the problem asks for millions, as GSM8K's gold answers have it, and 4,000,000 where it does not.
+    """
+    wanted = _gold(gold)
+    return extract(text) == wanted or (bool(SCALED.search(text)) and extract(SCALED.sub(_in_full, text)) == wanted)
+
+
+def _in_full(scaled: re.Match) -> str:
+    """A SCALED match as one number: 4,000,000."""
+    value = _decimal(scaled[1])
+    if value is None:
+        return scaled[0]
+    value *= SCALES[scaled[2].lower()]
+    return str(value) if value.denominator == 1 else f"{float(value)!r}"
 
 
 # -- loading -------------------------------------------------------------------------------------------------------

@@ -92,8 +92,9 @@ STATED = {  # text: the answer it states
     "#### 1e-3": Fraction(1, 1000),
     "#### 1.5 x 10^3": 1500,
     r"#### 1.5 \times 10^{3}": 1500,
-    "#### 1.5 million": 1500000,
-    "#### 20 thousand dollars": 20000,
+    "#### 4 million": 4,
+    "#### 12 200-kilobyte videos": 12,
+    "#### 12 5-minute breaks": 12,
     "#### 1/2 hour": Fraction(1, 2),
     "#### 3½": Fraction(7, 2),
     "#### ½": Fraction(1, 2),
@@ -242,6 +243,13 @@ def test_extract_finds_no_answer(text):
         ("#### -18", "18", False),
         ("#### 180", "18", False),
         ("#### unknown", "18", False),
+        ("#### 4 million", "4", True),  # "how many millions?"
+        ("#### 4 million", "4000000", True),
+        ("#### $1.5 million", "1500000", True),
+        ("so it is 20 thousand dollars", "20,000", True),
+        ("#### 4 million", "4000", False),
+        ("4 million\n#### 5", "4000000", False),
+        ("#### 2 million and 5", "2000000", False),
     ],
 )
 def test_is_correct_compares_numbers(text, gold, right):
@@ -310,6 +318,7 @@ HUGE = {
 def test_a_huge_text_takes_no_long_time(text):
     began = time.perf_counter()
     extract(text)
+    is_correct(text + " million", "18")
     assert time.perf_counter() - began < 5  # a quadratic search takes minutes
 
 
