@@ -47,6 +47,14 @@ def _max_tokens():
     return _option(None, "Longest response in tokens. Default: the model's own.")
 
 
+def _thought():
+    return _option(
+        None,
+        "Tags around a thought, such as '<think>,</think>'; verifiers read what follows it. none: there are no thoughts. "
+        "Default: the tokenizer's, or what the run's folder says.",
+    )
+
+
 def _out():
     return _option(None, "Output folder; the same command continues it. Default: under irlens-out/.")
 
@@ -107,6 +115,7 @@ class PassK(Seeded, EngineOptions):
     at: tuple[int, ...] | None = _option(None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    thought: str | None = _thought()
     out: str | None = _out()
 
 
@@ -203,6 +212,7 @@ class Mine(Seeded, EngineOptions):
     hardness: bool = _option(True, "Report how hard each tier is, log-probabilities under the policy included.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    thought: str | None = _thought()
     out: str | None = _out()
 
 
@@ -262,6 +272,7 @@ class Train(Seeded, EngineOptions):
     test_limit: int = _option(500, "Test problems at the end, for the start and the chosen policy; 0 for none.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    thought: str | None = _thought()
     out: str | None = _out()
 
 
@@ -276,6 +287,7 @@ class ScoringOptions:
     dataset: str | None = _option(None, "Where the run's prompts come from. Default: what the run's folder says.")
     split: str | None = _option(None, "The split of the data set. Default: what the run's folder says.")
     verifier: str | None = _option(None, f"Whose answers are voted on: {VERIFIERS}. Default: the data set's.")
+    thought: str | None = _thought()
     policy: str | None = _option(
         None, "Model whose likelihood is meant. Default: the run's own, as it records or names it."
     )
@@ -315,6 +327,7 @@ class Verify(Seeded):
     dataset: str | None = _option(None, "Where the gold answers come from. Default: what the run's folder says.")
     split: str | None = _option(None, "The split of the data set. Default: what the run's folder says.")
     judge_unfinished: bool = _option(False, "Judge responses that never finished too; they are wrong otherwise.")
+    thought: str | None = _thought()
     seed: int = _seed()
     out: str | None = _out()
 

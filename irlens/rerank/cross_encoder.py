@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from irlens.errors import UserError
 from irlens.rerank.scoring import Scorer, score_in_shards
 
 PAIRS = 2048  # pairs in one shard, about; what a kill can cost
+LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one
 
 
 def load(folder: Path):
@@ -29,14 +30,24 @@ def load(folder: Path):
 
 
 def scorer(model, topics: pd.DataFrame, batch_size: int = 32) -> Scorer:
-    """Rows → the model's score of each (query, title and text), float32."""
+    """Rows → the model's score of each (query, title and text), float32, and `truncated`, whether the pair was cut."""
     query = dict(zip(topics["query_id"], topics["query"]))
 
-    def score(rows: pd.DataFrame) -> np.ndarray:
+    def score(rows: pd.DataFrame) -> pd.DataFrame:
         pairs = [(query[q], text) for q, text in zip(rows["query_id"], tables.passage_texts(rows))]
-        return np.asarray(model.predict(pairs, batch_size=batch_size, show_progress_bar=False), np.float32)
+        scores = np.asarray(model.predict(pairs, batch_size=batch_size, show_progress_bar=False), np.float32)
+        return pd.DataFrame({"score": scores, "truncated": longer(model, pairs)})
 
     return score
+
+
+def longer(model, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """[pairs] whether the model's own limit cuts a pair."""
+    limit = model.max_seq_length
+    if not limit or limit > LONGEST:
+        return np.zeros(len(pairs), dtype=bool)
+    ids = model.tokenizer(*map(list, zip(*pairs)), truncation=False, verbose=False)["input_ids"]
+    return np.array([len(some) > limit for some in ids])
 
 
 def rerank(
@@ -47,16 +58,31 @@ def rerank(
     shards: Path,
     tag: str,
     batch_size: int = 32,
-) -> pd.DataFrame:
+    *,
+    made_by: Mapping[str, object],
+    say: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, int]:
     """The first `depth` rows of every query ordered by the model's score of (query, title and text); the rest stay below.
 
-    Shards of scores go to `shards`, as in `score_in_shards`. Returns a run with `tag`. Raises UserError for a score
-    that is not finite.
+    Shards of scores go to `shards`, as in `score_in_shards` (`made_by`: which model). Returns a run with `tag`, and how
+    many pairs were longer than the model reads; those it read were cut. Raises UserError for a score that is not finite.
     """
     top = run[run["rank"] < depth].reset_index(drop=True)
-    found = score_in_shards(top, lambda: scorer(load_model(), topics, batch_size), shards, tag, PAIRS, "pairs")
+    asked = dict(zip(topics["query_id"], topics["query"]))
+    found = score_in_shards(
+        top,
+        lambda: scorer(load_model(), topics, batch_size),
+        shards,
+        tag,
+        PAIRS,
+        "pairs",
+        made_by=made_by,
+        asked=asked,
+        say=say,
+    )
+    truncated = int(found["truncated"].sum())
     new = top.assign(score=found["score"].to_numpy())
     rest = run[run["rank"] >= depth]
     lowest = new.groupby("query_id")["score"].min()  # what was not read again keeps its order below what was
     rest = rest.assign(score=rest["query_id"].map(lowest) - 1 - (rest["rank"] - depth).astype(np.float32))
-    return tables.ranked(pd.concat([new, rest], ignore_index=True).assign(tag=tag)[run.columns])
+    return tables.ranked(pd.concat([new, rest], ignore_index=True).assign(tag=tag)[run.columns]), truncated

@@ -62,8 +62,12 @@ class PairRM:
         self.conversations, self.batch_size, self.lengths = conversations or {}, batch_size, lengths
 
     def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """See the class; `comparisons` counts what the model read for the row: each other response, both ways."""
+        """See the class; `comparisons` counts what the model read for the row: each other response, both ways.
+
+        `truncated`: whether it read the row's response, or what it answers, cut.
+        """
         scores, comparisons = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+        truncated = np.zeros(len(rows), dtype=bool)
         texts = rows["text"].tolist()
         for at in lists(rows):
             source = as_text(self.conversations[rows["query_id"].iloc[at[0]]])
@@ -73,7 +77,10 @@ class PairRM:
             index = np.array([distinct.index(text) for text in mine])
             scores[at] = list_scores(margin[np.ix_(index, index)])
             comparisons[at] = 2 * (len(distinct) - 1)
-        return pd.DataFrame({"score": scores, "comparisons": comparisons})
+            if len(distinct) > 1:  # else nothing was read
+                cut = self._longer(MARKS[1], distinct, self.lengths[1])
+                truncated[at] = cut[index] | self._longer(MARKS[0], [source], self.lengths[0])[0]
+        return pd.DataFrame({"score": scores, "comparisons": comparisons, "truncated": truncated})
 
     def margins(self, source: str, candidates: Sequence[str]) -> np.ndarray:
         """[c, c]: how far candidate i beats j when i is named first; 0 on the diagonal."""
@@ -92,9 +99,16 @@ class PairRM:
         return float(self.margins(source, [first, second])[0, 1])
 
     def _encode(self, mark: str, texts: Sequence[str], longest: int) -> list[list[int]]:
+        return self.tokenizer(self._marked(mark, texts), max_length=longest, truncation=True)["input_ids"]
+
+    def _longer(self, mark: str, texts: Sequence[str], longest: int) -> np.ndarray:
+        """[texts] whether `_encode` cuts a text."""
+        ids = self.tokenizer(self._marked(mark, texts), truncation=False, verbose=False)["input_ids"]
+        return np.array([len(some) > longest for some in ids])
+
+    def _marked(self, mark: str, texts: Sequence[str]) -> list[str]:
         separator = self.tokenizer.sep_token or ""  # in a text it would be read as the end of it
-        plain = [mark + (text.replace(separator, " ") if separator else text) for text in texts]
-        return self.tokenizer(plain, max_length=longest, truncation=True)["input_ids"]
+        return [mark + (text.replace(separator, " ") if separator else text) for text in texts]
 
     def _logits(self, triples: Sequence[tuple[list[int], list[int], list[int]]]) -> list[float]:
         """One number for each (source, first, second) of token ids."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +18,46 @@ from irlens.errors import UserError
 from irlens.progress import progress_bar
 
 ROWS = 2048  # rows in one shard, about; what a kill can cost
+READ = ("query_id", "doc_id", "tag", "title", "text", "tokens", "finish_reason")  # columns that a scorer may read
 BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
 
 Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
 
 
 def score_in_shards(
-    run: pd.DataFrame, load: Callable[[], Scorer], shards: Path, name: str, rows: int = ROWS, unit: str = "responses"
+    run: pd.DataFrame,
+    load: Callable[[], Scorer],
+    shards: Path,
+    name: str,
+    rows: int = ROWS,
+    unit: str = "responses",
+    *,
+    made_by: Mapping[str, object],
+    asked: Mapping[str, object] | None = None,
+    say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
 
-    Whole queries go to the scorer, about `rows` rows at a time; each such shard is written to `shards` by rename. Those
-    already there are kept, and without a missing one the scorer is not even loaded. Raises UserError: a score that is
-    not finite, a shard that cannot be read or belongs to other rows.
+    Whole queries go to the scorer, about `rows` rows at a time; each such shard is written to `shards` by rename, named
+    by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
+    rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
+    that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
+    Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
     """
     run = run.reset_index(drop=True)
     queries = list(dict.fromkeys(run["query_id"]))
     group = max(1, rows // int(run.groupby("query_id").size().max()))
     place = {query_id: i // group for i, query_id in enumerate(queries)}
     shard_of = run["query_id"].map(place).to_numpy()
+    cut = [run[shard_of == number] for number in range(max(place.values()) + 1)]
+    paths = [shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
+    if other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}:
+        say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
     parts, scorer = [], None
     try:
         with progress_bar() as progress:
             bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
-            for number in range(max(place.values()) + 1):
-                part, path = run[shard_of == number], shards / f"{number:06d}.parquet"
+            for part, path in zip(cut, paths):
                 if not path.is_file():
                     scorer = scorer or load()
                     started = time.monotonic()
@@ -51,6 +68,18 @@ def score_in_shards(
     finally:
         getattr(scorer, "close", lambda: None)()
     return pd.concat(parts).sort_index()
+
+
+def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mapping[str, object] | None = None) -> str:
+    """A short SHA-256 of what scores depend on: the scorer, each row as it reads it, and what each query asked."""
+    sha = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
+    columns = [column for column in READ if column in part.columns]
+    for row in zip(*(part[column] for column in columns)):
+        plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in row]
+        sha.update(repr((columns, plain)).encode("utf-8", "backslashreplace"))
+    for query_id in dict.fromkeys(part["query_id"]) if asked else ():
+        sha.update(repr((query_id, asked.get(query_id))).encode("utf-8", "backslashreplace"))
+    return sha.hexdigest()[:16]
 
 
 def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """A verifier as a judge: run in, qrels out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,17 @@ def verify(
         relevance.append(known[query_id, text])
     grades = np.array(relevance)
     return run[["query_id", "doc_id"]].assign(relevance=grades.astype(np.int64) if (grades % 1 == 0).all() else grades)
+
+
+def unreadable(run: pd.DataFrame, qrels: pd.DataFrame, extract: Callable[[str], Hashable | None] | None) -> np.ndarray:
+    """[rows] whether a response finished, is wrong by `qrels` (the run's rows) and gives no answer by `extract`."""
+    none = np.zeros(len(run), dtype=bool)
+    if extract is None:
+        return none
+    wrong = finished(run) & (qrels["relevance"].to_numpy() == 0)
+    known = {text: extract(text) is None for text in set(run["text"][wrong])}
+    none[wrong] = [known[text] for text in run["text"][wrong]]
+    return none
 
 
 def _number(verdict, query_id: str) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,13 @@ from irlens import tables
 from irlens.catalog import Encoder
 from irlens.errors import UserError
 from irlens.progress import progress_bar
+from irlens.retrieve.vectors import NAME
 
 SHARD = 4096  # passages in a shard of vectors, unless told otherwise: what a kill can cost
 CPU = (24_000, 256)  # (longest text × texts, most texts) of one batch: what was quickest with MiniLM on two cores
 GPU = (200_000, 1024)
+PASSAGE = ("doc_id", "text", "title")  # what is kept of a passage beside its vector
+HASHED = 100_000  # passages whose content is hashed at once
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -152,6 +157,20 @@ def chunks(corpus, start: int, size: int) -> Iterator[pd.DataFrame]:
         yield corpus.iloc[first : first + size]
 
 
+def corpus_digest(corpus) -> str:
+    """Short SHA-256 of every passage in its order, whatever holds them; or the corpus's own `identity`, if it has one."""
+    if identity := getattr(corpus, "identity", None):
+        return str(identity)
+    from pandas.util import hash_pandas_object
+
+    sha = hashlib.sha256()
+    for rows in chunks(corpus, 0, HASHED):
+        kept = [column for column in PASSAGE if column in rows.columns]
+        sha.update(str(kept).encode())
+        sha.update(hash_pandas_object(rows[kept], index=False).to_numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
 def encode_corpus(
     load_encoder: Callable[[], DenseEncoder],
     corpus,
@@ -159,26 +178,34 @@ def encode_corpus(
     store: str = "float32",
     say: Callable[[str], None] = print,
     shard: int = SHARD,
-) -> None:
-    """Encodes a corpus into `folder`/NNNNNN.npy (vectors [rows, dimension]) and .parquet (doc_id, text, title).
+    *,
+    made_by: Mapping[str, object],
+) -> str:
+    """Encodes a corpus into `folder`/NNNNNN-KEY.npy (vectors [rows, dimension]) and .parquet (doc_id, text, title).
 
-    A shard is two files, each written by rename, the vectors last: those that are there are kept, and the encoder is
-    not even loaded if none is missing. Raises UserError: an empty corpus, a doc_id that occurs twice, a vector that is
-    not finite.
+    The key, which is returned and opens them (`Vectors`), is a digest of the corpus and of what makes its vectors what
+    they are: `made_by` (the encoder's digest, prompts, precision), `store` and `shard`. A shard is two files, each
+    written by rename, the vectors last: those of this key are kept, and the encoder is not even loaded if none is missing;
+    files of other keys stay where they are, unread. Raises UserError: an empty corpus, a doc_id that occurs twice, a
+    vector that is not finite.
     """
     total = len(corpus)
     if not total:
         raise UserError("the corpus is empty: there is nothing to index")
     if isinstance(corpus, pd.DataFrame):
         tables.check(corpus, "corpus")
+    content = {"made_by": made_by, "store": store, "shard": shard, "corpus": corpus_digest(corpus), "passages": total}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    if other := [path for path in folder.glob("*.npy") if (m := NAME.fullmatch(path.name)) and m["key"] != key]:
+        say(f"{folder}: {len(other):,} files hold vectors of another corpus or encoder; kept, and not read")
     done = 0
-    while (folder / f"{done // shard:06d}.npy").is_file() and done < total:
+    while (folder / f"{done // shard:06d}-{key}.npy").is_file() and done < total:
         done += shard
     done = min(done, total)
     if done:
         say(f"reused the vectors of {done:,} of {total:,} passages from {folder}")
     if done == total:
-        return
+        return key
     encoder = load_encoder()
     try:
         with progress_bar() as progress:
@@ -190,11 +217,12 @@ def encode_corpus(
                 rate = f"{len(rows) / (time.monotonic() - started):,.0f} texts/s"
                 progress.update(bar, completed=min(total - done, (number + 1) * shard - done), rate=rate)
                 _check_vectors(vectors, rows["doc_id"])
-                kept = [c for c in ("doc_id", "text", "title") if c in rows.columns]
-                tables.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}.parquet")
-                write_vectors(vectors.astype(store), folder / f"{number:06d}.npy")
+                kept = [c for c in PASSAGE if c in rows.columns]
+                tables.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
+                write_vectors(vectors.astype(store), folder / f"{number:06d}-{key}.npy")
     finally:
         encoder.close()
+    return key
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:

@@ -107,8 +107,9 @@ class Index:
 
     @property
     def path(self) -> Path:
-        """The file of the index, beside its vectors."""
-        return self.vectors.folder.parent / f"{re.sub(r'[^A-Za-z0-9]+', '-', self.factory).strip('-')}.faiss"
+        """The file of the index, beside its vectors and named after their content as they are."""
+        kind = re.sub(r"[^A-Za-z0-9]+", "-", self.factory).strip("-")
+        return self.vectors.folder.parent / f"{kind}{f'-{self.vectors.key}' if self.vectors.key else ''}.faiss"
 
     def open(self, train: int | None = None, seed: int = 0) -> Index:
         """Builds the index if its file is not there, then opens it memory-mapped (or on all GPUs)."""

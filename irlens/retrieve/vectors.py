@@ -6,6 +6,7 @@ Nothing here needs FAISS, and no corpus needs to fit in memory: a search reads o
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +15,23 @@ import numpy as np
 
 from irlens.errors import UserError
 
+NAME = re.compile(r"\d+(?:-(?P<key>[0-9a-f]+))?\.npy")  # of a shard: its number, and its content's key
 SPARE = 32  # candidates beyond k, so that a tie across the cut is seen
 NEAR = 4e-6  # scores of vectors of length 1 that are closer than this are computed anew in 64 bits
 QUERIES = 64  # queries whose candidates are gathered at once
 
 
 class Vectors:
-    """The shards `NNNNNN.npy` of a folder (float32 or float16 [rows, dimension]) with the passages in `NNNNNN.parquet`.
+    """The shards `NNNNNN-KEY.npy` of a folder (float32 or float16 [rows, dimension]), the passages in `NNNNNN-KEY.parquet`.
 
-    Raises UserError: no shard, a shard that cannot be read, shards of different dimensions, a doc_id that occurs twice.
+    `key`: whose shards (see `dense.encode_corpus`); None: those whose names have none. Raises UserError: no shard, a
+    shard that cannot be read, shards of different dimensions, a doc_id that occurs twice.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.paths = sorted(self.folder.glob("[0-9]*.npy"))
+    def __init__(self, folder: Path, key: str | None = None):
+        self.folder, self.key = Path(folder), key
+        files = sorted(self.folder.glob("[0-9]*.npy"))
+        self.paths = [path for path in files if (m := NAME.fullmatch(path.name)) and m["key"] == key]
         if not self.paths:
             raise UserError(f"{folder}: no vectors; make them with `irlens index`")
         self.shards = [_open(path) for path in self.paths]

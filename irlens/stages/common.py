@@ -15,6 +15,7 @@ from irlens.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.rerank.thoughts import Thought
     from irlens.retrieve.engines import Prompt
     from irlens.settings import EngineOptions, Mine, PassK, Train
     from irlens.tasks import Task
@@ -32,6 +33,7 @@ class Policy:
     tokenizer: object
     max_tokens: int
     options: EngineOptions
+    thought: Thought | None = None  # the tags of its thoughts
 
     def prompts(self, task: Task, topics: pd.DataFrame | None = None) -> list[Prompt]:
         """The task's topics, or these of them, as this model reads them."""
@@ -74,7 +76,14 @@ class Policy:
             return engines.module(self.options.engine).load(self.options, weights or self.folder)
 
         label, source = name or self.model.name, self._source(weights or self.folder)
-        return sample_run(load_engine, asked, n, temperatures, seed, self.max_tokens, shards, label, say, source)
+        run = sample_run(load_engine, asked, n, temperatures, seed, self.max_tokens, shards, label, say, source)
+        return self.marked(run)
+
+    def marked(self, run: pd.DataFrame) -> pd.DataFrame:
+        """`run` with the responses that never closed their thought as unfinished ones."""
+        from irlens.rerank import thoughts
+
+        return thoughts.marked(run, self.thought)
 
     def _source(self, weights: Path | None) -> str:
         """What draws, for the names of shards: the weights (and what stops them), the engine and its arguments."""
@@ -119,8 +128,10 @@ def load_policy(
     that does not answer or refuses.
     """
     from irlens import tasks
+    from irlens.rerank import thoughts
     from irlens.retrieve import engines
 
+    thoughts.parse(settings.thought)
     options, why = engines.choose(settings)
     served = options.engine == "openai" and options.chat  # such a model may be known to its server only
     model = catalog.served(settings.model) if served else catalog.model(settings.model)
@@ -131,9 +142,12 @@ def load_policy(
     folder = None if served else catalog.fetch(model, weights=options.engine != "openai")
     if folder:
         quiet_if_small(folder)
-    policy = Policy(
-        model, folder, task, folder and _tokenizer(folder), settings.max_tokens or model.max_tokens, options
-    )
+    tokenizer = folder and _tokenizer(folder)
+    thought = thoughts.chosen(settings.thought, tokenizer)
+    task = thoughts.of_task(task, thought)
+    if thought is None and settings.thought is None and tokenizer and (line := thoughts.hidden(tokenizer)):
+        say(f"{model.name}: {line}")
+    policy = Policy(model, folder, task, tokenizer, settings.max_tokens or model.max_tokens, options, thought)
     if folder:
         _check_lengths(policy, policy.prompts(task))
     where = f"{options.served_model} at {options.base_url}" if options.base_url else options.inner_engine
@@ -187,6 +201,7 @@ def _tokenizer(folder: Path):
 
 def identity(settings, policy: Policy, **more) -> dict:
     """The settings that make the result what it is, resolved: not where it goes nor how the engine is run."""
+    from irlens.rerank import thoughts
     from irlens.retrieve import engines
 
     task, options = policy.task, policy.options
@@ -196,6 +211,7 @@ def identity(settings, policy: Policy, **more) -> dict:
         "split": task.split,
         "data": task.revision,
         "max_tokens": policy.max_tokens,
+        "thought": thoughts.record(policy.thought),
     }
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}

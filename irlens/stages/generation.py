@@ -10,6 +10,7 @@ from irlens.folder import OutputFolder
 from irlens.settings import PassK, at_least, cutoffs, heat
 from irlens.stages.common import Say, default_out, identity, load_policy
 from irlens.stages.measuring import judgements_of, plot_passk
+from irlens.stages.reranking import unreadable_in_words
 from irlens.stages.runs import data_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     policy = load_policy(settings, settings.split, settings.limit, say)
     task = policy.task
     from irlens import measures, tables
-    from irlens.rerank.verify import verify
+    from irlens.rerank import thoughts
+    from irlens.rerank.verify import unreadable, verify
 
     out = default_out(settings, policy.model.name, task.name)
     kept = {k: v for k, v in identity(settings, policy).items() if k != "at"}
@@ -40,6 +42,16 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             policy.prompts(task), settings.n, settings.temperature, settings.seed_of("draws"), out / "shards", say
         )
         qrels = verify(run, task.topics, task.verifier)
+        unclosed = int(thoughts.unclosed(run, policy.thought).sum())
+        unread = int(unreadable(run, qrels, task.extract).sum())
+        for line in (
+            thoughts.in_words(unclosed, len(run))
+            if unclosed
+            else thoughts.suspicion(run, policy.thought, settings.thought),
+            unreadable_in_words(unread, len(run)) if unread else None,
+        ):
+            if line:
+                say(line)
         results, per_query = measures.evaluate(
             run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed_of("bootstrap")
         )
@@ -59,6 +71,8 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             reward_calls=len(run),
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
+            unclosed_thoughts=unclosed,
+            unreadable=unread,
             without_logprob=int(run["logprob"].isna().sum()),
         )
     return out, results

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irlens.folder import OutputFolder
 from irlens.stages.common import Policy, Say
+from irlens.stages.indexing import digest
 from irlens.stages.measuring import judgements_of, own_folder
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
         from irlens.rerank.scoring import score_in_shards
 
-        found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}")
+        asked = {prompt.query_id: prompt.text for prompt in policy.prompts(task)}
+        told = {"made_by": {"kind": "likelihood", "policy": digest(policy.folder)}, "asked": asked}
+        found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}", **told)
         return found.rename(columns={"score": "logprob"})
 
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from irlens import retrieve
     from irlens.tasks import Task
 
-SMALL = 200 << 20  # bytes of weights that are digested file by file; larger ones by name, size and first block
+DIGESTED = (".safetensors", ".json", ".jinja", ".bin", ".txt", ".model")
+SMALL = (
+    200 << 20
+)  # bytes of a file of weights above which the hub cache's own SHA-256 of it, where there is one, is taken
 
 
 def index(settings: Index, say: Say = print) -> tuple[Path, dict]:
@@ -66,13 +70,7 @@ class Prepared:
 
     def output(self, settings: Index | Recall, task: Task, out: Path | None) -> OutputFolder:
         """The index's folder, with what makes the vectors what they are: another encoder is another digest."""
-        encoder = self.encoder
-        kept = {
-            "encoder_digest": digest(self.files),
-            "dimension": encoder.dimension,
-            "prompts": encoder.prompts(),
-            "normalize": encoder.normalize,
-            "dtype": settings.dtype,
+        kept = self.made_by(settings) | {
             "store": settings.store,
             "shard_size": settings.shard_size,
             "dataset": task.name,
@@ -80,6 +78,16 @@ class Prepared:
         }
         folder = out or default_index_folder(Path("irlens-out"), self.chosen.name, task.name)
         return OutputFolder(folder, "index", kept)
+
+    def made_by(self, settings: Index | Recall) -> dict:
+        """What makes a text's vector what it is."""
+        return {
+            "encoder_digest": digest(self.files),
+            "dimension": self.encoder.dimension,
+            "prompts": self.encoder.prompts(),
+            "normalize": self.encoder.normalize,
+            "dtype": settings.dtype,
+        }
 
     def build(self, settings: Index | Recall, task: Task, out: Path | None, say: Say) -> Built:
         """Encodes what is not encoded yet into `out` and opens the index."""
@@ -89,10 +97,10 @@ class Prepared:
 
         with self.output(settings, task, out) as output:
             folder = output.path
-            encode_corpus(
-                lambda: self.encoder, task.corpus, folder / "vectors", settings.store, say, settings.shard_size
-            )
-            vectors = Vectors(folder / "vectors")
+            how = {"store": settings.store, "say": say, "shard": settings.shard_size}
+            made_by = self.made_by(settings)
+            key = encode_corpus(lambda: self.encoder, task.corpus, folder / "vectors", made_by=made_by, **how)
+            vectors = Vectors(folder / "vectors", key)
             if len(vectors) != len(task.corpus):
                 raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
             _ = vectors.doc_ids  # refuses identifiers that occur twice
@@ -153,19 +161,24 @@ def corpus_revision(task: Task) -> str:
 
 
 def digest(folder: Path) -> str:
-    """Short SHA-256 over an encoder's files, whatever folder they lie in; of large weights, size and first block."""
+    """Short SHA-256 over a model's files, all of each, whatever folder they lie in."""
     sha = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.suffix in (".safetensors", ".json", ".bin", ".txt", ".model") and inside.parts[0] not in (
-            "onnx",
-            "openvino",
-        ):
+        if path.suffix in DIGESTED and inside.parts[0] not in ("onnx", "openvino"):
             size = path.stat().st_size
             sha.update(f"{inside}:{size}".encode())
-            with path.open("rb") as file:
-                sha.update(file.read(1 << 24) if size > SMALL else file.read())
+            sha.update(_of_large(path).encode() if size > SMALL else path.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _of_large(path: Path) -> str:
+    """SHA-256 of a large file; in the hub's cache it is the name of the file that the snapshot's link leads to."""
+    stored = path.resolve()
+    if path.is_symlink() and stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name):
+        return stored.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from irlens import catalog
 from irlens.errors import UserError
-from irlens.stages.common import quiet_if_small
+from irlens.stages.common import Say, quiet_if_small
 from irlens.stages.indexing import digest
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ def of_task(task: Task) -> Judge:
     return Judge("the verifier", lambda run, topics, _: verify(run, topics, task.verifier))
 
 
-def of_reward(name: str, instruction: str, option: str = "--reward") -> Judge:
-    """A reward model. Raises UserError for one that is not known, not to be had, or has not one label."""
+def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = print) -> Judge:
+    """A reward model; its grades tell, in the column `truncated`, which texts it read cut.
+
+    Raises UserError for one that is not known, not to be had, or has not one label.
+    """
     from irlens.rerank import pairrm, reward
     from irlens.rerank.scoring import conversations, score_in_shards
 
@@ -54,16 +57,26 @@ def of_reward(name: str, instruction: str, option: str = "--reward") -> Judge:
     pairs = chosen.form == "pairrm" or pairrm.is_layout(folder)
     if not pairs:
         reward.check(folder, name)
+    made_by = {"kind": "pairrm" if pairs else "reward", "model": digest(folder)}
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
         def load():
             quiet_if_small(folder)
             return (pairrm if pairs else reward).load(folder, conversations(topics, instruction))
 
-        found = score_in_shards(run, load, shards, chosen.name, ROWS)
-        return run[["query_id", "doc_id"]].assign(relevance=found["score"].to_numpy(dtype=float))
+        asked = conversations(topics, instruction)
+        found = score_in_shards(run, load, shards, chosen.name, ROWS, made_by=made_by, asked=asked, say=say)
+        if cut := int(found["truncated"].sum()):
+            say(cut_in_words(cut, len(found), chosen.name))
+        scores = found["score"].to_numpy(dtype=float)
+        return run[["query_id", "doc_id"]].assign(relevance=scores, truncated=found["truncated"].to_numpy(dtype=bool))
 
-    return Judge(chosen.name, grade, True, pairs, digest(folder))
+    return Judge(chosen.name, grade, True, pairs, made_by["model"])
+
+
+def cut_in_words(cut: int, texts: int, name: str) -> str:
+    """That a model that scores did not read all of some texts."""
+    return f"{name}: {cut:,} of {texts:,} texts were longer than the model reads, and were cut"
 
 
 def against_start(

@@ -123,7 +123,8 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
     from irlens import tables
     from irlens.candidate_scores import as_rewards
 
-    source = runs.read(settings.run, settings.dataset, settings.split) if settings.run else None
+    given = (settings.run, settings.dataset, settings.split)
+    source = runs.read(*given, thought=settings.thought) if settings.run else None
     if source is not None:
         settings = replace(settings, dataset=source.dataset, split=source.split)
         if source.policy not in (None, settings.model):
@@ -145,7 +146,7 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
             f"{policy.task.name} has no verifier: use --positives correct, the draw with the highest reward"
         )
     if run is not None:
-        run = _checked_run(run, settings, tiers, policy.task)
+        run = policy.marked(_checked_run(run, settings, tiers, policy.task))
         known = policy.task.topics["query_id"].isin(run["query_id"])
         say(f"--run {settings.run}: draws of {int(known.sum()):,} of {len(known):,} prompts; only these are mined")
         policy = replace(policy, task=replace(policy.task, topics=policy.task.topics[known].reset_index(drop=True)))

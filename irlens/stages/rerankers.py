@@ -75,12 +75,13 @@ def _plain(name: str, scores: Callable[[], np.ndarray], **identity) -> Reranker:
     return Reranker(name, lambda _: Scores(scores()), identity)
 
 
-def _scored(name: str, source: Source, load: Callable[[], Scorer], rows: int, column: str = "score") -> Callable:
+def _scored(name: str, source: Source, load: Callable[[], Scorer], rows: int, made_by: dict) -> Callable:
     """`run` of a reranker that scores in shards; facts: the sums of what else its scorer counts."""
     from irlens.rerank.scoring import score_in_shards
 
     def run(shards: Path) -> Scores:
-        found = score_in_shards(source.run, load, shards / slug(name), name, rows)
+        told = {"made_by": made_by, "asked": source.conversations}
+        found = score_in_shards(source.run, load, shards / slug(name), name, rows, **told)
         counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
         facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
         return Scores(found["score"].to_numpy(), facts=facts)
@@ -183,17 +184,23 @@ def _likelihood(name: str, source: Source, settings) -> Reranker:
     chosen = catalog.model(policy)
     folder = catalog.fetch(chosen)
     source.task  # noqa: B018 (refused before anything is loaded)
+    made_by = {"kind": "likelihood", "policy": digest(folder)}
 
     def run(shards: Path) -> Scores:
         found = score_in_shards(
-            source.run, lambda: _policy_scorer(folder, source, settings), shards / "likelihood", chosen.name
+            source.run,
+            lambda: _policy_scorer(folder, source, settings),
+            shards / "likelihood",
+            chosen.name,
+            made_by=made_by,
+            asked=source.conversations,
         )
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
         drawn = {"as_drawn": int(found["as_drawn"].sum())} if "as_drawn" in found.columns else {}
         return Scores(scores, facts={"reward_calls": len(found)} | drawn)
 
-    return Reranker(name, run, {"policy": chosen.name, "policy_digest": digest(folder)})
+    return Reranker(name, run, {"policy": chosen.name, "policy_digest": made_by["policy"]})
 
 
 def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
@@ -233,7 +240,9 @@ def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Rera
         quiet_if_small(folder)
         return (pairrm if pairs else reward).load(folder, talks, settings.scoring_batch)
 
-    return Reranker(name, _scored(name, source, load, 512), {"model_digest": digest(folder)})
+    identity = {"model_digest": digest(folder)}
+    made_by = identity | {"kind": "pairrm" if pairs else "reward"}
+    return Reranker(name, _scored(name, source, load, 512, made_by), identity)
 
 
 def _forced_reward(name: str, argument: str, source: Source, settings) -> Reranker:
@@ -257,7 +266,9 @@ def _cross_encoder(name: str, argument: str, source: Source, settings) -> Rerank
     def load() -> Scorer:
         return cross_encoder.scorer(cross_encoder.load(folder), topics, settings.scoring_batch or 32)
 
-    return Reranker(name, _scored(name, source, load, cross_encoder.PAIRS), {"model_digest": digest(folder)})
+    identity = {"model_digest": digest(folder)}
+    made_by = identity | {"kind": "cross-encoder"}
+    return Reranker(name, _scored(name, source, load, cross_encoder.PAIRS, made_by), identity)
 
 
 def _judge(name: str, source: Source, settings) -> Reranker:
@@ -266,7 +277,7 @@ def _judge(name: str, source: Source, settings) -> Reranker:
 
 def _judge_of(name: str, mode: str, source: Source, settings) -> Reranker:
     """A judge at a server, its temperature 0; the second try of a question is another request with its own seed."""
-    from irlens.rerank.judge import Judge, pairings
+    from irlens.rerank.judge import PAIR, POINT, Judge, pairings
     from irlens.rerank.scoring import need_texts
     from irlens.retrieve.engines import openai
 
@@ -294,7 +305,13 @@ def _judge_of(name: str, mode: str, source: Source, settings) -> Reranker:
         return Judge(ask, talks, mode, settings.judge_opponents, engine.close)
 
     identity = {"judge": options.served_model, "opponents": settings.judge_opponents, "tokens": settings.judge_tokens}
-    return Reranker(name, _scored(name, source, load, 256), identity)
+    made_by = identity | {
+        "kind": mode,
+        "seed": settings.seed,
+        "engine_args": options.engine_args,
+        "asked": (PAIR, POINT),
+    }
+    return Reranker(name, _scored(name, source, load, 256, made_by), identity)
 
 
 def _asker(engine, settings) -> Callable:

@@ -12,6 +12,7 @@ from irlens.folder import OutputFolder
 from irlens.settings import Rerank, Verify
 from irlens.stages import rerankers
 from irlens.stages.common import Say, concat
+from irlens.stages.judging import cut_in_words
 from irlens.stages.runs import Source, qrels_of, read
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ FREE = ("out", "scoring_batch", "base_url", "api_key_env", "concurrency", "timeo
 
 def kept_of(settings, source: Source, ready: list[rerankers.Reranker]) -> dict:
     """The settings that make a result what it is, resolved: not where it goes nor how the work is batched."""
+    from irlens.rerank import thoughts
+
     kept = {k: v for k, v in asdict(settings).items() if k not in FREE}
-    return kept | {"run": source.revision, **source.data(), "rerankers": {one.name: one.identity for one in ready}}
+    more = {"thought": thoughts.record(source.thought), "rerankers": {one.name: one.identity for one in ready}}
+    return kept | {"run": source.revision, **source.data(), **more}
 
 
 def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
@@ -36,7 +40,8 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
     from irlens import tables
     from irlens.rerank.scoring import reranked
 
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier)
+    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
+    say_of_thoughts(source, settings.thought, say)
     ready = rerankers.build(settings.reranker, source, settings)
     judged = qrels_of(source, settings.qrels) if settings.qrels or source.judged is not None else None
     grades = _grades(source, judged)
@@ -62,7 +67,7 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
         if nonsense := found.facts.get("nonsense"):
             say(f"{nonsense:,} of {found.facts['asked']:,} answers could not be read, asked twice: kept as ties")
         if cut := found.facts.get("truncated"):
-            say(f"{cut:,} of {len(run):,} texts were longer than the model reads, and were cut")
+            say(cut_in_words(cut, len(run), settings.reranker))
     return out, results
 
 
@@ -107,17 +112,21 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
     """
     from irlens import stats, tables
     from irlens.rerank.scoring import finished, need_texts
+    from irlens.rerank.thoughts import unclosed
+    from irlens.rerank.verify import unreadable
     from irlens.rerank.verify import verify as judge
 
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier)
+    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
+    say_of_thoughts(source, settings.thought, say)
     need_texts(source.run, "a verifier")
     verifier, topics = source.verifier, source.task.topics
     kept = kept_of(settings, source, []) | {"verifier": verifier.name}
     out = Path(settings.out or Path("irlens-out") / f"verify-{rerankers.slug(verifier.name)}-{source.name}")
     with OutputFolder(out, "verify", kept) as folder:
         qrels = judge(source.run, topics, verifier.judge, settings.judge_unfinished, verifier.needs_answers)
+        unread = unreadable(source.run, qrels, verifier.extract)
         tables.write_parquet(source.run, out / "run.parquet")
-        tables.write_parquet(qrels, out / "qrels.parquet")
+        tables.write_parquet(qrels.assign(unreadable=unread), out / "qrels.parquet")
         if qrels["relevance"].dtype.kind == "i":  # the format knows whole grades only
             tables.write_trec_qrels(qrels, out / "trec" / "verdicts.qrels")
         unfinished = int((~finished(source.run)).sum())
@@ -137,11 +146,30 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
             right=float(qrels["relevance"].sum()),
             unfinished=unfinished,
             unfinished_are="judged" if settings.judge_unfinished else "wrong",
+            unclosed_thoughts=int(unclosed(source.run, source.thought).sum()),
+            unreadable=int(unread.sum()),
         )
         if unfinished:
             what = "judged like the others" if settings.judge_unfinished else "counted as wrong"
             say(f"{unfinished:,} of {len(qrels):,} responses never finished: {what}")
+        if unread.any():
+            say(unreadable_in_words(int(unread.sum()), len(qrels)))
     return out, results
+
+
+def unreadable_in_words(unread: int, responses: int) -> str:
+    """How many finished responses give no answer."""
+    return f"{unread:,} of {responses:,} responses finished without an answer that can be read: counted as wrong"
+
+
+def say_of_thoughts(source: Source, option: str | None, say: Say) -> None:
+    """How many responses never closed their thought, or that they hold thoughts which nobody named."""
+    from irlens.rerank import thoughts
+
+    if never := int(thoughts.unclosed(source.run, source.thought).sum()):
+        say(thoughts.in_words(never, len(source.run)))
+    if line := thoughts.suspicion(source.run, source.thought, option):
+        say(line)
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     with output as folder:
         depth = max(at[-1], settings.rerank_depth if reranker else 0)
         depth = min(depth, len(task.corpus))
-        runs, facts = [], {}
+        runs, facts, truncated = [], {}, {}
         for name, label in zip(names, labels):
             say(f"{label}: {len(task.corpus):,} passages, {len(task.topics):,} questions")
             if name == "bm25":
@@ -66,11 +66,12 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
                 run, facts[label] = _dense(dense[name], settings, task, depth, places[name], say)
             runs.append(run)
             if reranker:
-                runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label))
+                runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label, say, truncated))
         table = _measure(runs, task, at, out, settings.seed_of("bootstrap"))
         run = concat([run[run["rank"] < at[-1]] for run in runs])
         tables.write_parquet(run, out / "run.parquet")
-        folder.note(data_revision=task.revision, questions=len(task.topics), passages=len(task.corpus), indexes=facts)
+        counts = {"questions": len(task.topics), "passages": len(task.corpus), "truncated": truncated}
+        folder.note(data_revision=task.revision, indexes=facts, **counts)
     return out, table
 
 
@@ -132,13 +133,21 @@ def _reranker(settings: Recall) -> Path | None:
     return catalog.fetch(catalog.Model(settings.rerank, settings.rerank))
 
 
-def _reranked(run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path) -> pd.DataFrame:
+def _reranked(
+    run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path, say: Say, truncated: dict
+) -> pd.DataFrame:
+    """The second stage's run; how many pairs it read cut goes to `truncated`, by its tag."""
     from irlens.rerank.cross_encoder import load, rerank
 
     tag = (
         f"{run['tag'].iloc[0]}, {model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition('/')[2]}"
     )
-    return rerank(lambda: load(model), run, task.topics, settings.rerank_depth, shards, tag)
+    made_by, depth = {"kind": "cross-encoder", "model": digest(model)}, settings.rerank_depth
+    run, cut = rerank(lambda: load(model), run, task.topics, depth, shards, tag, made_by=made_by, say=say)
+    truncated[tag] = cut
+    if cut:
+        say(f"{tag}: {cut:,} pairs were longer than the model reads, and were cut")
+    return run
 
 
 def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, seed: int) -> pd.DataFrame:

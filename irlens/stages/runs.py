@@ -14,6 +14,7 @@ from irlens.settings import PASSK_OUT
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.rerank.thoughts import Thought
     from irlens.rerank.verifiers import Verifier
     from irlens.tasks import Task
 
@@ -31,6 +32,7 @@ class Source:
     revision: str  # digest of the file
     verifier_name: str | None = None
     loaded: Task | None = None
+    thought: Thought | None = None  # the tags of its responses' thoughts
 
     @property
     def name(self) -> str:
@@ -64,18 +66,20 @@ class Source:
     @cached_property
     def verifier(self) -> Verifier:
         """The verifier asked for, else the data set's own. Raises UserError if there is neither."""
+        from irlens.rerank import thoughts
         from irlens.rerank.verifiers import Verifier, get
 
         if self.verifier_name:
-            return get(self.verifier_name)
+            return thoughts.of_verifier(get(self.verifier_name), self.thought)
         if self.task.verifier is None:
             raise UserError(f"data set {self.task.name!r} has no verifier of its own; give --verifier")
-        return Verifier(self.task.name, self.task.verifier, self.task.extract)
+        own = Verifier(self.task.name, self.task.verifier, self.task.extract)
+        return thoughts.of_verifier(own, self.thought)
 
     @property
     def extract(self):
         """Response → the answer to vote on; None where responses have none."""
-        if self.verifier_name:
+        if self.verifier_name or self.task.verifier is not None:
             return self.verifier.extract
         return self.task.extract
 
@@ -100,14 +104,24 @@ def data_of(dataset: str, split: str) -> dict:
     return {"dataset": dataset if known else str(path.resolve()), "split": split}
 
 
-def read(path: str, dataset: str | None = None, split: str | None = None, verifier: str | None = None) -> Source:
+def read(
+    path: str,
+    dataset: str | None = None,
+    split: str | None = None,
+    verifier: str | None = None,
+    thought: str | None = None,
+) -> Source:
     """The run at `path`: Parquet, TREC, a folder of irlens, or a data set that comes with candidates.
 
-    `dataset`, `split` and `verifier` are the user's; without them, what the folder's manifest says. Raises UserError:
-    nothing there, no run, an unknown verifier.
+    `dataset`, `split`, `verifier` and `thought` are the user's; without them, what the folder's manifest says. A response
+    that never closed its thought is unfinished (`thoughts.marked`). Raises UserError: nothing there, no run, an unknown
+    verifier, tags that are none.
     """
     from irlens import tables, tasks
+    from irlens.rerank import thoughts
     from irlens.rerank.verifiers import get
+
+    tags = thoughts.parse(thought)
 
     if verifier:
         get(verifier)
@@ -120,7 +134,8 @@ def read(path: str, dataset: str | None = None, split: str | None = None, verifi
         if task.candidates is None:
             raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
         data = data_of(path, task.split)
-        return Source(where, task.candidates, task.qrels, {}, *data.values(), task.revision, verifier, task)
+        run, tags = _after_thoughts(task.candidates, tags)
+        return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
     run = tables.read_run(where)
     if run.empty:
         raise UserError(f"{path}: the run is empty")
@@ -128,6 +143,9 @@ def read(path: str, dataset: str | None = None, split: str | None = None, verifi
     manifest = _manifest(folder / "manifest.json")
     beside = folder / "qrels.parquet"
     data = manifest.get("data") or _named(manifest)
+    if thought is None:
+        tags = thoughts.recorded(manifest.get("settings", {}).get("thought"))
+    run, tags = _after_thoughts(run, tags)
     return Source(
         where,
         run,
@@ -137,7 +155,18 @@ def read(path: str, dataset: str | None = None, split: str | None = None, verifi
         split or (None if dataset else data.get("split")),
         tasks.digest(where / "run.parquet" if where.is_dir() else where),
         verifier,
+        thought=tags,
     )
+
+
+def _after_thoughts(run: pd.DataFrame, tags: Thought | None) -> tuple[pd.DataFrame, Thought | None]:
+    """The run with unclosed thoughts marked, and the tags as its responses settle them."""
+    from irlens.rerank import thoughts
+
+    if tags is None or "text" not in run.columns:
+        return run, tags
+    tags = thoughts.settled(tags, (text for text in run["text"] if isinstance(text, str)))
+    return thoughts.marked(run, tags), tags
 
 
 def _manifest(path: Path) -> dict:

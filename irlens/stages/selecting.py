@@ -12,8 +12,9 @@ from irlens.folder import OutputFolder
 from irlens.settings import BestOfN, cutoffs
 from irlens.stages import rerankers
 from irlens.stages.common import Say, concat
+from irlens.stages.judging import cut_in_words
 from irlens.stages.measuring import DRAWN
-from irlens.stages.reranking import check_names, grades_digest, kept_of
+from irlens.stages.reranking import check_names, grades_digest, kept_of, say_of_thoughts
 from irlens.stages.runs import Source, qrels_of, read
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     from irlens import best_of_n as measured
     from irlens import tables
 
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier)
+    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
+    say_of_thoughts(source, settings.thought, say)
     source = _at_temperatures(source, settings.temperature)
     qrels, called = qrels_of(source, settings.qrels)
     grades = measured.grades_of(source.run, qrels, called)
@@ -56,6 +58,9 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tables.write_csv(_tests(per_query, settings.seed_of("bootstrap")), out / "tests.csv")
         draw(results, out / "best-of-n", source.name, (grades % 1 == 0).all() and grades.max() <= 1)
         calls = {name: one.facts for name, one in found.items() if one.facts}
+        for name, facts in calls.items():
+            if cut := facts.get("truncated"):
+                say(cut_in_words(cut, len(source.run), name))
         folder.note(
             data=source.data(),
             policy=source.policy,

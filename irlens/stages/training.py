@@ -123,7 +123,7 @@ def _prepare(settings: Train, say: Say):
             '"gains": "normalised" or "gains": "ranked" to --objective-args'
         )
     policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
-    judges = _judges(settings, policy.task)
+    judges = _judges(settings, policy.task, say)
     _check_prompts(settings, policy)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
@@ -135,12 +135,13 @@ def _prepare(settings: Train, say: Say):
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges
 
 
-def _judges(settings: Train, task: Task) -> tuple[judging.Judge, judging.Judge]:
+def _judges(settings: Train, task: Task, say: Say) -> tuple[judging.Judge, judging.Judge]:
     """Who judges the draws that lists are cut from, and who the held-out ones."""
-    judge = judging.of_reward(settings.reward, task.instruction) if settings.reward else judging.of_task(task)
+    given = settings.reward
+    judge = judging.of_reward(given, task.instruction, say=say) if given else judging.of_task(task)
     if not settings.eval_reward:
         return judge, judge
-    return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward")
+    return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward", say)
 
 
 def _check(settings: Train) -> None:
@@ -312,10 +313,12 @@ def _account(out: Path, iterations: int) -> dict:
 
     folders = [out / f"iteration-{s}" for s in range(1, iterations + 1)]
     drawn = [pd.read_parquet(f / "run.parquet", columns=["n_tokens"])["n_tokens"] for f in folders]
+    graded = [pd.read_parquet(f / "qrels.parquet") for f in folders]
     trained = [json.loads((f / "account.json").read_text(encoding="utf-8")) for f in folders]
     return {
         "tokens_generated": int(sum(tokens.sum() for tokens in drawn)),
         "reward_calls": sum(map(len, drawn)),
+        "truncated_by_reward": int(sum(q["truncated"].sum() for q in graded if "truncated" in q.columns)),
         "tokens_trained": sum(t["tokens_trained"] for t in trained),
         "lists_trained": sum(t["lists"] for t in trained),
         "lists_too_long": sum(t["too_long"] for t in trained),

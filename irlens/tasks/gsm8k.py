@@ -1,12 +1,15 @@
 """`gsm8k`: grade-school math word problems; finding the answer in a response, and judging it exactly.
 
 `extract` looks for answer markers (`#### 18`, `Final answer: 18`, `The answer is 18`, `\\boxed{18}`); the last one
-decides, with a number or without. Only a text without any marker is judged by its last number.
+decides, with a number or without. Only a text without any marker is judged by its last number. A number is read as a
+person reads it (`20 000`, `1.5e3`, `3½`); what says no single number for sure (`18 or 20`, `6 * 3`,
+`1.000`, `2 hours 30 minutes`) gives no answer.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
@@ -27,12 +30,39 @@ INSTRUCTION = "Solve the problem step by step. End with a line `#### N`, where N
 
 LONGEST = 300  # digits; longer than that is nobody's answer
 WINDOW = 400  # characters after a marker that are looked at
-SPACES = "\u00a0\u2009\u202f"  # as thousands separators
+SPACES = "\u00a0\u2007\u2008\u2009\u202f"  # as thousands separators
 DECIMAL = rf"(?:[0-9][0-9,{SPACES}]*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
-NUMBER = re.compile(rf"(?:([0-9]+)[ ](?=[0-9]+ ?/ ?[0-9]))?({DECIMAL})(?: ?/ ?({DECIMAL}))?")  # 18, 3/4 or 1 3/4
+POWER = r"(?:[eE]([-+]?[0-9]{1,2})(?![\w.]))?"
+NUMBER = re.compile(
+    rf"(?:([0-9]+)[ ](?=[1-9][0-9]* ?/ ?[0-9]))?({DECIMAL}){POWER}(?: ?/ ?({DECIMAL}))?"
+)  # 18, 3/4, 1 3/4
 GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]*)?")
 MINUS = re.compile(r"(?<![\w)\]}])[-−–‐‑](?:[$€£¥₹] ?)?$")  # not the minus of 16-5 or 16 - 5
-UNFINISHED = re.compile(r"\s*(?:[-−–+*/×÷^xX]\s*[$({]*[0-9]|:(?!00)[0-9])")  # a sum left to the reader, or 7:30
+EITHER = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{2}0")  # 1.000: one, or a thousand as half of Europe writes it
+SCALED = re.compile(
+    r"(?<![0-9,.])([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?)[ \u00a0]?(hundred|thousand|million|billion|trillion)\b(?!-)",
+    re.IGNORECASE,
+)
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|pounds?|lbs?|years?|months?|weeks?|days?|dollars?)"
+UNFINISHED = re.compile(
+    r"\s*(?:[-−–+*/×÷·^xX]\s*[$({]*[0-9]|:(?!00)[0-9])"  # a sum left to the reader, or 7:30
+    r"|[ \t]+[0-9]+(?!-?[0-9]|-[A-Za-z])|,[ \t]+[0-9]|\.[0-9]|[eE][-+]?[0-9]|\([0-9]|[kKM](?![A-Za-z0-9])|[²³⁴-⁹]"  # 1 2, 18.5.2, 5(3), 5k, 5²
+    r"|\s*(?:π|√|\\?(?:pi|sqrt)\b)"
+    r"|\s+(?:or|to|and|&)\s+[$€£]?[0-9]|\s+[a-z]+\s+and\s+[$€£]?[0-9]"  # 18 or 20, 18 dollars and 50 cents
+    r"|\s+([a-z]+)\s+(?:or|to)\s+[0-9.,]+\s+\1\b"  # 18 apples or 20 apples
+    rf"|\s*{UNIT},?\s+[0-9]"  # 2 hours 30 minutes
+    r"|\s*%?\s+(?:of|times|plus|minus|(?:divided|multiplied)\s+by|(?:more|less)\s+than)\s+[$€£]?[0-9]"
+    r"|\s*(?:r|R|remainder)\s*[0-9]"
+)
+OPERAND = re.compile(r"(?:√|\\?sqrt\s*|\bbetween\s)[\s$({]*$")  # before a number: it is no result
+ALONE = r"(?<![0-9A-Za-z.,])"
+APART = re.compile(
+    rf"{ALONE}[0-9]{{1,3}}([ '’_])[0-9]{{3}}(?:\1[0-9]{{3}})*(?![0-9]| ?/|-[A-Za-z]|\1[0-9])"
+)  # 20 000, 20'000
+DOTTED = re.compile(rf"{ALONE}[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}}){{2,}}(?![0-9.])")  # 1.234.567
+EUROPEAN = re.compile(rf"{ALONE}([1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+),([0-9]{{1,2}})(?![0-9]|[,.][0-9])")  # 1.234,50
+TIMES_TEN = re.compile(r"(?<=[0-9]) ?[*×xX·] ?10 ?\^ ?\{?([-+]?[0-9]{1,2})(?![0-9])\}?")  # 1.5 × 10^3
 LATEX = (
     (re.compile(r"\\(?:text[a-z]*|math[a-z]+|mbox|left|right|[,;!$%&])|\{(?=,\})|(?<=\{,)\}"), ""),
     (re.compile(r"\\(?:times|cdot|div)\b"), "*"),
@@ -43,12 +73,27 @@ LATEX = (
 )
 
 
+PLAIN = str.maketrans("，．－＋／％＄：＝（）＃⁄", ",.-+/%$:=()#/")
+PLAIN |= {ord(c): " " + unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+DIGIT = re.compile(r"(?![0-9])\d")  # of another script, or full-width
+
+
+def _ascii(text: str) -> str:
+    """`text` with every digit, and the signs of full-width type, as ASCII has them; ½ becomes 1/2."""
+    if text.isascii():
+        return text
+    return DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), text.translate(PLAIN))
+
+
 def _clean(text: str) -> str:
-    """`text` without the LaTeX that can stand inside a number."""
+    """`text` without the LaTeX that can stand inside a number, thousands set apart by commas only."""
     if "\\" in text or "{" in text or "≈" in text:
         for pattern, plain in LATEX:
             text = pattern.sub(plain, text)
-    return text
+    text = APART.sub(lambda found: found[0].replace(found[1], ","), text)
+    text = EUROPEAN.sub(lambda found: f"{found[1].replace('.', '')}.{found[2]}", text)
+    text = DOTTED.sub(lambda found: found[0].replace(".", ""), text)
+    return TIMES_TEN.sub(r"e\1", text)
 
 
 def _decimal(digits: str) -> Fraction | None:
@@ -66,9 +111,11 @@ def _decimal(digits: str) -> Fraction | None:
 
 
 def _value(match: re.Match) -> Fraction | None:
-    """The number of a NUMBER match, with the minus before it."""
-    mixed, digits, divisor = match.groups()
-    value = _decimal(digits)
+    """The number of a NUMBER match, with the minus before it; None of one that can be two."""
+    mixed, digits, power, divisor = match.groups()
+    value = None if EITHER.fullmatch(digits) and not power else _decimal(digits)
+    if value is not None and power:
+        value *= Fraction(10) ** int(power)
     if value is not None and divisor:
         below = _decimal(divisor)
         value = value / below if below else None
@@ -105,6 +152,7 @@ FINAL = re.compile(r"final[\s*_]{1,5}\w$", re.IGNORECASE)
 STEP = re.compile(r"\W{0,9}step\b", re.IGNORECASE)
 LEFT_SIDE = re.compile(r"\W*\w{0,10}\s*|[^A-WYZa-wyz]*")  # x =, 3 x 6 =
 BARE = re.compile(rf"(?:{DECORATION}|[−–+])*{NUMBER.pattern}(?![.):]\s+\w)[^0-9\n(]{{0,80}}(?:\([^\n]*)?")
+APART_MINUS = re.compile(r"^[ \t]*[-−–] (?=[$€£]?[0-9.])")
 BRACE = re.compile(r"[{}]")
 NONBLANK = re.compile(r"\s*\S")
 
@@ -118,7 +166,10 @@ def _stated(text: str) -> Fraction | None:
         text = next((clause for clause in CLAUSE.split(text) if NUMBER.search(clause)), "")
     for side in reversed(text.split("=")):
         if match := NUMBER.search(side):
-            return None if UNFINISHED.match(side, match.end()) else _value(match)
+            part = UNFINISHED.match(side, match.end()) or OPERAND.search(
+                side, max(match.start() - 20, 0), match.start()
+            )
+            return None if part else _value(match)
     return None
 
 
@@ -133,11 +184,12 @@ def _bare(line: str) -> Fraction | None:
 def _after_hashes(text: str, start: int) -> tuple[bool, Fraction | None]:
     """`####` marks an answer, or a markdown heading if more lines follow and this one is no bare number."""
     body = BODY.match(text, start + len("####"))
-    if STEP.match(body[0]):
+    line = APART_MINUS.sub("-", body[0])
+    if STEP.match(line):
         return False, None
     if not NONBLANK.match(text, body.end()):
-        return True, _stated(body[0])
-    value = _bare(body[0])
+        return True, _stated(line)
+    value = _bare(line)
     return value is not None, value
 
 
@@ -172,6 +224,7 @@ AFTER = dict(zip(MARKERS, (_after_hashes, _after_boxed, _after_answer, _after_an
 
 def extract(text: str) -> Fraction | None:
     """The answer that a response gives: what its last marker says, or without a marker its last number."""
+    text = _ascii(text)
     at = {marker: text.rfind(marker) for marker in MARKERS}
     while (start := max(at.values())) >= 0:
         marker = max(at, key=at.get)
@@ -193,8 +246,21 @@ def _gold(gold: str) -> Fraction:
 
 
 def is_correct(text: str, gold: str) -> bool:
-    """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number."""
-    return extract(text) == _gold(gold)
+    """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number.
+
+    "4 million" is 4 where the problem asks for millions, as GSM8K's gold answers have it, and 4,000,000 where it does not.
+    """
+    wanted = _gold(gold)
+    return extract(text) == wanted or (bool(SCALED.search(text)) and extract(SCALED.sub(_in_full, text)) == wanted)
+
+
+def _in_full(scaled: re.Match) -> str:
+    """A SCALED match as one number: 4,000,000."""
+    value = _decimal(scaled[1])
+    if value is None:
+        return scaled[0]
+    value *= SCALES[scaled[2].lower()]
+    return str(value) if value.denominator == 1 else f"{float(value)!r}"
 
 
 # -- loading -------------------------------------------------------------------------------------------------------

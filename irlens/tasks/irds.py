@@ -33,6 +33,11 @@ class Passages:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def identity(self) -> str:
+        """What tells these documents from others: ir_datasets fixes the files behind a name by their checksums."""
+        return f"ir_datasets {self._name}, {self._count} documents"
+
     def chunks(self, start: int, size: int) -> Iterator[pd.DataFrame]:
         """Corpus tables (doc_id, text, title) of `size` rows from row `start` on."""
         documents = _reached(self._name, self._dataset.docs_iter)

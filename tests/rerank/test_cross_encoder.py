@@ -9,6 +9,8 @@ from irlens import catalog
 from irlens.errors import UserError
 from irlens.rerank import cross_encoder
 
+BY = {"model": "random"}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -37,7 +39,10 @@ def run_and_topics():
 
 def test_the_order_is_plain_predicts_and_the_rest_stays_below(tmp_path, folder, run_and_topics):
     run, topics = run_and_topics
-    ours = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "two stages")
+    ours, cut = cross_encoder.rerank(
+        lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "two stages", made_by=BY
+    )
+    assert cut == 0
     model = cross_encoder.load(folder)
     for query_id, query in zip(topics["query_id"], topics["query"]):
         old, new = run[run["query_id"] == query_id], ours[ours["query_id"] == query_id]
@@ -51,20 +56,37 @@ def test_the_order_is_plain_predicts_and_the_rest_stays_below(tmp_path, folder, 
 def test_shards_are_kept(tmp_path, folder, run_and_topics, monkeypatch):
     monkeypatch.setattr(cross_encoder, "PAIRS", 10)
     run, topics = run_and_topics
-    whole = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x")
+    whole, _ = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x", made_by=BY)
     assert len(list(tmp_path.glob("*.parquet"))) == 2
-    (tmp_path / "000001.parquet").unlink()
-    again = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x")
+    next(tmp_path.glob("000001-*")).unlink()
+    again, _ = cross_encoder.rerank(lambda: cross_encoder.load(folder), run, topics, 5, tmp_path, "x", made_by=BY)
     pd.testing.assert_frame_equal(whole, again)
-    cross_encoder.rerank(lambda: pytest.fail("loaded"), run, topics, 5, tmp_path, "x")
+    cross_encoder.rerank(lambda: pytest.fail("loaded"), run, topics, 5, tmp_path, "x", made_by=BY)
+
+
+def test_a_pair_longer_than_the_model_reads_is_counted(tmp_path, folder, run_and_topics):
+    run, topics = run_and_topics
+    model = cross_encoder.load(folder)
+    run.loc[0, "text"] = run.loc[9, "text"] = "where is it " * 100
+    found = cross_encoder.scorer(model, topics)(run)
+    assert found["truncated"].tolist() == [i in (0, 9) for i in range(len(run))]
+    query, text = topics["query"][0], "A title " + run["text"][0]
+    ids = model.tokenizer(query, text, truncation=True, max_length=model.max_seq_length)["input_ids"]
+    assert len(ids) == model.max_seq_length == 128 < len(model.tokenizer(query, text)["input_ids"])  # it is cut there
+    _, cut = cross_encoder.rerank(lambda: model, run, topics, 5, tmp_path, "x", made_by=BY)
+    assert cut == 2
+    _, cut = cross_encoder.rerank(lambda: pytest.fail("loaded"), run, topics, 5, tmp_path, "x", made_by=BY)
+    assert cut == 2  # a continued run counts what it did before
 
 
 def test_a_score_that_is_not_finite_and_a_folder_that_is_no_model_are_refused(tmp_path, run_and_topics):
     class Broken:
+        max_seq_length = None
+
         def predict(self, pairs, **_):
             return np.full(len(pairs), np.nan)
 
     with pytest.raises(UserError, match="score not finite for query_id=q1, doc_id=d0"):
-        cross_encoder.rerank(Broken, *run_and_topics, 5, tmp_path, "x")
+        cross_encoder.rerank(Broken, *run_and_topics, 5, tmp_path, "x", made_by=BY)
     with pytest.raises(UserError, match="not a usable cross-encoder"):
         cross_encoder.load(tmp_path)

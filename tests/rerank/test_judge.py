@@ -108,5 +108,5 @@ def test_lists_of_one_and_shards_close_the_judge(tmp_path):
     closed = []
     rows = pd.DataFrame({"query_id": ["q"], "doc_id": ["a"], "text": ["x"]})
     judge = Judge(lambda *_: pytest.fail("asked"), TALK, close=lambda: closed.append(1))
-    assert score_in_shards(rows, lambda: judge, tmp_path, "judge")["score"].tolist() == [0.5]
+    assert score_in_shards(rows, lambda: judge, tmp_path, "judge", made_by={})["score"].tolist() == [0.5]
     assert closed == [1]

@@ -129,6 +129,15 @@ def test_source_and_candidates_are_cut(model):
     )
 
 
+def test_what_is_read_cut_is_counted(model):
+    rows = pd.DataFrame({"query_id": "q", "doc_id": list("abcd"), "text": ["hi", "cat " * 410, "cat " * 409, "hi"]})
+    found = model(rows)
+    assert found["truncated"].tolist() == [False, True, False, False]  # 412 tokens with [CLS], mark and [SEP]
+    short = pairrm.PairRM(model.encoder, model.head, model.tokenizer, model.conversations, lengths=(5, 412))
+    assert short(rows.iloc[[0, 2]])["truncated"].tolist() == [True, True]  # the question is longer
+    assert short(rows.iloc[[0, 3]])["truncated"].tolist() == [False, False]  # equal texts: nothing was read
+
+
 def test_other_weights_are_refused(tmp_path, folder):
     from safetensors.torch import load_file, save_file
 

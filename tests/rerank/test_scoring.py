@@ -13,6 +13,8 @@ RUN = pd.DataFrame(
     columns=["query_id", "doc_id", "score", "rank", "text", "tag"],
 )
 
+BY = {"kind": "length"}
+
 
 def lengths(rows):
     return rows["text"].str.len().to_numpy()
@@ -25,18 +27,18 @@ def test_whole_queries_make_shards_and_those_there_are_kept(tmp_path):
         seen.append(rows["query_id"].unique().tolist())
         return pd.DataFrame({"score": lengths(rows), "truncated": False})
 
-    found = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8)
+    found = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=BY)
     assert seen == [["a", "b"], ["c"]] and found["score"].tolist() == [1, 2, 3, 4] * 3
     assert len(list(tmp_path.iterdir())) == 2
-    (tmp_path / "000001.parquet").unlink()
-    again = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8)
+    next(tmp_path.glob("000001-*")).unlink()
+    again = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=BY)
     assert seen[2:] == [["c"]] and again.equals(found)
-    score_in_shards(RUN, lambda: pytest.fail("loaded"), tmp_path, "x", rows=8)
+    score_in_shards(RUN, lambda: pytest.fail("loaded"), tmp_path, "x", rows=8, made_by=BY)
 
 
 def test_rows_come_back_in_the_runs_order_when_queries_are_mixed(tmp_path):
     mixed = RUN.sample(frac=1, random_state=0)
-    found = score_in_shards(mixed, lambda: lengths, tmp_path, "x", rows=4)
+    found = score_in_shards(mixed, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
     assert found["doc_id"].tolist() == mixed["doc_id"].tolist()
     assert found["score"].tolist() == mixed["text"].str.len().tolist()
 
@@ -46,17 +48,60 @@ def test_a_score_that_is_not_finite_costs_only_its_shard(tmp_path):
         return np.where(rows["doc_id"] == "b/2", np.nan, 1.0)
 
     with pytest.raises(UserError, match="x: score not finite for query_id=b, doc_id=b/2"):
-        score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=4)
-    assert [path.name for path in tmp_path.iterdir()] == ["000000.parquet"]
+        score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=4, made_by=BY)
+    assert [path.name[:7] for path in tmp_path.iterdir()] == ["000000-"]
 
 
-def test_a_shard_of_other_rows_or_a_broken_one_is_refused(tmp_path):
-    score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4)
+def length_and_model(weights):
+    return lambda: lambda rows: lengths(rows) * weights
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": RUN.assign(text=RUN["text"] + "y")},  # the same identifiers, other texts
+        {"run": RUN.assign(text=RUN["text"].tolist()[::-1])},  # the same texts, in another order
+        {"run": RUN.assign(doc_id=RUN["doc_id"].str.upper())},
+        {"run": RUN.assign(title="t")},
+        {"run": RUN.assign(finish_reason="length")},
+        {"run": RUN.assign(tokens=[np.array([i]) for i in range(len(RUN))])},
+        {"made_by": BY | {"model": "other weights"}},
+        {"asked": {"a": [{"role": "user", "content": "2+2?"}]}},
+    ],
+    ids=["texts", "order", "names", "titles", "endings", "tokens", "weights", "question"],
+)
+def test_a_folder_never_answers_for_other_texts_or_another_scorer(tmp_path, change):
+    told = []
+    asked = {"a": [{"role": "user", "content": "1+1?"}]}
+    first = {"run": RUN, "made_by": BY, "asked": asked, "say": told.append, "rows": 4}
+    old = score_in_shards(first.pop("run"), length_and_model(1), tmp_path, "x", **first)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    new = {"run": RUN, **first, **change}
+    found = score_in_shards(new.pop("run"), length_and_model(10), tmp_path, "x", **new)
+    changed = found["query_id"] == "a" if "asked" in change else slice(None)  # only what asks otherwise is scored anew
+    assert (found["score"] >= 10)[changed].all()
+    assert len(told) == 1 and "hold scores of other texts or by another scorer; kept, and not read" in told[0]
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    again = score_in_shards(RUN, lambda: pytest.fail("loaded"), tmp_path, "x", **first)
+    pd.testing.assert_frame_equal(again, old)
+
+
+def test_files_without_a_content_in_their_name_are_not_read(tmp_path):
+    RUN[["query_id", "doc_id"]].assign(score=99.0).to_parquet(tmp_path / "000000.parquet")
+    told = []
+    found = score_in_shards(RUN, lambda: lengths, tmp_path, "x", made_by=BY, say=told.append)
+    assert found["score"].tolist() == [1, 2, 3, 4] * 3 and "1 files hold scores of other texts" in told[0]
+
+
+def test_a_broken_shard_is_refused(tmp_path):
+    score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+    first, second, _ = sorted(tmp_path.iterdir())
+    first.write_bytes(second.read_bytes())
     with pytest.raises(UserError, match="holds scores of other rows"):
-        score_in_shards(RUN.assign(doc_id=RUN["doc_id"] + "!"), lambda: lengths, tmp_path, "x", rows=4)
-    (tmp_path / "000000.parquet").write_bytes(b"PAR1")
+        score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+    first.write_bytes(b"PAR1")
     with pytest.raises(UserError, match="a shard that cannot be read"):
-        score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4)
+        score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
 
 
 def test_reranked_orders_each_tag_and_keeps_the_scores_before_ties_were_broken():

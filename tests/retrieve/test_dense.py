@@ -14,6 +14,8 @@ from irlens.retrieve.dense import DenseEncoder, batches, encode_corpus
 from irlens.retrieve.index import Index, Search, default_factory, to_run
 from irlens.retrieve.vectors import Vectors
 
+BY = {"encoder": "tiny-e5"}
+
 
 @pytest.fixture(scope="session")
 def tiny_encoder():
@@ -223,13 +225,46 @@ def test_batches_hold_every_text_once_and_similar_lengths():
 
 def test_shards_are_kept_and_the_encoder_is_not_loaded_for_nothing(tmp_path, tiny_encoder, facts):
     told = []
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500, made_by=BY)
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
-    (tmp_path / "a" / "000003.npy").unlink()
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500)
+    next((tmp_path / "a").glob("000003-*.npy")).unlink()
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", say=told.append, shard=500, made_by=BY)
     assert "reused the vectors of 1,500 of 2,000" in told[-1]
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
-    encode_corpus(lambda: pytest.fail("loaded"), facts.corpus, tmp_path / "a", say=told.append, shard=500)
+    encode_corpus(lambda: pytest.fail("loaded"), facts.corpus, tmp_path / "a", say=told.append, shard=500, made_by=BY)
+
+
+@pytest.mark.parametrize("change", ["texts", "order", "titles", "encoder", "prompt"])
+def test_a_folder_never_gives_vectors_of_another_corpus_or_encoder(tmp_path, tiny_encoder, facts, change):
+    corpus, told = facts.corpus.iloc[:40].reset_index(drop=True), []
+    other, by = corpus, BY
+    if change == "texts":  # as many passages, the same identifiers
+        other = corpus.assign(text=facts.corpus["text"].iloc[40:80].tolist())
+    elif change == "order":
+        other = corpus.iloc[::-1].reset_index(drop=True)
+    elif change == "titles":
+        other = corpus.assign(title="Another title")
+    else:
+        by = BY | {change: "another"}
+    first = encode_corpus(lambda: tiny_encoder, corpus, tmp_path / "v", made_by=BY, say=told.append)
+    second = encode_corpus(lambda: tiny_encoder, other, tmp_path / "v", made_by=by, say=told.append)
+    assert first != second and told == [
+        f"{tmp_path / 'v'}: 1 files hold vectors of another corpus or encoder; kept, and not read"
+    ]
+    old, new = Vectors(tmp_path / "v", first), Vectors(tmp_path / "v", second)
+    assert new.take(np.arange(40)) == pytest.approx(tiny_encoder.encode(tables.passage_texts(other)), abs=1e-5)
+    assert new.doc_ids.to_pylist() == other["doc_id"].tolist() and len(old) == 40
+    assert Index(old, "HNSW8", say=str).path != Index(new, "HNSW8", say=str).path
+    assert encode_corpus(lambda: pytest.fail("loaded"), corpus, tmp_path / "v", made_by=BY, say=str) == first
+
+
+def test_vectors_without_a_content_in_their_name_are_not_read(tmp_path, tiny_encoder, facts):
+    corpus, told = facts.corpus.iloc[:40], []
+    stored(tmp_path, random_vectors(40, tiny_encoder.dimension))
+    key = encode_corpus(lambda: tiny_encoder, corpus, tmp_path, made_by=BY, say=told.append)
+    assert "1 files hold vectors of another corpus or encoder" in told[0]
+    vectors = Vectors(tmp_path, key)
+    assert vectors.take(np.arange(40)) == pytest.approx(tiny_encoder.encode(tables.passage_texts(corpus)), abs=1e-5)
 
 
 def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_encoder, facts):
@@ -240,32 +275,31 @@ def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_enco
         def chunks(self, start=0, size=dense.SHARD):
             yield from (facts.corpus.iloc[i : i + size] for i in range(start, len(self), size))
 
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a")
-    encode_corpus(lambda: tiny_encoder, OnDisk(), tmp_path / "b")
-    for name in ("000000.npy", "000000.parquet"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", made_by=BY)
+    encode_corpus(lambda: tiny_encoder, OnDisk(), tmp_path / "b", made_by=BY)
+    a, b = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")
+    assert a == b and len(a) == 2
 
 
 def test_bad_corpora_and_vectors_are_refused(tmp_path, tiny_encoder):
     corpus = pd.DataFrame({"doc_id": ["a", "b"], "text": ["x", "y"]})
     with pytest.raises(UserError, match="the corpus is empty"):
-        encode_corpus(lambda: tiny_encoder, corpus.iloc[:0], tmp_path)
+        encode_corpus(lambda: tiny_encoder, corpus.iloc[:0], tmp_path, made_by=BY)
     with pytest.raises(UserError, match="doc_id=a occurs more than once"):
-        encode_corpus(lambda: tiny_encoder, corpus.assign(doc_id="a"), tmp_path)
+        encode_corpus(lambda: tiny_encoder, corpus.assign(doc_id="a"), tmp_path, made_by=BY)
 
     class Broken(DenseEncoder):
         def encode(self, texts, kind="passage", on_batch=None):
             return np.array([[1.0, 0.0], [np.nan, 0.0]], np.float32)
 
     with pytest.raises(UserError, match="not finite for 1 passages, such as 'b'"):
-        encode_corpus(lambda: Broken(tiny_encoder.model, None, None, True), corpus, tmp_path)
+        encode_corpus(lambda: Broken(tiny_encoder.model, None, None, True), corpus, tmp_path, made_by=BY)
     assert not list(tmp_path.glob("*.npy"))
 
 
 def test_half_precision_on_disk(tmp_path, tiny_encoder, facts):
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", "float16")
-    encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "b")
-    half, whole = Vectors(tmp_path / "a"), Vectors(tmp_path / "b")
+    keys = [encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path, s, made_by=BY) for s in dense.DTYPES[:2]]
+    whole, half = (Vectors(tmp_path, key) for key in keys)  # side by side in one folder
     assert (
         half.shards[0].dtype == np.float16 and np.abs(half.take(np.arange(9)) - whole.take(np.arange(9))).max() < 1e-3
     )

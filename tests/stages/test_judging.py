@@ -25,7 +25,7 @@ def classifier(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=512, num_labels=1, initializer_range=0.5)  # fmt: skip
+                        intermediate_size=32, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -40,20 +40,66 @@ def prompts(tmp_path):
 
 def test_prompts_without_answers_are_trained_on_by_a_reward(tmp_path, classifier, prompts):
     plan = Train(dataset=prompts, reward=str(classifier), out=str(tmp_path / "out"), **SMALL)
-    folder, results, _ = stages.train(plan, lambda line: None)
+    told = []
+    folder, results, _ = stages.train(plan, told.append)
     assert list(dict.fromkeys(results["curve"])) == ["win rate", "reward"]
     start = results[(results["curve"] == "win rate") & (results["x"] == 0)].iloc[0]
     assert start["value"] == 0.5 and start["low"] == 0.5 and start["n"] == 6
     lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
-    qrels = pd.read_parquet(folder / "iteration-1" / "qrels.parquet").set_index("doc_id")["relevance"]
+    judged = pd.read_parquet(folder / "iteration-1" / "qrels.parquet")
+    qrels = judged.set_index("doc_id")["relevance"]
     assert (lists["grade"].to_numpy() == qrels[lists["doc_id"]].to_numpy()).all()
     best = lists[lists["tier"] == "positive"].set_index("query_id")["grade"]
     assert (lists.groupby("query_id")["grade"].max() == best).all()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["settings"]["reward_files"] and manifest["contamination"]
+    cut = int(judged["truncated"].sum())
+    assert manifest["truncated_by_reward"] == cut > 0  # of 64 tokens that this model reads
+    assert any(f": {cut:,} of {len(judged):,} texts were longer than the model reads, and were cut" in t for t in told)
     assert "win rate" in set(pd.read_csv(folder / "training.csv")["curve"])
     again = stages.train(plan, lambda line: None)[1]
     pd.testing.assert_frame_equal(again, results)
+
+
+def test_another_models_scores_are_not_taken_for_this_ones(tmp_path, classifier):
+    """Same rows, same folder, same name: only the weights differ."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    topics = pd.DataFrame({"query_id": ["q"], "query": ["1+1?"]})
+    run = pd.DataFrame({"query_id": "q", "doc_id": list("ab"), "text": ["two", "three apples"]})
+    first = judging.of_reward(str(classifier), "", say=str).grade(run, topics, tmp_path / "scores")
+    other = tmp_path / "other" / classifier.name
+    shutil.copytree(classifier, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({k: -v if k == "classifier.weight" else v for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})  # fmt: skip
+    told = []
+    second = judging.of_reward(str(other), "", say=told.append).grade(run, topics, tmp_path / "scores")
+    assert (first["relevance"] != second["relevance"]).all() and "by another scorer" in told[0]
+    asked = judging.of_reward(str(classifier), "Say N.", say=str).grade(run, topics, tmp_path / "scores")
+    assert (asked["relevance"] != first["relevance"]).all()  # the same draws, another prompt
+    again = judging.of_reward(str(classifier), "", say=str).grade(run, topics, tmp_path / "scores")
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_large_weights_are_told_apart_wherever_they_differ(tmp_path, classifier, monkeypatch):
+    """A fine-tuned copy may begin with the very bytes of its base: its embeddings were never changed."""
+    import shutil
+
+    from irlens.stages import indexing
+
+    monkeypatch.setattr(indexing, "SMALL", 1000)
+    other = tmp_path / "copy"
+    shutil.copytree(classifier, other)
+    assert indexing.digest(other) == indexing.digest(classifier)
+    with (other / "large.bin").open("wb") as file:
+        file.write(b"0" * (20 << 20))
+    before = indexing.digest(other)
+    with (other / "large.bin").open("r+b") as file:
+        file.seek(18 << 20)
+        file.write(b"1")
+    assert indexing.digest(other) != before
 
 
 def test_win_rates_by_hand(tmp_path):
