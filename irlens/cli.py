@@ -155,15 +155,20 @@ def evaluate(
     measures: Annotated[
         str, typer.Argument(help="Measures in ir_measures' syntax, and Pass@N.")
     ] = "Success@1 Success@10 nDCG@10 RR",
+    complete: Annotated[
+        bool, typer.Option(help="Judged queries that the run lacks count as 0 (trec_eval -c), or do not count.")
+    ] = True,
     out: Out = None,
 ) -> None:
     """Evaluate a run with any measure of ir_measures, each with a bootstrap interval over queries.
+
+    Ties go to the larger doc_id, and queries without judgements are left out, as in trec_eval.
 
     Example: `irlens evaluate run.parquet qrels.parquet 'Success@1 Pass@10 nDCG@10 RR'`
     """
     from irlens import report, stages
 
-    folder, results = stages.evaluate(run, qrels, measures, out)
+    folder, results = stages.evaluate(run, qrels, measures, out, complete, report.say)
     report.results(results)
     report.written(folder)
 

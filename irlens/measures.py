@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from ir_measures import Measure, ParamInfo, providers
 
+from irlens import providers as computed
 from irlens import stats, tables
 from irlens.errors import UserError, did_you_mean
 
@@ -78,13 +79,7 @@ class _PassEvaluator(providers.Evaluator):
         run = ir_measures.util.RunConverter(run).as_dict_of_dict()
         queries = sorted(self.qrels)
         n = np.array([len(run.get(query, ())) for query in queries], dtype=np.int64)
-        for measure in self.measures:
-            few = np.flatnonzero(n < measure["cutoff"])
-            if len(few):
-                raise UserError(
-                    f"{measure} needs at least {measure['cutoff']} draws of every judged query; fewer: {len(few)} of "
-                    f"{len(queries)} queries, such as {queries[few[0]]!r} with {n[few[0]]}"
-                )
+        _check_draws(self.measures, queries, n)
         right = {
             rel: np.array(
                 [
@@ -98,6 +93,17 @@ class _PassEvaluator(providers.Evaluator):
         for measure in self.measures:
             for query, value in zip(queries, pass_at(n, right[measure["rel"]], measure["cutoff"])):
                 yield ir_measures.Metric(query_id=query, measure=measure, value=float(value))
+
+
+def _check_draws(measures: Iterable[Measure], queries: list[str], n: np.ndarray) -> None:
+    """Raises UserError if a Pass@N among the measures has fewer than N of the n[queries] draws of a query."""
+    for measure in measures:
+        few = np.flatnonzero(n < measure["cutoff"]) if measure.NAME == "Pass" else ()
+        if len(few):
+            raise UserError(
+                f"{measure} needs at least {measure['cutoff']} draws of every judged query; fewer: {len(few)} of "
+                f"{len(queries)} queries, such as {queries[few[0]]!r} with {n[few[0]]}"
+            )
 
 
 class _PassProvider(providers.Provider):
@@ -129,7 +135,7 @@ def parse(measures: str | Iterable[str | Measure]) -> list[Measure]:
     """Measures in ir_measures' syntax, apart by spaces or commas ("Success@1, nDCG@10 P(rel=2)@5 Pass@10"), or a list.
 
     Repeats are dropped. Raises UserError: none at all, an unknown name, wrong or missing parameters, a measure that no
-    installed provider can compute.
+    installed provider can compute, one that needs more than qrels tell (subtopics).
     """
     tokens = TOKEN.findall(measures) if isinstance(measures, str) else list(measures)
     if not tokens:
@@ -158,8 +164,7 @@ def _parse_one(token: str | Measure) -> Measure:
             f"measure {str(token)!r}: wrong parameters; {measure.NAME} takes {', '.join(known) or 'none'}; "
             f"{measure.AT_PARAM} is the number after @, a whole number from 1"
         ) from None
-    if not ir_measures.DefaultPipeline.supports(measure):
-        raise UserError(f"measure {str(token)!r}: none of the installed ir_measures providers computes it")
+    computed.check(measure)
     return measure
 
 
@@ -172,6 +177,7 @@ def evaluate(
     measures: str | Iterable[str | Measure],
     tag: str | None = None,
     seed: int = 0,
+    complete: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(results, values per query) of a run, or of each `tag` in it as a run of its own.
 
@@ -183,39 +189,64 @@ def evaluate(
     choice, so Success@N varies more, and depends on their order; Pass@N is its expectation over every choice of N draws
     and is the one to use for draws, while Success@N is for a ranking. Never mix them in one curve.
 
-    A query counts if it is in the qrels: what the run lacks of them counts as 0 (as in trec_eval -c), but is refused
-    for Pass@N. Tied scores are put in order by `tables.ranked`. Raises UserError: tables that break their contract, an
-    empty one, a query of the run that the qrels do not judge, fractional relevance, fewer draws of a query than N.
+    A query counts if it is in the qrels: what the run lacks of them counts as 0 (as in ir_measures and trec_eval -c),
+    but is refused for Pass@N; with `complete` off only the queries of the run count (trec_eval without -c). Scores are
+    compared as trec_eval compares them: in 32 bits, ties in favour of the larger doc_id. A query for which a measure is
+    not defined (Accuracy without a pair to compare) counts neither in its value nor in its n. Raises UserError: tables
+    that break their contract, an empty one, a query of the run that the qrels do not judge (`judged_part` leaves those
+    out), fractional or huge relevance, fewer draws of a query than N, a measure that is defined for no query.
     """
     measures = parse(measures)
-    judged = _nested(_judgements(qrels), "relevance")
-    queries, evaluator = sorted(judged), ir_measures.evaluator(measures, judged)
+    qrels = _judgements(qrels)
+    computing = computed.Values(measures, qrels)
     results, per_query = [], []
     runs = list(_runs(run, tag))
     for name, part in runs:
-        _check_judged(name, part, judged)
+        _check_judged(name, part, computing.queries)
     for name, part in runs:
+        counts = part.groupby("query_id").size().reindex(computing.queries, fill_value=0)
+        counted = np.flatnonzero(counts > 0) if not complete else np.arange(len(counts))
+        queries = computing.queries[counted]
         try:
-            values = _values(evaluator, measures, queries, _nested(_untied(part), "score"))
+            _check_draws(measures, queries, counts.to_numpy()[counted])
+            values = computing.of(_untied(part))[counted]
+            results.append(_summary(name, measures, values, seed))
         except UserError as error:
             raise UserError(f"run {name!r}: {error}") from None
-        results.append(_summary(name, measures, values, seed))
-        per_query.append(
-            pd.DataFrame(
-                {
-                    "run": name,
-                    "query_id": np.tile(np.array(queries, dtype=object), len(measures)),
-                    "measure": np.repeat(np.array([str(measure) for measure in measures], dtype=object), len(queries)),
-                    "value": values.T.ravel(),
-                }
-            ).astype({"run": "str", "query_id": "str", "measure": "str"})
-        )
+        each = pd.DataFrame(
+            {
+                "run": name,
+                "query_id": np.tile(queries.to_numpy(), len(measures)),
+                "measure": np.repeat(np.array([str(measure) for measure in measures], dtype=object), len(queries)),
+                "value": values.T.ravel(),
+            }
+        ).astype({"run": "str", "query_id": "str", "measure": "str"})
+        per_query.append(each.dropna(subset="value"))
     return pd.concat(results, ignore_index=True), pd.concat(per_query, ignore_index=True)
 
 
+def judged_part(run: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """(the rows of `run` whose query is in the qrels, how many queries were left out), as trec_eval evaluates a run.
+
+    Raises UserError if none is left.
+    """
+    judged = run["query_id"].isin(qrels["query_id"])
+    if not judged.any():
+        raise UserError("run: none of its queries is in the qrels")
+    return (run if judged.all() else run[judged]), int(run["query_id"][~judged].nunique())
+
+
 def _summary(name: str, measures: list[Measure], values: np.ndarray, seed: int) -> pd.DataFrame:
-    """One run's rows of the results table from values[queries, measures]."""
-    low, high = stats.bootstrap_intervals(values, seed=seed)
+    """One run's rows of the results table from values[queries, measures], NaN where a measure is not defined."""
+    defined = ~np.isnan(values)
+    for measure, some in zip(measures, defined.any(axis=0)):
+        if not some:
+            raise UserError(f"{measure} is defined for none of its queries (no pair of documents to compare)")
+    low, high = np.empty(len(measures)), np.empty(len(measures))
+    whole = defined.all(axis=0)
+    low[whole], high[whole] = stats.bootstrap_intervals(values[:, whole], seed=seed)
+    for j in np.flatnonzero(~whole):
+        low[[j]], high[[j]] = stats.bootstrap_intervals(values[defined[:, j]][:, [j]], seed=seed)
     counts = [isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures]
     scale = np.where(counts, len(values), 1)  # NumRet and its like are sums over queries, not means
     cutoffs = [measure.params.get("cutoff", pd.NA) for measure in measures]
@@ -224,32 +255,28 @@ def _summary(name: str, measures: list[Measure], values: np.ndarray, seed: int) 
             "run": name,
             "measure": [str(measure) for measure in measures],
             "cutoff": pd.array(cutoffs, dtype="Int64"),
-            "value": values.mean(axis=0) * scale,
+            "value": np.nanmean(values, axis=0) * scale,
             "low": low * scale,
             "high": high * scale,
-            "n": len(values),
+            "n": defined.sum(axis=0),
         }
     ).astype({"run": "str", "measure": "str", "n": "int64"})
 
 
-def _values(evaluator, measures: list[Measure], queries: list[str], run: dict[str, dict[str, float]]) -> np.ndarray:
-    """[queries, measures]; what ir_measures leaves out is the measure's default, 0."""
-    values = np.tile([float(measure.DEFAULT) for measure in measures], (len(queries), 1))
-    row = {query: i for i, query in enumerate(queries)}
-    column = {measure: j for j, measure in enumerate(measures)}
-    for metric in evaluator.iter_calc(run):
-        values[row[metric.query_id], column[metric.measure]] = metric.value
-    return values
-
-
 def _judgements(qrels: pd.DataFrame) -> pd.DataFrame:
+    """`qrels` with whole relevance. Raises UserError, naming the row, for grades that no measure takes."""
     tables.check(qrels, "qrels")
     if qrels.empty:
         raise UserError("the qrels are empty")
-    relevance = pd.to_numeric(qrels["relevance"])
-    fractions = relevance[relevance % 1 != 0]
-    if len(fractions):
-        raise UserError(f"qrels: relevance must be a whole number for a measure, got {fractions.iloc[0]}")
+    relevance = pd.to_numeric(qrels["relevance"]).to_numpy(dtype=float)
+    for wrong, rule in (
+        (relevance % 1 != 0, "a whole number for a measure"),
+        (np.abs(relevance) > tables.GRADE, f"at most {tables.GRADE:,} for a measure, in either direction"),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            where = f"row {row} (query_id={qrels['query_id'].iloc[row]}, doc_id={qrels['doc_id'].iloc[row]})"
+            raise UserError(f"qrels: {where}: relevance must be {rule}, got {qrels['relevance'].tolist()[row]!r}")
     return qrels.assign(relevance=relevance.astype("int64"))
 
 
@@ -270,8 +297,8 @@ def _runs(run: pd.DataFrame, tag: str | None) -> Iterator[tuple[str, pd.DataFram
             yield name, tables.check(part, "run", f"run {name!r}")
 
 
-def _check_judged(name: str, run: pd.DataFrame, judged: dict) -> None:
-    strangers = sorted(set(run["query_id"].unique()) - judged.keys())
+def _check_judged(name: str, run: pd.DataFrame, judged: pd.Index) -> None:
+    strangers = sorted(set(run["query_id"].unique()).difference(judged))
     if strangers:
         some = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
         raise UserError(f"run {name!r}: queries without any judged document in the qrels: {len(strangers)} ({some})")
@@ -281,11 +308,3 @@ def _untied(run: pd.DataFrame) -> pd.DataFrame:
     """`run` with strictly ordered 32-bit scores (trec_eval's): only ties within a query change anything."""
     scores = run.assign(score=pd.to_numeric(run["score"]).astype(np.float32))
     return tables.ranked(scores) if scores.duplicated(["query_id", "score"]).any() else scores
-
-
-def _nested(frame: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
-    """{query_id: {doc_id: number}}, ir_measures' quickest input."""
-    nested: dict[str, dict[str, float]] = {}
-    for query, doc, number in zip(frame["query_id"].tolist(), frame["doc_id"].tolist(), frame[column].tolist()):
-        nested.setdefault(query, {})[doc] = number
-    return nested

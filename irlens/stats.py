@@ -121,13 +121,14 @@ def paired_test(
     Null hypothesis: within a query the two systems are exchangeable, so the sign of each difference is a coin's. All
     sign patterns are tried where there are at most `resamples` of them, else that many random ones, with 1 added to
     count and total: p is never 0. effect is the mean over the standard deviation of the differences (0 if all are 0,
-    infinite if they are equal and not 0, NaN for one query). Raises UserError: lengths differ, no query, a value that
-    is not finite. Source: Smucker, Allan and Carterette 2007; Phipson and Smyth 2010 for the 1.
+    infinite if they are equal and not 0, NaN for one query). Values that differ by rounding only, as the sums of equal
+    numbers in another order do, do not differ. Raises UserError: lengths differ, no query, a value that is not finite.
+    Source: Smucker, Allan and Carterette 2007; Phipson and Smyth 2010 for the 1.
     """
     before, after = _finite(before, 1), _finite(after, 1)
     if len(before) != len(after):
         raise UserError(f"a paired test needs the same queries on both sides, not {len(before)} and {len(after)}")
-    differences = after - before
+    differences = _differences(before, after)
     low, high = bootstrap_interval(differences, level, resamples=2000, seed=seed)
     return Comparison(
         difference=float(differences.mean()),
@@ -137,6 +138,13 @@ def paired_test(
         effect=_effect(differences),
         n=len(differences),
     )
+
+
+def _differences(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """after - before in whole steps of 2^-40 of the largest value: what rounding alone tells apart is equal, and sums of
+    differences that cancel are 0 to the last bit."""
+    step = 4096 * np.spacing(max(np.abs(before).max(), np.abs(after).max()))
+    return np.rint((after - before) / step) * step
 
 
 def _sign_flip_p(differences: np.ndarray, resamples: int, seed: int) -> float:

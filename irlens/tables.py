@@ -41,6 +41,7 @@ KEYS = {
     "qrels": ["query_id", "doc_id"],
 }
 NUMBERS = ("score", "relevance", "grade", "value")
+GRADE = 10_000  # the largest relevance that a measure takes: trec_eval's nDCG works on a table of all grades up to it
 
 
 def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
@@ -101,12 +102,12 @@ def _are_ids(value) -> bool:
 def ranked(run: pd.DataFrame) -> pd.DataFrame:
     """`run` sorted by score within each query (and tag), with `rank` from 0 and strictly falling float32 scores.
 
-    Tied scores are ordered by doc_id, then lowered by the smallest step that float32 knows: trec_eval reads scores as
-    32-bit floats and would break a tie in favour of the larger doc_id, other tools by file order.
+    Tied scores are ordered as trec_eval orders them, the larger doc_id first, then lowered by the smallest step that
+    float32 knows: other tools break a tie by file order or the smaller doc_id.
     """
     by = ["query_id", "tag"] if "tag" in run.columns else ["query_id"]
     out = run.assign(score=run["score"].astype(np.float64))  # sorted before the cast, which can make scores equal
-    out = out.sort_values([*by, "score", "doc_id"], ascending=[True] * len(by) + [False, True], kind="stable")
+    out = out.sort_values([*by, "score", "doc_id"], ascending=[True] * len(by) + [False, False], kind="stable")
     out = out.reset_index(drop=True)
     out["rank"] = out.groupby(by, sort=False, dropna=False).cumcount().astype("int64")
     with np.errstate(over="ignore"):
@@ -201,10 +202,15 @@ def _read_trec(path: Path, columns: tuple[str, ...], form: str) -> pd.DataFrame:
 
 def _numeric(frame: pd.DataFrame, column: str, path: Path, kind: str) -> pd.Series:
     numbers = pd.to_numeric(frame[column], errors="coerce")
-    bad = numbers.isna() | (numbers % 1 != 0 if kind == "int64" else False)
+    bad = numbers.isna()
+    if kind == "int64":
+        largest = GRADE if column == "relevance" else 2**53
+        bad |= (numbers % 1 != 0) | (numbers.abs() > largest)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         what = "a whole number" if kind == "int64" else "a number"
+        if kind == "int64" and abs(numbers.iloc[row]) > largest:
+            what += f" of at most {largest:,}"
         raise UserError(f"{path}: entry {row + 1}: {column} must be {what}, got {frame[column].tolist()[row]!r}")
     return numbers.astype(kind)
 
@@ -220,15 +226,21 @@ def read_run(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = _read_parquet(path)
         if "q_id" in frame.columns and "score" in frame.columns:
-            frame = ranked(_from_ranx(frame, "score", path, rank=0))
+            frame = _foreign(_from_ranx(frame, "score", path, rank=0))
         return check(frame, "run", str(path))
     if path.name.endswith((".json", ".json.gz")):
-        return ranked(check(_read_nested(path, "score").assign(rank=0), "run", str(path)))
+        return _foreign(check(_read_nested(path, "score").assign(rank=0), "run", str(path)))
     form = "query_id Q0 doc_id rank score tag"
     frame = _read_trec(path, ("query_id", "Q0", "doc_id", "rank", "score", "tag"), form)
     for column, kind in (("rank", "int64"), ("score", "float64")):
         frame[column] = _numeric(frame, column, path, kind)
     return check(frame.drop(columns="Q0"), "run", str(path))
+
+
+def _foreign(run: pd.DataFrame) -> pd.DataFrame:
+    """`ranked`, of scores in trec_eval's 32 bits: what these cannot tell apart is a tie."""
+    with np.errstate(over="ignore"):
+        return ranked(run.assign(score=pd.to_numeric(run["score"]).astype(np.float32)))
 
 
 def read_qrels(path: Path) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Pass@N against exact fractions, measures against hand counts and ir_measures itself, and what is refused."""
 
+import json
+import re
 from fractions import Fraction
 from itertools import combinations
 from math import comb
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irlens import stages, tables
 from irlens.errors import UserError
-from irlens.measures import Pass, evaluate, parse, pass_at
+from irlens.measures import Pass, evaluate, judged_part, parse, pass_at
 from irlens.stats import bootstrap_interval
 
 
@@ -270,12 +273,230 @@ def test_one_query_has_no_interval():
     assert results["value"].item() == 0.5 and results[["low", "high"]].isna().all(axis=None)
 
 
-def test_tied_scores_are_ordered_as_the_tables_order_them():
-    """By doc_id: a before b. trec_eval left alone would put the larger id first."""
+def test_ties_go_to_the_larger_doc_id_as_in_trec_eval():
+    """b before a, and so where only more than trec_eval's 32 bits tell the scores apart."""
     tied = table([("q1", "b", 1.0), ("q1", "a", 1.0)])
-    assert evaluate(tied, judge([("q1", "a", 1)]), "RR")[0]["value"].item() == 1
-    near = table([("q1", "a", 1.0), ("q1", "b", 1.0 + 1e-12)])  # one number for trec_eval's 32 bits
-    assert evaluate(near, judge([("q1", "a", 1)]), "RR")[0]["value"].item() == 1
+    near = table([("q1", "a", 1.0 + 1e-12), ("q1", "b", 1.0)])
+    for run in (tied, near):
+        assert evaluate(run, judge([("q1", "a", 1)]), "RR")[0]["value"].item() == 0.5
+        assert evaluate(run, judge([("q1", "b", 1)]), "RR")[0]["value"].item() == 1
+
+
+# -- trec_eval -----------------------------------------------------------------------------------------------------
+
+TREC = {"RR": "recip_rank", "AP": "map", "AP@5": "map_cut_5", "nDCG": "ndcg", "nDCG@5": "ndcg_cut_5", "P@5": "P_5",
+        "R@10": "recall_10", "Rprec": "Rprec", "Bpref": "bpref", "Success@1": "success_1", "infAP": "infAP",
+        "IPrec@0.1": "iprec_at_recall_0.10", "NumRet": "num_ret", "NumRelRet": "num_rel_ret", "NumRel": "num_rel",
+        "NumQ": "num_q", "SetP": "set_P", "SetR": "set_recall", "SetF": "set_F"}  # fmt: skip
+
+
+def foreign(levels: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run with so many different scores, and qrels; some queries are only judged, some only retrieved, some documents
+    unjudged, some judgements negative, some queries without a relevant document."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(size=levels), 3) + np.array([0, 1e-9])[rng.integers(2, size=levels)]
+    rows, grades = [], []
+    for q in range(14):
+        docs = [f"D/{i} é"[: 3 + i % 4] + str(i) for i in rng.permutation(60)[: rng.integers(3, 40)]]
+        if q < 12:
+            rows += [(f"t{q}/ß {q}", doc, score) for doc, score in zip(docs, rng.choice(scores, len(docs)))]
+        if q > 1:
+            judged = [*docs[:: rng.integers(1, 3)], "never found"]
+            most = 1 if q == 5 else 4
+            grades += [(f"t{q}/ß {q}", doc, int(g)) for doc, g in zip(judged, rng.integers(-1, most, len(judged)))]
+    return table(rows), judge(grades)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5, 10])
+@pytest.mark.parametrize("complete", [True, False])
+def test_agrees_with_trec_eval_on_ties_and_on_queries_without_judgements(levels, complete):
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    for seed in range(3):
+        run, qrels = foreign(levels, seed)
+        nested = {q: dict(zip(part["doc_id"], part["score"])) for q, part in run.groupby("query_id")}
+        judged = {q: dict(zip(part["doc_id"], part["relevance"])) for q, part in qrels.groupby("query_id")}
+        if complete:
+            nested |= {q: {} for q in judged if q not in nested}  # what `trec_eval -c` makes of them
+        names = ["success", "map_cut", "ndcg_cut", "P", "recall", "iprec_at_recall"]
+        theirs = pytrec_eval.RelevanceEvaluator(judged, {*names, *pytrec_eval.supported_measures}).evaluate(nested)
+        part, unjudged = judged_part(run.sample(frac=1, random_state=seed), qrels)
+        results, per_query = evaluate(part, qrels, " ".join(TREC), complete=complete)
+        assert unjudged == 2 and results["n"].tolist() == [len(theirs)] * len(TREC) and len(theirs) == 10 + 2 * complete
+        found = per_query.set_index(["query_id", "measure"])["value"]
+        for query, values in theirs.items():
+            if not nested[query]:
+                values["iprec_at_recall_0.10"] = 0.0  # pytrec_eval does not set it where nothing is found
+            assert {m: found[query, m.replace("NumRelRet", "NumRet(rel=1)")] for m in TREC} == pytest.approx(
+                {m: values[name] for m, name in TREC.items()}, abs=1e-6
+            )
+
+
+def test_queries_without_judgements_are_left_out_on_request_only():
+    run, qrels = foreign(3, 0)
+    with pytest.raises(UserError, match="without any judged document"):
+        evaluate(run, qrels, "RR")
+    with pytest.raises(UserError, match="none of its queries is in the qrels"):
+        judged_part(run[run["query_id"] == "t0/ß 0"], qrels)
+
+
+def test_the_command_counts_what_it_leaves_out(tmp_path, monkeypatch):
+    """d2 and d1 tie, so d2 is first; q2 has no judgements, q3 no documents."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.run").write_text("q1 Q0 d1 0 0.5 x\nq1 Q0 d2 1 0.5 x\nq2 Q0 d1 0 1.0 x\n")
+    (tmp_path / "a.qrels").write_text("q1 0 d1 1\nq3 0 d1 1\n")
+    lines: list[str] = []
+    folder, results = stages.evaluate(tmp_path / "a.run", tmp_path / "a.qrels", "RR", say=lines.append)
+    assert results[["value", "n"]].to_numpy().tolist() == [[0.25, 2]]
+    assert "1 queries of the run are not in the qrels: left out" in lines[0]
+    assert "1 judged queries are not in the run 'x': count as 0" in lines[1]
+    noted = json.loads((folder / "manifest.json").read_text())
+    assert noted["queries_not_judged"] == 1 and noted["queries_not_in_run"] == {"x": 1}
+    _, results = stages.evaluate(tmp_path / "a.run", tmp_path / "a.qrels", "RR", complete=False, say=lines.append)
+    assert results[["value", "n"]].to_numpy().tolist() == [[0.5, 1]]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.parquet"])
+def test_files_of_other_tools_have_scores_of_32_bits(name, tmp_path):
+    if name == "a.json":
+        (tmp_path / name).write_text(json.dumps({"q": {"d1": 1.0 + 1e-12, "d2": 1.0}}))
+    else:
+        pd.DataFrame({"q_id": "q", "doc_id": ["d1", "d2"], "score": [1 + 1e-12, 1.0]}).to_parquet(tmp_path / name)
+    assert evaluate(tables.read_run(tmp_path / name), judge([("q", "d2", 1)]), "RR")[0]["value"].item() == 1
+
+
+# -- every measure that ir_measures lists --------------------------------------------------------------------------
+
+PARAMETERS = {"cutoff": "cutoff=5", "recall": "recall=0.1", "max_rel": "max_rel=3"}
+REFUSED = "none of the installed|judges by subtopics|wrong parameters"
+
+
+def typical(name: str) -> list[str]:
+    """Each measure with the least that it needs, with a cutoff where it takes one, and with each of its choices."""
+    known = ir_measures.measures.registry[name].SUPPORTED_PARAMS
+    needed = [PARAMETERS[param] for param, info in known.items() if info.required]
+    cut = ["cutoff=5"] if "cutoff" in known and "cutoff=5" not in needed else []
+    options = [
+        [],
+        ["rel=2"],
+        ["judged_only=True"],
+        ["dcg='exp-log2'"],
+        ["gains={1:3,2:4}"],
+        ["relative=True"],
+        ["beta=0.5"],
+    ]
+    forms = [[*needed, *more, *extra] for more in ([], cut) for extra in options]
+    return sorted({f"{name}({','.join(form)})" for form in forms if {f.split("=")[0] for f in form} <= known.keys()})
+
+
+@pytest.mark.parametrize("name", sorted(ir_measures.measures.registry))
+def test_every_measure_works_with_text_ids_or_is_refused_by_name(name):
+    """Renaming ids, in an order of their own, changes nothing: identifiers here have slashes, spaces and umlauts."""
+    texts = {"q1/T=1": "7", "ä q 2": "3", "q-1": "12", "D ü/00003": "5", "d 1": "9", "d\t2": "1", "x": "4"}
+    run = table([("q1/T=1", "D ü/00003", 3.0), ("q1/T=1", "d 1", 2.0), ("q1/T=1", "x", 1.0), ("ä q 2", "d\t2", 1.0),
+                 ("ä q 2", "x", 0.5), ("q-1", "x", 1.0), ("q-1", "d 1", 0.25)])  # fmt: skip
+    qrels = judge([("q1/T=1", "d 1", 2), ("q1/T=1", "x", 0), ("ä q 2", "d\t2", 1), ("ä q 2", "x", 3), ("q-1", "x", 1)])
+    for form in typical(name):
+        try:
+            (measure,) = parse(form)
+        except UserError as error:
+            assert re.search(REFUSED, str(error)) and ir_measures.measures.registry[name].NAME in str(error)
+            continue
+        if name == "Pass":
+            with pytest.raises(UserError, match=r"such as 'q-1' with 2"):
+                evaluate(run, qrels, [measure])
+            continue
+        results, per_query = evaluate(run, qrels, [measure])
+        plain = [
+            frame.assign(query_id=frame["query_id"].map(texts), doc_id=frame["doc_id"].map(texts))
+            for frame in (run, qrels)
+        ]
+        _, numbered = evaluate(*plain, [measure])
+        theirs = dict(zip(numbered["query_id"], numbered["value"]))
+        if name != "Accuracy":  # theirs divides by zero where all that is retrieved is relevant
+            assert theirs == {
+                m.query_id: pytest.approx(m.value) for m in ir_measures.iter_calc([measure], plain[1], plain[0])
+            }
+        assert {texts[q]: v for q, v in zip(per_query["query_id"], per_query["value"])} == pytest.approx(theirs)
+        assert len(per_query) == results["n"].item() > 0
+
+
+def test_a_measure_is_worth_the_same_in_any_company():
+    """A plain nDCG beside one with gains, a count beside a measure of judged documents only."""
+    run, qrels = draws(queries=4, n=8)
+    grades = np.random.default_rng(0).integers(0, 3, len(qrels))
+    qrels = pd.concat([qrels.assign(relevance=grades)[::2], judge([("q000", "other", 1)])])
+    names = [
+        "nDCG(gains={1:9,2:1})@5",
+        "nDCG@5",
+        "P(judged_only=True)@5",
+        "NumRet",
+        "P@5",
+        "nDCG(gains={2:7})@5",
+        "Accuracy@5",
+    ]
+    together, _ = evaluate(run, qrels, names)
+    alone = [evaluate(run, qrels, name)[0]["value"].item() for name in names]
+    assert together["value"].tolist() == pytest.approx(alone)
+    assert alone[0] != pytest.approx(alone[1]) and alone[3] == 32
+
+
+def test_accuracy_counts_queries_with_a_pair_to_compare():
+    """q1: b under a: 1/1 and 0/1 pairs, so 0. q2: c below both: 1. q3: nothing relevant found; q4: nothing else found."""
+    run = pd.concat([RUN, table([("q3", "a", 1.0), ("q4", "a", 1.0)])])
+    qrels = pd.concat([QRELS, judge([("q3", "b", 1), ("q4", "a", 1), ("q5", "a", 1)])])
+    results, per_query = evaluate(run, qrels, "Accuracy@2 Accuracy RR")
+    assert results["value"].tolist() == pytest.approx([0.0, 0.75, (0.5 + 1 + 0 + 1 + 0) / 5])
+    assert results["n"].tolist() == [1, 2, 5]
+    assert per_query[per_query["measure"] == "Accuracy"]["query_id"].tolist() == ["q1", "q2"]
+    with pytest.raises(UserError, match="Accuracy is defined for none"):
+        evaluate(run[-2:], qrels[-3:], "RR Accuracy")
+
+
+def test_sums_have_intervals_of_sums():
+    """12 queries with 5 or 6 relevant documents found: the mean's interval times 12."""
+    run, qrels = draws(queries=12, n=6)
+    qrels = qrels.assign(relevance=[0 if i % 12 == 0 else 1 for i in range(len(qrels))])
+    row = evaluate(run, qrels, "NumRelRet")[0].iloc[0]
+    assert row["value"] == 66 and 60 < row["low"] < 66 < row["high"] < 72
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("P(rel=0)@5", r"rel must be 1 … 10,000"),
+        ("P(rel=99999999999999999999)@5", r"rel must be 1 … 10,000"),
+        ("P@99999999999999999999", "must be at most 2,147,483,647"),
+        ("nDCG(gains={1:0.5})@5", "gains must map whole grades to whole gains"),
+        ("nDCG(gains={1:4611686018427387904})@5", "gains must map whole grades"),
+        ("IPrec@0.105", "two decimals"),
+        ("Compat(p=2.0)", "p must lie above 0"),
+        ("ERR", "none of the installed ir_measures providers"),
+    ],
+)
+def test_parameters_that_a_provider_breaks_on_are_refused(text, part):
+    with pytest.raises(UserError, match=part):
+        parse(text)
+
+
+def test_grades_beyond_a_provider_are_refused():
+    qrels = judge([("q1", "a", 1), ("q2", "a", 5)])
+    if ir_measures.providers.registry["gdeval"].is_available():
+        with pytest.raises(UserError, match=r"ERR@10 takes grades up to 4 \(gdeval\); row 1 .*query_id=q2.* has 5"):
+            evaluate(RUN, qrels, "RR ERR@10")
+    assert evaluate(RUN, qrels, "nDCG@3")[0]["value"].item() == 1
+
+
+@pytest.mark.parametrize("grade", [4611686018427387904, -4611686018427387904, 1e300, 10_001])
+def test_a_grade_has_a_bound(grade, tmp_path):
+    """trec_eval's nDCG keeps a table of all grades up to the largest: a huge one ended the process."""
+    qrels = judge([("q1", "a", 1), ("q2", "a", grade)])
+    with pytest.raises(UserError, match=r"row 1 \(query_id=q2, doc_id=a\): relevance must be at most 10,000"):
+        evaluate(RUN, qrels, "nDCG@3")
+    (tmp_path / "a.qrels").write_text(f"q1 0 a 1\nq2 0 a {grade}\n")
+    (tmp_path / "a.json").write_text(json.dumps({"q1": {"a": 1}, "q2": {"a": grade}}))
+    for name in ("a.qrels", "a.json"):
+        with pytest.raises(UserError, match=r"entry 2: relevance must be a whole number of at most 10,000"):
+            tables.read_qrels(tmp_path / name)
 
 
 def test_input_is_not_changed():

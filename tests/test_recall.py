@@ -248,7 +248,7 @@ def minilm():
 
 
 def brute_force_recall(folder, task, at):
-    """Recall@N of the vectors in `folder`: all scores in numpy, ties by doc_id."""
+    """Recall@N of the vectors in `folder`: all scores in numpy, the larger doc_id of a tie first."""
     from sentence_transformers import SentenceTransformer
 
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -259,7 +259,7 @@ def brute_force_recall(folder, task, at):
     gold = task.qrels.groupby("query_id")["doc_id"].agg(set)
     ranks = []
     for query_id, row in zip(task.topics["query_id"], (queries @ passages.T).astype(np.float32)):
-        order = ids[np.lexsort([ids, -row])]
+        order = ids[np.lexsort([ids, row])[::-1]]
         ranks.append(min(np.flatnonzero(np.isin(order, list(gold[query_id]))), default=len(ids)))
     return [float(np.mean([rank < n for rank in ranks])) for n in at]
 

@@ -1,11 +1,13 @@
 """Intervals and paired tests: known answers, degenerate input, and whether they hold what they promise."""
 
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from irlens.errors import UserError
+from irlens.measures import pass_at
 from irlens.stats import bootstrap_interval, bootstrap_intervals, crossed_interval, holm, paired_test, trend_test
 
 
@@ -121,6 +123,31 @@ def test_paired_test_without_differences():
     assert paired_test([0, 0], [1, 1]).effect == float("inf")
     one = paired_test([0], [1])
     assert one.p == 1 and one.difference == 1 and np.isnan([one.low, one.high, one.effect]).all()
+
+
+def test_values_that_differ_by_rounding_only_are_equal():
+    """Pass@16 of 64 draws as a product and as a quotient, and the mean of the same votes in two orders: no difference."""
+    one = np.array([1 - math.prod(1 - 16 / (64 - i) for i in range(c)) for c in range(45)])
+    other = np.array([1 - math.comb(64 - c, 16) / math.comb(64, 16) for c in range(45)])
+    votes = np.random.default_rng(0).random((60, 7))
+    for before, after in ((one, other), (votes.mean(axis=1), [sum(row[::-1]) / 7 for row in votes])):
+        assert (before != after).any()
+        same = paired_test(before, after)
+        assert (same.p, same.difference, same.effect, same.low, same.high) == (1, 0, 0, 0, 0)
+
+
+def test_a_few_real_differences_among_rounding_count_alone():
+    """Two queries up, one down, by 0.1 as far as rounding lets it be: of the 8 sign patterns all are as far from 0."""
+    before = np.array([0.1 + 0.2, 0.7, 0.2, 0.5, 0.3, 0.8])
+    after = np.array([0.3, 0.8, 0.3, 0.4, 0.3 + 1e-16, 0.9 - 0.1])
+    found = paired_test(before, after)
+    assert found.p == 1 and found.difference == pytest.approx(0.1 / 6)
+    assert paired_test(before * 1e6, after * 1e6).p == 1
+    values = {"product": pass_at(64, [16, 20, 20, 19, 23, 23], 4)}  # three queries up by three more right, three down
+    values["quotient"] = [1 - math.comb(64 - c, 4) / math.comb(64, 4) for c in (19, 23, 23, 16, 20, 20)]
+    assert paired_test(*values.values()).p == 1
+    up_and_down = paired_test([0.7, 0.2], [0.8, 0.1])
+    assert up_and_down.difference == 0 and up_and_down.p == 1
 
 
 @pytest.mark.parametrize(

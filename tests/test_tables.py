@@ -92,26 +92,26 @@ def test_ranked_sorts_each_query_and_leaves_its_input_alone():
     pd.testing.assert_frame_equal(run, before)
 
 
-def test_ranked_orders_ties_by_doc_id_one_float_apart():
+def test_ranked_puts_the_larger_doc_id_of_a_tie_first_one_float_apart():
     out = tables.ranked(run_of(("q", "c", 1.0, 0), ("q", "a", 1.0, 0), ("q", "b", 1.0, 0)))
     one = np.float32(1)
     below = np.nextafter(one, np.float32(0))
-    assert list(out["doc_id"]) == ["a", "b", "c"]
+    assert list(out["doc_id"]) == ["c", "b", "a"]
     assert list(out["score"]) == [one, below, np.nextafter(below, np.float32(0))]
 
 
 def test_ranked_keeps_the_order_of_scores_that_only_float64_tells_apart():
-    rows = [("q", doc_id, 1 + i * 1e-12, 0) for i, doc_id in enumerate("abc")]
+    rows = [("q", doc_id, 1 + i * 1e-12, 0) for i, doc_id in enumerate("cba")]
     assert len({np.float32(row[2]) for row in rows}) == 1
     out = tables.ranked(run_of(*rows))
-    assert list(out["doc_id"]) == ["c", "b", "a"]
+    assert list(out["doc_id"]) == ["a", "b", "c"]
     assert (np.diff(out["score"]) < 0).all()
 
 
 def test_ranked_lowers_a_score_that_a_nudge_has_reached():
     below = float(np.nextafter(np.float32(1), np.float32(0)))
     out = tables.ranked(run_of(("q", "a", 1.0, 0), ("q", "b", 1.0, 0), ("q", "c", below, 0), ("q", "d", 0.5, 0)))
-    assert list(out["doc_id"]) == ["a", "b", "c", "d"]
+    assert list(out["doc_id"]) == ["b", "a", "c", "d"]
     assert (np.diff(out["score"]) < 0).all()
     assert out["score"].iloc[-1] == 0.5
 
@@ -162,7 +162,7 @@ def test_ranked_always_falls_strictly_whatever_the_row_order(rows, random):
 def test_a_ranked_tie_is_read_as_ranked_by_trec_eval(tmp_path):
     out = tables.ranked(run_of(*(("q", doc_id, 0.1, 0) for doc_id in ("d9", "d1", "d5"))))
     tables.write_trec_run(out, tmp_path / "x.run")
-    qrels = [ir_measures.Qrel("q", "d1", 1)]
+    qrels = [ir_measures.Qrel("q", "d9", 1)]
     measures = [ir_measures.parse_measure("Success@1")]
     run = list(ir_measures.read_trec_run(str(tmp_path / "x.run")))
     assert ir_measures.calc_aggregate(measures, qrels, run) == {measures[0]: 1.0}

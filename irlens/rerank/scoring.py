@@ -103,7 +103,7 @@ def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
 
 
 def reranked(run: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
-    """`run` ordered by `scores` [rows], its tag followed by `name`; ties go by doc_id (see `tables.ranked`).
+    """`run` ordered by `scores` [rows], its tag followed by `name`; ties go to the larger doc_id (see `tables.ranked`).
 
     The column `reward` keeps the scores as they were given: `score` falls strictly, so it no longer shows a tie.
     """

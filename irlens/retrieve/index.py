@@ -245,7 +245,7 @@ class Index:
 def to_run(
     topics: pd.DataFrame, scores: np.ndarray, rows: np.ndarray, vectors: Vectors, k: int, tag: str
 ) -> pd.DataFrame:
-    """The run of the k best passages of every query, equal scores ordered by doc_id: at the cut after k too."""
+    """The run of the k best passages of every query, of equal scores the larger doc_id first: at the cut after k too."""
     query, place = np.nonzero(rows >= 0)
     found = rows[query, place]
     run = pd.DataFrame(
@@ -266,5 +266,5 @@ def to_run(
 
 
 def _cut(run: pd.DataFrame, k: int) -> pd.DataFrame:
-    run = run.sort_values(["query_id", "score", "doc_id"], ascending=[True, False, True], kind="stable")
+    run = run.sort_values(["query_id", "score", "doc_id"], ascending=[True, False, False], kind="stable")
     return run[run.groupby("query_id", sort=False).cumcount() < k].reset_index(drop=True)

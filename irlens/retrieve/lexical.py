@@ -29,7 +29,7 @@ class BM25:
             raise UserError("BM25: the corpus is empty; give it at least one document")
         _check_strings(corpus, "text", "corpus")
         self._stemmer = _stemmer(stemmer)
-        self._corpus = corpus.sort_values("doc_id", ignore_index=True)  # so that a stable sort settles ties by doc_id
+        self._corpus = corpus.sort_values("doc_id", ascending=False, ignore_index=True)  # a stable sort settles ties so
         texts = self._corpus["text"].astype(object)
         if "title" in corpus.columns:
             texts = self._corpus["title"].astype(object).fillna("").astype(str) + " " + texts
@@ -45,7 +45,7 @@ class BM25:
     def search(self, topics: pd.DataFrame, k: int = 100) -> pd.DataFrame:
         """The run of the `k` best documents of every query: `query_id, doc_id, score, rank, text, tag`.
 
-        Equal scores are ordered by doc_id, at the cut after k too. A document that shares no word with the query is not
+        Of equal scores the larger doc_id is first, at the cut after k too. A document that shares no word with the query is not
         retrieved, so a query can have fewer than k rows; one warning counts the queries that have none at all.
         """
         tables.check(topics, "topics")
@@ -69,7 +69,7 @@ class BM25:
         return tables.ranked(run)
 
     def _best(self, words: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows and scores of the k best documents, best first; rows are in the order of doc_id."""
+        """The rows and scores of the k best documents, best first; rows are in the falling order of doc_id."""
         scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
         rows = np.flatnonzero(scores > 0)
         if len(rows) > k:  # every document that ties with the k-th takes part in the sort

@@ -9,33 +9,53 @@ from typing import TYPE_CHECKING
 
 from irlens.figure_style import checked_style
 from irlens.folder import OutputFolder
-from irlens.stages.common import concat
+from irlens.stages.common import Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def evaluate(run: Path, qrels: Path, names: str, out: str | None = None) -> tuple[Path, pd.DataFrame]:
+def evaluate(
+    run: Path, qrels: Path, names: str, out: str | None = None, complete: bool = True, say: Say = print
+) -> tuple[Path, pd.DataFrame]:
     """The folder and the results (run, measure, cutoff, value, low, high, n) of a run file.
 
-    The draws of a model (a run with a column `draw`) are judged tag by tag against their own judgements only: what
-    was drawn at another temperature is nothing that this run could have retrieved. The folder holds results.csv,
-    per_query.csv and the manifest.
+    Queries that the qrels do not judge are left out; judged queries that the run lacks count as 0, or not at all where
+    `complete` is off. Both are counted in a line. The draws of a model (a run with a column `draw`) are judged tag by
+    tag against their own judgements only: what was drawn at another temperature is nothing that this run could have
+    retrieved. The folder holds results.csv, per_query.csv and the manifest.
     """
     from irlens import measures, tables
 
     parsed = measures.parse(names)
     found, judged = tables.read_run(run), tables.read_qrels(qrels)
+    found, unjudged = measures.judged_part(found, judged)
     runs = [rows for _, rows in found.groupby("tag", sort=False)] if "draw" in found.columns else [found]
-    parts = [measures.evaluate(rows, judgements_of(rows, judged), parsed) for rows in runs]
+    parts = [measures.evaluate(rows, judgements_of(rows, judged), parsed, complete=complete) for rows in runs]
     results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
+    missing = _missing(found, judged) if "draw" not in found.columns else {}
+    if unjudged:
+        say(f"{unjudged:,} queries of the run are not in the qrels: left out, as by trec_eval")
+    for name, count in missing.items():
+        how = "count as 0 (trec_eval -c); --no-complete leaves them out" if complete else "left out (--no-complete)"
+        say(f"{count:,} judged queries are not in the run {name!r}: {how}")
+    for row in results[results["n"] < results.groupby("run")["n"].transform("max")].itertuples():
+        say(f"{row.measure} of {row.run!r}: over {row.n:,} queries, as it is not defined for the others")
     kept = {"run": str(run), "qrels": str(qrels), "measures": [str(measure) for measure in parsed]}
-    kept |= {"rows": len(found), "judgements": len(judged)}
+    kept |= {"rows": len(found), "judgements": len(judged), "complete": complete}
     folder = Path(out) if out else own_folder("evaluate", run, kept)
-    with OutputFolder(folder, "evaluate", kept):
+    with OutputFolder(folder, "evaluate", kept) as output:
         tables.write_csv(results, folder / "results.csv")
         tables.write_csv(per_query, folder / "per_query.csv")
+        output.note(queries_not_judged=unjudged, queries_not_in_run=missing)
     return folder, results
+
+
+def _missing(run: pd.DataFrame, qrels: pd.DataFrame) -> dict[str, int]:
+    """{tag: judged queries that the run of that tag lacks}, where it lacks any. The run holds judged queries only."""
+    tags = run["tag"].astype(str) if "tag" in run.columns else ["run"] * len(run)
+    missing = qrels["query_id"].nunique() - run.groupby(tags)["query_id"].nunique()
+    return {name: int(count) for name, count in missing.items() if count}
 
 
 def own_folder(command: str, path: Path, settings: dict) -> Path:

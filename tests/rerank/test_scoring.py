@@ -108,7 +108,7 @@ def test_reranked_orders_each_tag_and_keeps_the_scores_before_ties_were_broken()
     run = pd.concat([RUN.assign(tag="s"), RUN.assign(tag="t", doc_id=RUN["doc_id"] + "t")])
     new = reranked(run, np.tile([1.0, 3.0, 3.0, 2.0], 6), "new")
     first = new[(new["query_id"] == "a") & (new["tag"] == "s, new")]
-    assert first["doc_id"].tolist() == ["a/1", "a/2", "a/3", "a/0"] and first["rank"].tolist() == [0, 1, 2, 3]
+    assert first["doc_id"].tolist() == ["a/2", "a/1", "a/3", "a/0"] and first["rank"].tolist() == [0, 1, 2, 3]
     assert first["reward"].tolist() == [3.0, 3.0, 2.0, 1.0] and first["score"].is_unique
     assert run["score"].tolist() == [0.0, -1.0, -2.0, -3.0] * 6
 

@@ -46,9 +46,10 @@ def random_vectors(n, d=32, seed=0):
 
 
 def brute_force(queries, vectors, ids, k):
-    """doc_ids [queries, k] by score, then doc_id: all scores in 64 bits, rounded to 32."""
+    """doc_ids [queries, k] by score, then the larger doc_id: all scores in 64 bits, rounded to 32."""
     scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
-    return [[ids[i] for i in sorted(range(len(ids)), key=lambda i: (-row[i], ids[i]))[:k]] for row in scores]
+    order = np.argsort(ids)[::-1]
+    return [[ids[i] for i in order[np.argsort(-row[order], kind="stable")][:k]] for row in scores]
 
 
 def topics_of(queries):
