@@ -185,18 +185,29 @@ def _choices(costs: Sequence[int], size: int) -> Iterator[tuple[int, tuple[int, 
                 heappush(heap, (cost + costs[order[i + 1]] - costs[order[i]], after))
 
 
-# Why a prompt gives no list, and what helps
+# Why a prompt gives no list → in words, and what helps
 REASONS = {
-    "no draw": "draw for every prompt",
-    "unfinished": "raise --max-tokens",
-    "empty": "look at the prompt's template, or use another temperature",
-    "one text": "a higher temperature or more draws (-n)",
-    "all right": "more draws (-n), a higher temperature or harder prompts",
-    "none right": "more draws (-n), easier prompts, or a model that solves some of them",
-    "equal rewards": "a higher temperature, or a reward model that tells the draws apart",
-    "as the solution": "other prompts: every draw says what the gold solution says",
-    "too long": "a larger --max-length, or a smaller --max-tokens",
+    "no draw": ("no draw", "draw for every prompt"),
+    "unfinished": ("too few finished draws", "a larger --max-tokens"),
+    "empty": ("too few draws that are not empty", "another prompt template or temperature"),
+    "one text": ("all draws say the same", "a higher temperature or more draws (-n)"),
+    "all right": ("all draws right", "more draws (-n), a higher temperature or harder prompts"),
+    "none right": ("no draw right", "more draws (-n), easier prompts or a model that solves some of them"),
+    "equal rewards": ("all draws of one reward", "more draws (-n), or a reward model that tells them apart"),
+    "as the solution": ("every draw says what the solution says", "other prompts"),
+    "too long": ("lists too long", "a larger --max-length or a smaller --max-tokens"),
 }
+FAULTS = ("no draw", "unfinished", "empty", "too long")  # what settings mend, whatever the policy can do
+
+
+def in_words(reasons: pd.Series, advise: Iterable[str] = REASONS) -> str:
+    """`7 too few finished draws (a larger --max-tokens), 5 all draws right`: how many prompts have which of the reasons,
+    the most frequent first, and what helps against those in `advise`. Others' reasons stand as they are."""
+    parts = []
+    for reason, count in Counter(reasons).most_common():
+        words, advice = REASONS.get(reason, (reason, ""))
+        parts.append(f"{count:,} {words}" + (f" ({advice})" if advice and reason in advise else ""))
+    return ", ".join(parts)
 
 
 def without_list(

@@ -281,6 +281,7 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
 
     With a scorer, log-probabilities that no draw tells (a gold solution's) are computed.
     """
+    from irlens.lists import OPTIONAL
     from irlens.mine import positives_from
 
     if judged is None:
@@ -288,7 +289,8 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
         best = ended.sort_values(["reward", "doc_id"], ascending=[False, True], kind="stable").drop_duplicates(
             "query_id"
         )
-        found = best[["query_id", "doc_id", "text"]].reset_index(drop=True)
+        known = ["query_id", "doc_id", "text", *(c for c in OPTIONAL if c in best.columns)]
+        found = best[known].reset_index(drop=True)
     else:
         found = positives_from(task.topics, own, judged, settings.positives)
     if found.empty:
@@ -381,6 +383,6 @@ def _write(mined, settings: Mine, policy: Policy, given: _Given, out: Path, say:
 
 def _why(row: pd.Series) -> str:
     """What became of a tier's candidates."""
-    names = ("unusable", "duplicates", "false_negatives", "beyond_margin", "taken")
+    names = ("unusable", "no_positive", "duplicates", "false_negatives", "beyond_margin", "taken")
     gone = [f"{row[name]:,} {name.replace('_', ' ')}" for name in names if row[name]]
     return f"{row['candidates']:,} candidates" + (f", of them {', '.join(gone)}" if gone else "")
