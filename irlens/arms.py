@@ -23,10 +23,11 @@ SUFFIX = re.compile(r"^(.*?)(?:, T = ([\d.]+))?$")  # of a column of a train ste
 
 @dataclass(frozen=True)
 class Done:
-    """A finished step: its folder and its results."""
+    """A finished step: its folder and its results; or why it ended without any."""
 
     folder: Path
-    results: pd.DataFrame
+    results: pd.DataFrame | None
+    ended: str | None = None
 
 
 def arms(steps: Sequence[Step]) -> list[str]:

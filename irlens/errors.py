@@ -8,6 +8,10 @@ class UserError(Exception):
     """Bad input or a missing part. The message says what is wrong, where, and what would be right."""
 
 
+class NothingToRank(UserError):
+    """No prompt of an iteration gives a list to train on: this training ends; others of the same study may go on."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence end for an unknown `name`: the closest of `known`, then all of them."""
     known = sorted(known)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from irlens.errors import UserError
+from irlens.similarity import without_spacing
 from irlens.tables import check, write_text
 
 Prompts = dict[str, str | list[dict]]  # query_id → the text that the policy reads, or the messages of a chat
@@ -48,7 +49,7 @@ def kto(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
         for some, label in ((good, True), (bad, False)):
             for text in some["text"]:
                 row = {**_preference(query_id, query, prompts, completion=text), "label": label}
-                if rows.setdefault((query_id, text), row)["label"] != label:
+                if rows.setdefault((query_id, without_spacing(text)), row)["label"] != label:
                     raise UserError(f"lists: a response of {query_id} is both a positive and a negative: {text[:60]!r}")
     return list(rows.values())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from irlens.errors import UserError
-from irlens.similarity import edit_similarity, words
+from irlens.similarity import edit_similarity, without_spacing, words
 
 REASONS = {
     "right answer": "the verifier accepts it for this prompt: its final answer is the gold one",
@@ -89,16 +89,22 @@ def _near_vectors(candidates: pd.DataFrame, positives: pd.DataFrame, embed, thre
 
 
 def nearest_positive(candidates: pd.DataFrame, positives: pd.DataFrame, embed) -> np.ndarray:
-    """The largest cosine of each candidate with a positive of its query, float [candidates]; −inf without a positive."""
-    texts = list(dict.fromkeys([*candidates["text"], *positives["text"]]))
-    vectors = np.asarray(embed(texts), dtype=float)
+    """The largest cosine of each candidate with a positive of its query, float [candidates]; −inf without a positive.
+
+    Texts equal but for white space have one vector, that of the first of them.
+    """
+    first: dict[str, str] = {}
+    for text in [*positives["text"], *candidates["text"]]:
+        first.setdefault(without_spacing(text), text)
+    vectors = np.asarray(embed(list(first.values())), dtype=float)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    row = {text: i for i, text in enumerate(texts)}
-    of = {query: vectors[some.map(row)] for query, some in positives.groupby("query_id")["text"]}
+    row = {text: i for i, text in enumerate(first)}
+    texts = positives["text"].map(without_spacing)
+    of = {query: vectors[some.map(row)] for query, some in texts.groupby(positives["query_id"])}
     out = np.full(len(candidates), -np.inf)
     for i, (query_id, text) in enumerate(zip(candidates["query_id"], candidates["text"])):
         if query_id in of:
-            out[i] = (of[query_id] @ vectors[row[text]]).max()
+            out[i] = (of[query_id] @ vectors[row[without_spacing(text)]]).max()
     return out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irlens import catalog, contamination, figure2, parallel, stages, studies
 from irlens.arms import Done
-from irlens.errors import UserError, did_you_mean
+from irlens.errors import NothingToRank, UserError, did_you_mean
 from irlens.folder import OutputFolder
 from irlens.seeds import check as check_seed
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
@@ -209,7 +209,8 @@ def run(
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
         found = _run_all(recipe, out, seeds, jobs, say)
-        folder.note(contamination=_contamination(recipe, found[0]), **_account(found))
+        ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := studies.ended(s.name, found))}
+        folder.note(contamination=_contamination(recipe, found[0]), **_account(found), arms_ended=ended)
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
             say(f"contamination: {words}")
         if recipe.figure:
@@ -251,6 +252,8 @@ def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
         ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "wall_seconds"), 0
     )
     for done in (done for seed in found for done in seed.values()):
+        if done.ended and not (done.folder / "manifest.json").is_file():  # it never began
+            continue
         manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
         sums = {key: value + (manifest.get(key) or 0) for key, value in sums.items()}
     return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
@@ -304,7 +307,7 @@ def _of_seed(out: Path, seed: int | None) -> Path:
 def _run_steps(
     recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = print
 ) -> dict[str, Done]:
-    """The steps of a group, in the recipe's order."""
+    """The steps of a group, in the recipe's order; training that finds nothing to rank ends, and what needs it with it."""
     if seed is not None:
         say(f"seed {seed}")
     found: dict[str, Done] = {}
@@ -313,13 +316,28 @@ def _run_steps(
             continue
         say(f"stage {number} of {len(recipe.steps)}: {step.name}")
         folder = _of_seed(out, seed) / f"{number}-{step.name.replace(' ', '-')}"
+        if (without := _ended(step, found)) is not None:
+            say(f"left out: {without} ended")
+            found[step.name] = Done(folder, None, f"{without} ended")
+            continue
         settings = replace(step.settings, out=str(folder))
         if seed is not None:
             settings = replace(settings, seed=seed)
         settings = _resolved(settings, found)
-        path, results, *_ = STAGES[step.stage][1](settings, say)
-        found[step.name] = Done(path, results)
+        try:
+            path, results, *_ = STAGES[step.stage][1](settings, say)
+        except NothingToRank as error:
+            say(f"{step.name} ended: {error}")
+            found[step.name] = Done(folder, None, str(error))
+        else:
+            found[step.name] = Done(path, results)
     return found
+
+
+def _ended(step: Step, found: dict[str, Done]) -> str | None:
+    """The step that this one needs and that ended; None if there is none."""
+    needs = [given[1:] for key in REFERENCES if (given := str(getattr(step.settings, key, ""))).startswith("@")]
+    return next((name for name in needs if found[name].ended), None)
 
 
 def _resolved(settings, found: dict[str, Done]):

@@ -1,4 +1,4 @@
-"""How alike texts are, by their words: edit similarity, and the self-BLEU of a set of texts."""
+"""How alike texts are: the same but for white space, and by their words edit similarity and self-BLEU."""
 
 import math
 import re
@@ -7,6 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 WORD = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]+|[-+*/=<>%^]")  # numbers, words, signs of a calculation
+
+
+def without_spacing(text: str) -> str:
+    """What texts that differ in white space alone have in common: they are one and the same text."""
+    return " ".join(text.split())
 
 
 def words(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,9 +97,13 @@ def _measured(steps: Sequence[Step]) -> list[tuple[str, float]]:
 def report(
     recipe: Recipe, found: Sequence[dict[str, Done]], out: Path, say: Callable[[str], None], style: str = "screen"
 ) -> list[str]:
-    """Writes `<recipe>.{png,pdf,csv}`, arms.csv, tests.csv and conclusions.md into `out`; returns the conclusions."""
+    """Writes `<recipe>.{png,pdf,csv}`, arms.csv, tests.csv and conclusions.md into `out`; returns the conclusions.
+
+    Arms that ended in one of the seeds are left out, and named. Raises UserError if no other arm remains.
+    """
     from irlens import study_figures, tables
 
+    recipe, without = _without_ended(recipe, found)
     study, arms = recipe.study, of_arms.arms(recipe.steps)
     values = {arm: of_arms.final(recipe.steps, found, arm) for arm in arms}
     table = arms_table(values)
@@ -120,13 +124,48 @@ def report(
             budget = min(spent[:, -1].min() for spent in places.values())
             cell = {arm: of_arms.at_budget(along[arm], places[arm], budget) for arm in along} | {"start": cell["start"]}
             label += f" after {budget:,.0f} generated tokens"
-            first = [_ahead({arm: cell[arm] for arm in along}, label)]
+            first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
     tables.write_csv(table, out / "arms.csv")
     tables.write_csv(tests, out / "tests.csv")
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
-    return conclude(recipe, study.claim, [*first, *sentences], cell["start"].shape, out, say)
+    return conclude(recipe, study.claim, [*first, *sentences, *without], cell["start"].shape, out, say)
+
+
+def ended(arm: str, found: Sequence[dict[str, Done]]) -> str | None:
+    """Why an arm ended, and in how many of several seeds; None if it ended in none."""
+    reasons = [seed[arm].ended for seed in found if seed[arm].ended]
+    if not reasons:
+        return None
+    return reasons[0] if len(found) == 1 else f"in {len(reasons)} of {len(found)} seeds: {reasons[0]}"
+
+
+def _without_ended(recipe: Recipe, found: Sequence[dict[str, Done]]) -> tuple[Recipe, list[str]]:
+    """The recipe without the arms that ended, and sentences that name those and what can not be tested without them."""
+    arms = of_arms.arms(recipe.steps)[1:]
+    gone = {arm: why for arm in arms if (why := ended(arm, found))}
+    if not gone:
+        return recipe, []
+    if len(gone) == len(arms):
+        raise UserError(
+            f"every arm ended, so there is nothing to report: {'; '.join(f'{a}: {w}' for a, w in gone.items())}"
+        )
+    study = recipe.study
+    pairs = dict(zip(study.better, study.pairs))
+    lost = [text for text, pair in pairs.items() if set(pair) & set(gone)]
+    left = replace(
+        study,
+        order=tuple(arm for arm in study.order if arm not in gone),
+        better=tuple(text for text in study.better if text not in lost),
+        x=study.x and tuple(x for arm, x in zip(arms, study.x) if arm not in gone),
+    )
+    steps = tuple(step for step in recipe.steps if not any(seed[step.name].ended for seed in found))
+    sentences = [f"{arm} is left out, for it ended: {why}." for arm, why in gone.items()]
+    sentences += [
+        f"{text}: not tested, since {' and '.join(a for a in pairs[text] if a in gone)} ended." for text in lost
+    ]
+    return replace(recipe, steps=steps, study=left), sentences
 
 
 def conclude(

@@ -163,3 +163,8 @@ def test_trl_trains_on_the_pairs_and_on_the_kto_rows(tmp_path, name):
     )  # fmt: skip
     trainer = kinds[1](model=model, args=arguments, train_dataset=found, processing_class=tokenizer)
     assert trainer.train().global_step == 1
+
+
+def test_a_response_that_differs_in_white_space_is_the_same_row():
+    twice = pd.concat([LISTS, LISTS.assign(text=" " + LISTS["text"] + "\n", list=1)])
+    assert export.kto(twice, PROMPTS) == export.kto(LISTS, PROMPTS)

@@ -84,3 +84,16 @@ def test_the_first_reason_counts_and_the_input_stays():
 def test_thresholds_out_of_range(wrong, message):
     with pytest.raises(UserError, match=message):
         false_negatives(rows(("a", "x")), POSITIVES, **wrong)
+
+
+def test_white_space_makes_no_other_vector():
+    seen = []
+
+    def embed(texts):
+        seen.extend(texts)
+        return np.eye(len(texts))
+
+    positives = pd.DataFrame({"query_id": ["a"], "text": ["is 2"]})
+    candidates = pd.DataFrame({"query_id": ["a", "a", "a"], "text": [" is  2\n", "is 3", "is 3 "]})
+    found = false_negatives(candidates, positives, text_threshold=None, embed=embed, embedding_threshold=0.9)
+    assert found.tolist() == ["near embedding", "", ""] and seen == ["is 2", "is 3"]

@@ -1,14 +1,18 @@
 """Tiers and lists: what becomes a negative, and above all what does not."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from irlens.candidate_scores import Bound, with_rewards
 from irlens.errors import UserError
 from irlens.false_negatives import false_negatives
 from irlens.lists import cut_lists
-from irlens.mine import mine_negatives, parse_tiers, positives_from
+from irlens.mine import COUNTS, mine_negatives, parse_tiers, positives_from
 
 TOPICS = pd.DataFrame(
     {
@@ -66,7 +70,7 @@ def test_hard_negatives_are_the_prompts_own_wrong_ones():
     report = mined.report.iloc[0]
     assert (report["negatives"], report["prompts_without"]) == (3, 1)
     assert (report["false_negatives"], report["duplicates"], report["right_answer"]) == (2, 1, 2)
-    assert mined.skipped.values.tolist() == [["c", "no negative in any tier"]]
+    assert mined.skipped.values.tolist() == [["c", "no negative: every response is right"]]
 
 
 def test_a_negative_is_used_for_one_prompt_only():
@@ -214,7 +218,7 @@ def test_rewards_come_from_a_scored_run_or_a_function():
 
 def test_a_prompt_without_a_positive_is_listed_as_skipped():
     mined = mine_negatives(TOPICS, {"hard": OWN}, GOLD[1:], screen)
-    assert mined.skipped.values.tolist() == [["a", "no positive"], ["c", "no negative in any tier"]]
+    assert mined.skipped.values.tolist() == [["a", "no positive"], ["c", "no negative: every response is right"]]
     assert mined.lists["query_id"].unique().tolist() == ["b"] and mined.report["prompts_without"].item() == 2
 
 
@@ -266,3 +270,131 @@ def test_lists_depend_on_seed_and_query_and_not_on_neighbours():
 def test_graded_draws_keep_their_grades():
     lists = cut_lists(*judged([3, 2, 1, 0]), TOPICS, 2, 2)
     assert sorted(lists["grade"]) == [0.0, 1.0, 2.0, 3.0]  # the two best against the two worst
+
+
+def own(texts):
+    """prompt → texts, as a pool."""
+    return pool(*[(q, f"{q}{i}", text) for q, some in texts.items() for i, text in enumerate(some)])
+
+
+def test_no_prompt_takes_a_second_before_all_have_a_first():
+    same = ["is 7", "is 8", "is 9"]
+    mined = mine_negatives(TOPICS, {"hard": own({"a": same, "b": same, "c": same})}, GOLD, screen, per_tier=3)
+    assert tier(mined, "hard") == {"a": "is 7", "b": "is 8", "c": "is 9"} and mined.skipped.empty
+    assert mined.report["taken"].item() == 6
+
+
+def test_a_prompt_gives_way_to_one_that_would_go_without():
+    texts = {"a": ["is 7", "is 8"], "b": ["is 8", "is 9"], "c": ["is 8", "is 7"]}
+    mined = mine_negatives(TOPICS, {"hard": own(texts)}, GOLD, screen)
+    assert tier(mined, "hard") == {"a": "is 7", "b": "is 9", "c": "is 8"}
+
+
+def test_prompts_share_the_responses_to_others_evenly():
+    responses = pool(*[("x", f"x{i}", f"is 1{i}") for i in range(3)])
+    mined = mine_negatives(TOPICS, {"easiest": responses}, GOLD, screen, per_tier=3)
+    assert mined.lists[mined.lists["tier"] == "easiest"].groupby("query_id").size().tolist() == [1, 1, 1]
+
+
+def test_every_prompt_without_a_list_is_told_what_became_of_its_responses():
+    topics = pd.DataFrame({"query_id": [*"abcdefgh"], "query": [f"query {q}" for q in "abcdefgh"]})
+    positives = pd.DataFrame({"query_id": [*"abcdefg"]})
+    positives = positives.assign(doc_id=positives["query_id"] + "/gold", text="is 2", logprob=-5.0)
+    rows = own(
+        {"a": ["so 2"], "b": [" ", "is 3"], "c": ["is 3"], "d": ["is 4"], "f": ["is 5"], "g": ["so 2", " is  2"]}
+    )
+    rows = rows.assign(logprob=-9.0, finish_reason="stop")
+    rows.loc[rows["doc_id"] == "b1", "finish_reason"] = "length"
+    rows.loc[rows["doc_id"] == "d0", "logprob"] = -1.0
+    first = own({"c": ["is 5"]}).assign(logprob=-9.0)  # what c has, f cannot have
+    rows = pd.concat([first, rows[rows["query_id"] != "c"]], ignore_index=True)
+    reasons = rows["text"].map(lambda text: "right answer" if text == "so 2" else "")
+    mined = mine_negatives(topics, {"margin": rows}, positives, lambda some: reasons[some.index])
+    assert mined.skipped.values.tolist() == [
+        ["a", "no negative: every response is right"],
+        ["b", "no negative: every response is unfinished or empty"],
+        ["d", "no negative: every response is beyond the margin"],
+        ["e", "no negative: no response to choose from"],
+        ["f", "no negative: every response is taken by other prompts"],
+        ["g", "no negative: every response is right or a positive's text"],
+        ["h", "no positive"],
+    ]
+    assert tier(mined, "margin") == {"c": "is 5"}
+
+
+def test_white_space_makes_no_other_negative():
+    texts = ["#### 8", "#### 8 ", " ####\n8", "#### 9", "#### 2 "]
+    mined = mine_negatives(TOPICS, {"hard": own({"a": texts, "b": ["#### 8\n"]})}, GOLD, nothing, per_tier=4)
+    found = mined.lists[mined.lists["tier"] == "hard"]
+    assert found["doc_id"].tolist() == ["a3", "b0"]  # of the 8s one, which b would have to go without
+    assert (mined.report["duplicates"].item(), mined.report["taken"].item()) == (3, 1)
+    again = own({"a": ["####   2"]})
+    right = positives_from(TOPICS[:1], again, again[["query_id", "doc_id"]].assign(relevance=1), "both")
+    assert right["doc_id"].tolist() == ["a/gold"]
+
+
+def test_tokens_stay_with_their_response():
+    responses = own({"a": ["is 3"], "b": ["is 4", "is 5"]})
+    responses["tokens"] = [[1], [2, 3], [4]]
+    mined = mine_negatives(TOPICS, {"hard": responses, "easiest": pool(("x", "x0", "is 1"))}, GOLD, screen)
+    ids = dict(zip(responses["doc_id"], responses["tokens"])) | {"x0": None}
+    for row in mined.lists.itertuples():
+        assert row.tokens == ids.get(row.doc_id)
+    right = positives_from(TOPICS, responses, responses[["query_id", "doc_id"]].assign(relevance=1), "correct")
+    assert right["tokens"].tolist() == [[1], [2, 3]]
+
+
+SPACES = st.sampled_from(["", " ", "\n"])
+TEXT = st.tuples(SPACES, st.sampled_from(["", "is 2", "is 3", "is 4", "is 5", "is 6", "#### 2"]), SPACES).map("".join)
+ROW = st.tuples(st.sampled_from("abcx"), TEXT, st.sampled_from(["stop", "stop", "length"]), st.integers(-9, 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(ROW, max_size=10),
+    st.lists(ROW, max_size=6),
+    st.sampled_from([("hard",), ("margin",), ("easy",), ("hard", "top-ranked"), ("easiest", "hard", "margin")]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_whatever_is_mined_is_wrong_new_and_accounted_for(rows, others, tiers, per_tier, reuse):
+    def frame(some):
+        made = pd.DataFrame(some, columns=["query_id", "text", "finish_reason", "logprob"]).astype({"logprob": float})
+        return made.assign(doc_id=[f"{query}{i}" for i, query in enumerate(made["query_id"])])
+
+    pools = {name: frame(others if name == "easiest" else rows) for name in tiers}
+    positives = GOLD[:2].assign(logprob=-3.0)  # c has none
+    mined = mine_negatives(TOPICS, pools, positives, screen_words, per_tier, allow_reuse=reuse)
+    pd.testing.assert_frame_equal(
+        mined.lists, mine_negatives(TOPICS, pools, positives, screen_words, per_tier, allow_reuse=reuse).lists
+    )
+    for row in mined.report.to_dict("records"):
+        assert row["candidates"] == len(pools[row["tier"]]) == sum(row[name] for name in COUNTS)
+        assert row["negatives"] >= row["used"] and (reuse or row["negatives"] == row["used"])
+        assert row["prompts_with"] + row["prompts_without"] == 3
+    negatives = mined.lists[mined.lists["tier"] != "positive"]
+    keys = [" ".join(text.split()) for text in negatives["text"]]
+    assert len(set(zip(negatives["query_id"], keys))) == len(keys) and (reuse or len(set(keys)) == len(keys))
+    for row, key in zip(negatives.itertuples(), keys):
+        source = pools[row.tier].set_index("doc_id").loc[row.doc_id]
+        assert source["finish_reason"] == "stop" and key and not accepts(row.query_id, key)
+        assert (source["query_id"] == row.query_id) == (row.tier not in ("easy", "easiest"))
+    assert (negatives.groupby(["query_id", "tier"]).size() <= per_tier).all()
+    assert set(mined.skipped["query_id"]) | set(mined.lists["query_id"]) == set("abc")
+    assert not set(mined.skipped["query_id"]) & set(mined.lists["query_id"])
+
+
+def screen_words(rows):
+    return false_negatives(rows, GOLD, accepts=accepts, text_threshold=None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), st.lists(st.sampled_from(["is 7", "is 8", "is 9"]), max_size=3)))
+def test_as_many_prompts_have_a_negative_as_can(texts):
+    """Against every order in which the prompts could choose, each among all that it has."""
+    mined = mine_negatives(TOPICS, {"hard": own(texts)}, GOLD, screen)
+    answers = ["is 7", "is 8", "is 9", None, None, None]
+    most = max(
+        sum(text in some for some, text in zip(texts.values(), order)) for order in permutations(answers, len(texts))
+    )
+    assert len(tier(mined, "hard")) == most

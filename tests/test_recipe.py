@@ -1,5 +1,8 @@
 """Recipes: every one that ships is valid in every preset, and a damaged one is named."""
 
+import json
+
+import pandas as pd
 import pytest
 
 from irlens import catalog, costs, objectives, recipe, tasks
@@ -179,3 +182,64 @@ def test_cutoffs():
     assert cutoffs(7, (5, 1, 5)) == [1, 5]
     with pytest.raises(UserError, match="smaller than the largest N asked for, 8"):
         cutoffs(7, (1, 8))
+
+
+ENDING = """
+title = "An arm that ends"
+[shared.tiny]
+stage = "train"
+objective = "pairwise"
+iterations = 1
+prompts = 12
+n = 4
+epochs = 1
+batch_lists = 8
+eval_split = "test"
+eval_limit = 6
+eval_n = 2
+[[preset.tiny]]
+name = "short"
+max_tokens = 4
+[[preset.tiny]]
+name = "long"
+[[test.tiny]]
+n = 2
+limit = 6
+at = [1]
+[study]
+claim = "longer is better"
+order = ["short", "long"]
+better = ["long > short"]
+"""
+
+
+def test_an_arm_that_finds_nothing_to_rank_ends_alone(tmp_path):
+    path = tmp_path / "ending.toml"
+    path.write_text(ENDING)
+    found, said = recipe.load(str(path), "tiny"), []
+    out = recipe.run(found, tmp_path / "out", said.append, jobs=1)
+    why = "iteration 1: none of 12 prompts gives a list to rank: 12 too few finished draws (a larger --max-tokens)"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["status"] == "complete" and manifest["arms_ended"] == {"short": why}
+    assert f"short is left out, for it ended: {why}." in manifest["conclusions"]
+    assert "long > short: not tested, since short ended." in manifest["conclusions"]
+    conclusions = (out / "conclusions.md").read_text()
+    assert all(sentence in conclusions for sentence in manifest["conclusions"])
+    assert set(pd.read_csv(out / "arms.csv")["arm"]) == {"start", "long"}
+    assert pd.read_csv(out / "tests.csv")["after"].tolist() == ["long"]
+    assert set(pd.read_csv(out / "ending.csv")["bar"]) == {"start", "long"}
+    assert f"short ended: {why}" in said and "left out: short ended" in said
+    again = []
+    recipe.run(found, tmp_path / "out", again.append, jobs=1)  # at once: nothing is drawn a second time
+    assert any("reused the lists" in line for line in again) and not any("draws/s" in line for line in again)
+    assert (out / "conclusions.md").read_text() == conclusions
+
+
+def test_a_study_of_which_every_arm_ends_says_so(tmp_path):
+    path = tmp_path / "ending.toml"
+    path.write_text(ENDING.replace('name = "long"', 'name = "long"\nmax_tokens = 5'))
+    with pytest.raises(
+        UserError, match="every arm ended, so there is nothing to report: short: iteration 1: none of 12"
+    ):
+        recipe.run(recipe.load(str(path), "tiny"), tmp_path / "out", str, jobs=1)
+    assert set(json.loads((tmp_path / "out" / "manifest.json").read_text())["arms_ended"]) == {"short", "long"}

@@ -46,7 +46,6 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
     """
     from irlens import mine, tables
     from irlens.candidate_scores import Bound
-    from irlens.chat import with_tokens
 
     tiers = mine.parse_tiers(settings.tiers)
     _check(settings, tiers)
@@ -74,7 +73,6 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             bound=bound,
             allow_reuse=settings.allow_reuse,
         )
-        mined = replace(mined, lists=with_tokens(mined.lists, own))
         facts = _write(mined, settings, policy, given, out, say)
         if judged is not None:
             write_temperatures(own, judged, out, settings.seed_of("bootstrap"), say)
@@ -284,6 +282,7 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
 
     With a scorer, log-probabilities that no draw tells (a gold solution's) are computed.
     """
+    from irlens.lists import OPTIONAL
     from irlens.mine import positives_from
 
     if judged is None:
@@ -291,7 +290,8 @@ def _positives(own, judged, task: Task, settings: Mine, given: _Given, scorer: S
         best = ended.sort_values(["reward", "doc_id"], ascending=[False, True], kind="stable").drop_duplicates(
             "query_id"
         )
-        found = best[["query_id", "doc_id", "text"]].reset_index(drop=True)
+        known = ["query_id", "doc_id", "text", *(c for c in OPTIONAL if c in best.columns)]
+        found = best[known].reset_index(drop=True)
     else:
         found = positives_from(task.topics, own, judged, settings.positives)
     if found.empty:
@@ -384,6 +384,6 @@ def _write(mined, settings: Mine, policy: Policy, given: _Given, out: Path, say:
 
 def _why(row: pd.Series) -> str:
     """What became of a tier's candidates."""
-    names = ("unusable", "duplicates", "false_negatives", "beyond_margin", "taken")
+    names = ("unusable", "no_positive", "duplicates", "false_negatives", "beyond_margin", "taken")
     gone = [f"{row[name]:,} {name.replace('_', ' ')}" for name in names if row[name]]
     return f"{row['candidates']:,} candidates" + (f", of them {', '.join(gone)}" if gone else "")

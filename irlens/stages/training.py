@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,10 +238,10 @@ def _positives(settings: Train) -> tuple[str, bool]:
     return settings.positives_from or ("gold" if demonstrations else "own"), demonstrations
 
 
-def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say) -> pd.DataFrame:
-    """Lists whose negatives answer another prompt: of this data set (easy), or of another one (easiest)."""
+def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say):
+    """Lists whose negatives answer another prompt: of this data set (easy), or of another one (easiest); and the prompts
+    without one."""
     from irlens import mine, tasks
-    from irlens.chat import with_tokens
     from irlens.false_negatives import false_negatives
 
     task, pool = policy.task, run
@@ -263,7 +264,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
     mined = mine.mine_negatives(
         some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed_of("mining", s)
     )
-    return with_tokens(mine.as_pairs(mined.lists).assign(iteration=s), run)
+    return mine.as_pairs(mined.lists).assign(iteration=s), mined.skipped
 
 
 def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: Path, say: Say) -> World:
@@ -283,14 +284,16 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
         seed = settings.seed_of("draws", s)  # a policy that hardly changed still draws anew
         return policy.draw(asked, settings.n, settings.temperature, seed, shards, say, f"iteration {s}", weights)
 
-    def cut(run, qrels, some: pd.DataFrame, s: int, weights: Path, here: Path) -> pd.DataFrame:
-        from irlens.lists import cut_lists
+    def cut(run, qrels, some: pd.DataFrame, s: int, weights: Path, here: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        from irlens.lists import cut_lists, without_list
 
         if settings.tier in FOREIGN:
             return _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample, say)
         source, self_play = _positives(settings)
         more = {"lists": settings.lists, "iteration": s, "seed": settings.seed_of("lists", s)}
-        return cut_lists(run, qrels, some, positives, negatives, **more, positives_from=source, self_play=self_play)
+        how = {"positives_from": source, "by_reward": judges[0].is_reward}
+        lists = cut_lists(run, qrels, some, positives, negatives, **more, **how, self_play=self_play)
+        return lists, without_list(run, qrels, some, lists, negatives, **how)
 
     def prompt_ids(some: pd.DataFrame) -> dict[str, list[int]]:
         return policy.prompt_ids(task, some)
@@ -308,7 +311,7 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
 
 
 def _account(out: Path, iterations: int) -> dict:
-    """Tokens and lists over all iterations."""
+    """Tokens and lists over all iterations, and how many prompts gave no list for which reason."""
     import pandas as pd
 
     folders = [out / f"iteration-{s}" for s in range(1, iterations + 1)]
@@ -326,4 +329,5 @@ def _account(out: Path, iterations: int) -> dict:
             name: sum(t.get(name, 0) for t in trained)  # iterations of an older version do not tell
             for name in ("responses_as_drawn", "responses_tokenised", "drawn_that_retokenise_otherwise")
         },
+        "prompts_without_list": dict(sum((Counter(t.get("prompts_without_list")) for t in trained), Counter())),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from irlens import lists as candidate_lists
-from irlens.errors import UserError
+from irlens.errors import NothingToRank, UserError
 from irlens.tables import write_csv, write_parquet, write_text
 
 SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
@@ -54,7 +54,9 @@ class World:
     topics: Callable[[int], pd.DataFrame]  # iteration (from 1) → its topics
     sample: Callable[[Path, pd.DataFrame, int, Path], pd.DataFrame]  # policy, topics, iteration, folder → run
     judge: Callable[[pd.DataFrame, pd.DataFrame, Path], pd.DataFrame]  # run, topics, folder for scores → qrels
-    cut: Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, int, Path, Path], pd.DataFrame]  # run, qrels, topics, …
+    cut: Callable[  # run, qrels, topics, iteration, policy, folder → lists, and the prompts without (query_id, why)
+        [pd.DataFrame, pd.DataFrame, pd.DataFrame, int, Path, Path], tuple[pd.DataFrame, pd.DataFrame]
+    ]
     prompt_ids: Callable[[pd.DataFrame], dict[str, list[int]]]  # topics → token ids of their prompts
     validate: Callable[[Path, int], float]  # policy, iteration → the value to select by, higher is better
     say: Callable[[str], None] = print
@@ -64,10 +66,10 @@ class World:
 def larpo(start: Path, settings: Settings, world: World, out: Path, lists_at_once: int | None = None) -> list[Path]:
     """Runs the iterations that `out` does not hold yet and returns the policies' folders, the start first.
 
-    `out/iteration-s/` holds draws, run, qrels, lists, training log, the model (by rename, so a model that is there is
-    whole) and validation.json. Under `accelerate launch` every process calls this; all but the first wait for the lists
-    and train along. Raises UserError if no prompt of an iteration has both a right and a wrong draw, or the loss is
-    not finite.
+    `out/iteration-s/` holds draws, run, qrels, lists, the prompts without one and why (skipped.csv), training log, the
+    model (by rename, so a model that is there is whole) and validation.json. Under `accelerate launch` every process
+    calls this; all but the first wait for the lists and train along. Raises NothingToRank if no prompt of an iteration
+    gives a list, UserError if the loss is not finite.
     """
     policies, values = [start], [_validated(start, 0, world, out)]
     for s in range(1, settings.iterations + 1):
@@ -113,20 +115,32 @@ def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, 
         write_parquet(run, here / "run.parquet")
         write_parquet(qrels, here / "qrels.parquet")
         run, qrels = _remember(run, qrels, topics, s, settings, world, out)
-        write_parquet(world.cut(run, qrels, topics, s, policy, here), here / "lists.parquet")
+        lists, skipped = world.cut(run, qrels, topics, s, policy, here)
+        write_csv(skipped, here / "skipped.csv")
+        write_parquet(lists, here / "lists.parquet")
     _await(here / "lists.parquet")
-    lists = pd.read_parquet(here / "lists.parquet")
+    lists, reasons = pd.read_parquet(here / "lists.parquet"), _skipped(here)["why"]
     if lists.empty:
-        raise UserError(
-            f"iteration {s}: of {len(topics)} prompts none has two finished draws of which one is better (right, where a "
-            f"verifier judges), so there is nothing to rank; use more prompts or draws, another temperature, or a model "
-            f"that solves some of them"
+        raise NothingToRank(
+            f"iteration {s}: none of {len(topics):,} prompts gives a list to rank: {candidate_lists.in_words(reasons)}"
         )
     used, count = lists["query_id"].nunique(), len(lists.groupby(["query_id", "list"]))
+    others = candidate_lists.in_words(reasons, candidate_lists.FAULTS)
     world.say(
-        f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts (the others: all draws equally good)"
+        f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts"
+        + (f" (the others, see skipped.csv: {others})" if others else "")
     )
     _train(policy, lists, world, topics, settings, s, here, lists_at_once)
+
+
+def _skipped(here: Path) -> pd.DataFrame:
+    """query_id and why of an iteration's prompts without a list; none where an older version did not keep them."""
+    path = here / "skipped.csv"
+    return (
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        if path.is_file()
+        else pd.DataFrame(columns=["query_id", "why"])
+    )
 
 
 def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out: Path):
@@ -157,15 +171,13 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     torch.manual_seed(seeds.folded(seeds.derive(settings.seed, s, "weights")))
     model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
     at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
+    if objective.mismatched and lists["query_id"].nunique() < 2:
+        raise NothingToRank(
+            f"iteration {s}: one prompt gives lists, and {settings.objective} compares with responses to another"
+        )
     every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched, model)
     examples = fitting(every, settings.max_length)
-    if len(examples) < len(every):
-        world.say(
-            f"iteration {s}: left out {len(every) - len(examples):,} of {len(every):,} lists, whole: a response with its "
-            f"prompt is longer than {settings.max_length:,} tokens"
-        )
-    if not examples:
-        raise UserError(f"iteration {s}: no list fits into --max-length {settings.max_length}")
+    reasons = _without_long(every, examples, settings.max_length, s, here, world.say)
     check_vocabulary(model, examples, lambda: str(policy))
     lengths = [(len(e.prompt), [len(r) for r in e.responses]) for e in examples]
     explain(model, world.say, settings.pack_up_to, lengths)
@@ -184,6 +196,7 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     trained = settings.epochs * sum(e.tokens for e in examples)
     account = {"lists": len(examples), "too_long": len(every) - len(examples), "tokens_trained": trained}
     account |= origins(lists, model, tokenizer)
+    account |= {"prompts": len(topics), "prompts_without_list": reasons}
 
     def finish(trainer) -> None:
         if _main():
@@ -200,6 +213,27 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
         shutil.rmtree(here / "checkpoints")
         for warning in displaced(pd.read_csv(here / "log.csv")):
             world.say(f"iteration {s}: {warning}")
+
+
+def _without_long(every: list, examples: list, limit: int | None, s: int, here: Path, say) -> dict[str, int]:
+    """Says which lists did not fit, adds the prompts that lost all of theirs to skipped.csv, and counts its reasons."""
+    skipped = _skipped(here)
+    skipped = skipped[skipped["why"] != "too long"]  # of a start that was killed
+    if len(examples) < len(every):
+        say(
+            f"iteration {s}: left out {len(every) - len(examples):,} of {len(every):,} lists, whole: a response with its "
+            f"prompt is longer than {limit:,} tokens"
+        )
+        prompts, kept = (
+            list(dict.fromkeys(e.name.rpartition(", iteration ")[0] for e in some)) for some in (every, examples)
+        )
+        lost = pd.DataFrame({"query_id": [q for q in prompts if q not in set(kept)], "why": "too long"})
+        skipped = pd.concat([skipped, lost], ignore_index=True)
+        if _main():
+            write_csv(skipped, here / "skipped.csv")
+    if not examples:
+        raise NothingToRank(f"iteration {s}: no list fits into --max-length {limit}")
+    return {why: int(count) for why, count in skipped["why"].value_counts().items()}
 
 
 def displaced(log: pd.DataFrame) -> list[str]:

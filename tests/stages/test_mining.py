@@ -132,10 +132,8 @@ def test_a_run_with_rewards_gives_near_misses(drawn, tmp_path):
     table = pd.read_csv(out / "hardness.csv").set_index(["tier", "measure"])["value"]
     assert table["near-miss", "reward_gap"] > table["margin", "reward_gap"] < -0.5
     skipped = pd.read_csv(out / "skipped.csv")
-    assert len(skipped) + lists["query_id"].nunique() == 12 and set(skipped["why"]) <= {
-        "no positive",
-        "no negative in any tier",
-    }
+    assert len(skipped) + lists["query_id"].nunique() == 12
+    assert all(why == "no positive" or why.startswith("no negative: every response is ") for why in skipped["why"])
 
 
 def test_what_irlens_rerank_writes_is_a_reward_run(drawn, tmp_path):
