@@ -56,5 +56,6 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
             without_logprob=int(run["logprob"].isna().sum()),
+            without_tokens=int(run["tokens"].isna().sum()),
         )
     return out, results
