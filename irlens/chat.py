@@ -195,5 +195,5 @@ def end_token(model, tokenizer) -> int:
 
 
 def _letters(text: str) -> str:
-    """A text without white space and half characters at its end, which engines write in their own ways."""
-    return "".join(text.split()).rstrip("\ufffd")
+    """A text without white space and half characters, which engines write in their own ways."""
+    return "".join(text.split()).replace("\ufffd", "")

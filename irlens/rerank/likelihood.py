@@ -26,8 +26,8 @@ class Likelihood:
     """A scorer (see `scoring.Scorer`): rows → `score`, log π(response | prompt) in nats at temperature 1, and `n_tokens`.
 
     `prompt_ids`: query_id → token ids of the prompt as the policy reads it. A response is read by the ids that were drawn
-    where the run knows them (`drawn` says so), else by its text (`chat.response_ids`). Raises UserError for a response
-    that does not fit into the model's positions.
+    where the run knows them (column `as_drawn`), else by its text (`chat.response_ids`). Raises UserError for a
+    response that does not fit into the model's positions.
     """
 
     def __init__(

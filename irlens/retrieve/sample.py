@@ -142,6 +142,7 @@ def sample_run(
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
     run["query_id"] = run["query_id"].astype(object)
+    run = run if "tokens" in run.columns else run.assign(tokens=None)
     run = run.drop_duplicates(["query_id", "temperature", "draw"])  # shards overlap where one between others was lost
     kept = run["temperature"].isin([float(t) for t in temperatures]) & (run["draw"] < n)
     return _as_run(run[kept], asked, temperatures, name)

@@ -74,5 +74,6 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             unclosed_thoughts=unclosed,
             unreadable=unread,
             without_logprob=int(run["logprob"].isna().sum()),
+            without_tokens=int(run["tokens"].isna().sum()),
         )
     return out, results

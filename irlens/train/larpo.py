@@ -195,12 +195,12 @@ def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int
     )
     trained = settings.epochs * sum(e.tokens for e in examples)
     account = {"lists": len(examples), "too_long": len(every) - len(examples), "tokens_trained": trained}
-    account |= origins(lists, model, tokenizer)
     account |= {"prompts": len(topics), "prompts_without_list": reasons}
 
     def finish(trainer) -> None:
         if _main():
-            write_text(json.dumps(account) + "\n", here / "account.json")
+            read = origins(lists, model, tokenizer)
+            write_text(json.dumps(account | read) + "\n", here / "account.json")
             write_csv(pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry), here / "log.csv")
         adapters.save(trainer, policy, tokenizer, settings.base, here / "model")
 

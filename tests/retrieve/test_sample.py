@@ -123,6 +123,15 @@ def test_a_shard_without_a_key_is_not_read(tmp_path):
     assert len(engine.made) == 600 and "2 shards are of other draws" in said[0]
 
 
+def test_shards_that_know_no_ids_give_a_run_without(tmp_path):
+    first = run(tmp_path, 10)
+    for path in tmp_path.glob("T*.parquet"):
+        write_parquet(pd.read_parquet(path).drop(columns="tokens"), path)
+    again = run(tmp_path, 10, engine=Counting(lives=0))
+    pd.testing.assert_frame_equal(again, first)
+    assert again["tokens"].isna().all()
+
+
 def test_the_ids_drawn_are_kept(tmp_path):
     class Telling(Counting):
         def sample(self, asked, draws, sampling, on_batch=None):

@@ -234,7 +234,7 @@ def _checked(answer: dict) -> dict:
     if not answer["choices"]:
         raise ValueError("no choices")
     for choice in answer["choices"]:
-        _text_of(choice), _finish(choice), _logprob(choice)
+        _text_of(choice), _finish(choice), _logprob(choice), _tokens(choice)
     return answer
 
 
