@@ -40,29 +40,31 @@ def lengths_apart(model):
 
     A row's length is its largest position and one; rows of several branches need branches of one side.
     """
-    modules = [module for module, _ in _modules(model)]
-    stock = [(module.forward, module.__dict__.get("forward")) for module in modules]
-    for module, (forward, _) in zip(modules, stock):
-        module.forward = _by_row(forward)
+    found = [(module, ropes, module.__dict__.get("forward")) for module, ropes in _modules(model)]
+    for module, ropes, _ in found:
+        module.forward = _by_side(module.forward, ropes)
     try:
         yield
     finally:
-        for module, (_, replaced) in zip(modules, stock):
+        for module, _, replaced in found:
             if replaced is None:
                 del module.forward
             else:
                 module.forward = replaced
 
 
-def _by_row(forward):
-    """`forward(x, position_ids [R, S])` of a rotary embedding, a row at a time, none of them marked by the one before."""
+def _by_side(forward, ropes: list[LengthRope]):
+    """`forward(x, position_ids [R, S])` of a rotary embedding, for rows of one side at a time, unmarked by those before."""
 
     def rows(x: torch.Tensor, position_ids: torch.Tensor, *args, **kwargs):
-        parts = []
-        for row in range(len(position_ids)):
+        sides = [tuple(rope.side(end + 1) for rope in ropes) for end in position_ids.amax(1).tolist()]
+        found: dict[int, tuple[torch.Tensor, ...]] = {}
+        for side in dict.fromkeys(sides):
+            where = [row for row, other in enumerate(sides) if other == side]
             forward(x[:1], position_ids.new_zeros(1, 1), *args, **kwargs)  # one token: back to the original frequencies
-            parts.append(forward(x[:1], position_ids[row : row + 1], *args, **kwargs))
-        return tuple(torch.cat(some) for some in zip(*parts))
+            parts = forward(x[:1], position_ids[where], *args, **kwargs)
+            found |= {row: tuple(part[i] for part in parts) for i, row in enumerate(where)}
+        return tuple(torch.stack(some) for some in zip(*(found[row] for row in range(len(sides)))))
 
     return rows
 

@@ -97,7 +97,24 @@ def test_long_lists_are_left_out_whole_and_counted(tmp_path):
     assert json.loads((folder / "manifest.json").read_text())["lists_too_long"] == account["too_long"]
 
 
+def test_the_switch_on_packing_reaches_every_pass_and_changes_no_result(tmp_path, monkeypatch):
+    from irlens.train import data
+
+    passes, logs, pack = [], [], data.pack
+    monkeypatch.setattr(data, "pack", lambda *args: passes.append(pack(*args)) or passes[-1])
+    for switch in (0, 10_000):
+        passes.clear()
+        folder, _, _, said = train(tmp_path / str(switch), iterations=1, pack_up_to=switch, list_size=3)
+        assert passes and {batch.shared for batch in passes} == {switch > 0}
+        lines = [line for line in said if "go one row per response" in line]
+        assert len(lines) == (switch == 0) and all("more than --pack-up-to 0 tokens" in line for line in lines)
+        assert "pack_up_to" not in json.loads((folder / "manifest.json").read_text())["settings"]
+        logs.append(pd.read_csv(folder / "iteration-1" / "log.csv")["loss"].tolist())
+    assert logs[0] == pytest.approx(logs[1], abs=1e-3)
+
+
 @pytest.mark.parametrize("more, message", [
+    ({"pack_up_to": -1}, "pack-up-to"),
     ({"memory": "some"}, "--memory 'some'; known: all, current, previous"),
     ({"positives_from": "silver"}, "--positives-from 'silver'"),
     ({"tier": "hrad"}, "--tier 'hrad'"),

@@ -181,3 +181,23 @@ def test_a_forward_that_was_put_on_the_head_before_is_kept_and_used():
     with fused_head(model, torch.tensor([1]), torch.tensor([2])):
         torch.testing.assert_close(model(hidden)[0], expected)
     torch.testing.assert_close(model(hidden)[0, 1].log_softmax(-1)[2], expected)
+
+
+class Scaled(Model):
+    """Multiplies its logits by an attribute of its own, as Cohere does."""
+
+    def __init__(self, lm_head, **settings):
+        super().__init__(lm_head, **settings)
+        self.logit_scale = self.config.logit_scale
+
+    def forward(self, hidden):
+        return self.lm_head(hidden) * self.logit_scale
+
+
+def test_a_factor_that_the_model_copied_from_its_settings_is_taken_once_and_given_back():
+    model = Scaled(nn.Linear(4, 10, bias=False), logit_scale=0.25)
+    hidden = torch.randn(1, 3, 4)
+    expected = model(hidden)[0, 1].log_softmax(-1)[2]
+    with fused_head(model, torch.tensor([1]), torch.tensor([2])):
+        torch.testing.assert_close(model(hidden)[0], expected)
+    assert model.logit_scale == model.config.logit_scale == 0.25
