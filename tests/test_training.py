@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from irlens import stages
+from irlens import objectives, stages
 from irlens.errors import UserError
 from irlens.settings import Train
 from irlens.train import larpo
@@ -83,8 +83,12 @@ def test_a_data_set_without_validation_lends_the_end_of_its_training_problems(tm
                                   {"objective": "simpo", "length_normalised": True}, {"tier": "easy", "positives_from": "both", "objective": "pairwise"},
                                   {"objective": "lambdarank", "objective_args": '{"weighted": 1}'}])  # fmt: skip
 def test_baselines_tiers_and_options_run_to_the_end(tmp_path, more):
-    folder, results, _, _ = train(tmp_path / "a", iterations=1, **more)
+    folder, results, _, said = train(tmp_path / "a", iterations=1, **more)
     assert results["x"].max() == 1
+    drawn = set(pd.read_csv(folder / "diagnostics.csv")["curve"])
+    compares = objectives.get(more["objective"]).uses_reference
+    assert ("KL to the reference (nats)" in drawn) == ("implicit-reward accuracy" in drawn) == compares
+    assert compares or not any("displacement" in line for line in said)
     if more["objective"] == "spin":
         lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
         assert lists[lists["tier"] == "positive"]["doc_id"].str.endswith("/gold").all()
@@ -126,6 +130,8 @@ def test_the_switch_on_packing_reaches_every_pass_and_changes_no_result(tmp_path
     ({"beta": 0.1, "objective_args": '{"beta": 1}'}, "given twice"),
     ({"trainer_args": '{"no_such": 1}'}, "unknown argument 'no_such'"),
     ({"nll": -1.0}, "nll must be 0 or more"),
+    ({"objective": "lambdarank", "reward": "pairrm", "objective_args": '{"weighted": 1}'}, 'add "gains": "normalised"'),
+    ({"objective": "lambdarank", "objective_args": '{"weighted": 1, "gains": "norm"}'}, "gains is one of grades"),
     ({"n": 1}, "nothing to rank"),
     ({"quantize": "8bit", "lora_rank": 4}, "known: 4bit"),
     ({"max_length": 3}, "no list fits"),

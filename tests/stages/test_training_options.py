@@ -4,6 +4,7 @@ The draws, the model and its saving are stand-ins; all that hands a setting on, 
 to the arguments of the transformers trainer, is real.
 """
 
+import copy
 import importlib
 import json
 import re
@@ -16,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from irlens import catalog, lists, mine, seeds, stages
+from irlens import catalog, lists, mine, seeds, stages, stats
 from irlens.objectives import Objective
 from irlens.settings import Train
 from irlens.stages import common, judging, training
@@ -101,7 +102,7 @@ def run(monkeypatch, tmp_path, material):
 
         def arguments(folder, plan, count, parameters):
             seen.arguments.append((made := real_arguments(folder, plan, count, parameters), plan, count))
-            return replaced_reporters(made)
+            return quiet(made)
 
         def spied(name, of, into):
             real = getattr(of, name)
@@ -123,6 +124,7 @@ def run(monkeypatch, tmp_path, material):
         monkeypatch.setattr(Objective, "__call__", loss)
         monkeypatch.setattr(trainer, "training_arguments", arguments)
         monkeypatch.setattr(judging, "of_reward", of_reward)
+        monkeypatch.setattr(stats, "bootstrap_intervals", lambda values, *a, **k: (values.mean(0), values.mean(0)))
         monkeypatch.setattr(training, "plot_iterations", lambda *a, **k: None)
         monkeypatch.setattr(training, "plot_diagnostics", lambda *a, **k: None)
         engines = importlib.import_module("irlens.retrieve.engines")
@@ -139,13 +141,11 @@ def run(monkeypatch, tmp_path, material):
     return go
 
 
-def replaced_reporters(arguments):
-    """The same arguments for a trainer that looks for no reporter."""
-    import copy
-
-    quiet = copy.copy(arguments)
-    quiet.report_to = []
-    return quiet
+def quiet(arguments):
+    """The same arguments for a trainer that looks for no reporter and saves nothing."""
+    found = copy.copy(arguments)
+    found.report_to, found.save_strategy = [], "no"
+    return found
 
 
 def first_loss(seen: Seen) -> dict:
