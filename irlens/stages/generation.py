@@ -14,6 +14,7 @@ from irlens.stages.reranking import unreadable_in_words
 from irlens.stages.runs import data_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -39,9 +40,9 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     with OutputFolder(out, "passk", kept, growing=("n",)) as folder:
         run = policy.draw(policy.prompts(task), settings.n, settings.temperature, settings.seed, out / "shards", say)
         qrels = verify(run, task.topics, task.verifier)
-        without = _without_answer(run, qrels, policy, settings.thought, say)
+        unread, without = _without_answer(run, qrels, policy, settings.thought, say)
         results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed)
-        for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
+        for name, table in (("run", run), ("qrels", qrels.assign(unreadable=unread)), ("per_query", per_query)):
             tables.write_parquet(table, out / f"{name}.parquet")
         tables.write_csv(results, out / "results.csv")
         for tag, rows in run.groupby("tag"):
@@ -63,17 +64,21 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     return out, results
 
 
-def _without_answer(run: pd.DataFrame, qrels: pd.DataFrame, policy: Policy, option: str | None, say: Say) -> dict:
-    """How many responses never closed their thought, and how many finished without an answer; said where there are any."""
+def _without_answer(
+    run: pd.DataFrame, qrels: pd.DataFrame, policy: Policy, option: str | None, say: Say
+) -> tuple[np.ndarray, dict]:
+    """Which responses finished without an answer that can be read, and how many those are and never closed their thought.
+
+    Both are said where there are any.
+    """
     from irlens.rerank import thoughts
     from irlens.rerank.verify import unreadable
 
-    never = int(thoughts.unclosed(run, policy.thought).sum())
-    unread = int(unreadable(run, qrels, policy.task.extract).sum())
+    never, unread = int(thoughts.unclosed(run, policy.thought).sum()), unreadable(run, qrels, policy.task.extract)
     if never:
         say(thoughts.in_words(never, len(run)))
     if line := thoughts.suspicion(run, policy.thought, option):
         say(line)
-    if unread:
-        say(unreadable_in_words(unread, len(run)))
-    return {"unclosed_thoughts": never, "unreadable": unread}
+    if unread.any():
+        say(unreadable_in_words(int(unread.sum()), len(run)))
+    return unread, {"unclosed_thoughts": never, "unreadable": int(unread.sum())}
