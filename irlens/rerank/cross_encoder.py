@@ -84,5 +84,6 @@ def rerank(
     new = top.assign(score=found["score"].to_numpy())
     rest = run[run["rank"] >= depth]
     lowest = new.groupby("query_id")["score"].min()  # what was not read again keeps its order below what was
-    rest = rest.assign(score=rest["query_id"].map(lowest) - 1 - (rest["rank"] - depth).astype(np.float32))
+    below = rest["query_id"].map(lowest).astype(np.float64) - 1  # of no rows at all, a map gives no numbers
+    rest = rest.assign(score=below - (rest["rank"] - depth).astype(np.float32))
     return tables.ranked(pd.concat([new, rest], ignore_index=True).assign(tag=tag)[run.columns]), truncated

@@ -75,11 +75,17 @@ def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mappin
     sha = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
     columns = [column for column in READ if column in part.columns]
     for row in zip(*(part[column] for column in columns)):
-        plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in row]
-        sha.update(repr((columns, plain)).encode("utf-8", "backslashreplace"))
+        sha.update(repr((columns, [_plain(value) for value in row])).encode("utf-8", "backslashreplace"))
     for query_id in dict.fromkeys(part["query_id"]) if asked else ():
         sha.update(repr((query_id, asked.get(query_id))).encode("utf-8", "backslashreplace"))
     return sha.hexdigest()[:16]
+
+
+def _plain(value):
+    """A cell as it is hashed: the same in memory and read back from Parquet."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [int(number) for number in value]
+    return None if value is pd.NA or value != value else value
 
 
 def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> pd.DataFrame:

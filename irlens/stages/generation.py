@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from irlens.errors import UserError
 from irlens.folder import OutputFolder
 from irlens.settings import PassK, at_least, cutoffs, heat
-from irlens.stages.common import Say, default_out, identity, load_policy
+from irlens.stages.common import Policy, Say, default_out, identity, load_policy
 from irlens.stages.measuring import judgements_of, plot_passk
 from irlens.stages.reranking import unreadable_in_words
 from irlens.stages.runs import data_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -32,8 +33,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     policy = load_policy(settings, settings.split, settings.limit, say)
     task = policy.task
     from irlens import measures, tables
-    from irlens.rerank import thoughts
-    from irlens.rerank.verify import unreadable, verify
+    from irlens.rerank.verify import verify
 
     out = default_out(settings, policy.model.name, task.name)
     kept = {k: v for k, v in identity(settings, policy).items() if k != "at"}
@@ -42,20 +42,11 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             policy.prompts(task), settings.n, settings.temperature, settings.seed_of("draws"), out / "shards", say
         )
         qrels = verify(run, task.topics, task.verifier)
-        unclosed = int(thoughts.unclosed(run, policy.thought).sum())
-        unread = int(unreadable(run, qrels, task.extract).sum())
-        for line in (
-            thoughts.in_words(unclosed, len(run))
-            if unclosed
-            else thoughts.suspicion(run, policy.thought, settings.thought),
-            unreadable_in_words(unread, len(run)) if unread else None,
-        ):
-            if line:
-                say(line)
+        unread, without = _without_answer(run, qrels, policy, settings.thought, say)
         results, per_query = measures.evaluate(
             run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed_of("bootstrap")
         )
-        for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
+        for name, table in (("run", run), ("qrels", qrels.assign(unreadable=unread)), ("per_query", per_query)):
             tables.write_parquet(table, out / f"{name}.parquet")
         tables.write_csv(results, out / "results.csv")
         for tag, rows in run.groupby("tag"):
@@ -71,9 +62,28 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
             reward_calls=len(run),
             tokens_generated=int(run["n_tokens"].sum()),
             unfinished=int((run["finish_reason"] == "length").sum()),
-            unclosed_thoughts=unclosed,
-            unreadable=unread,
+            **without,
             without_logprob=int(run["logprob"].isna().sum()),
             without_tokens=int(run["tokens"].isna().sum()),
         )
     return out, results
+
+
+def _without_answer(
+    run: pd.DataFrame, qrels: pd.DataFrame, policy: Policy, option: str | None, say: Say
+) -> tuple[np.ndarray, dict]:
+    """Which responses finished without an answer that can be read, and how many those are and never closed their thought.
+
+    Both are said where there are any.
+    """
+    from irlens.rerank import thoughts
+    from irlens.rerank.verify import unreadable
+
+    never, unread = int(thoughts.unclosed(run, policy.thought).sum()), unreadable(run, qrels, policy.task.extract)
+    if never:
+        say(thoughts.in_words(never, len(run)))
+    if line := thoughts.suspicion(run, policy.thought, option):
+        say(line)
+    if unread.any():
+        say(unreadable_in_words(int(unread.sum()), len(run)))
+    return unread, {"unclosed_thoughts": never, "unreadable": int(unread.sum())}

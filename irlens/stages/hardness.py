@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,10 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         return None
     loaded = []
 
+    @functools.cache
+    def made_by() -> dict:
+        return {"kind": "likelihood", "policy": digest(policy.folder)}
+
     def load(task: Task):
         from irlens.rerank.likelihood import Likelihood
         from irlens.train import logprobs
@@ -54,7 +59,7 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         from irlens.rerank.scoring import score_in_shards
 
         asked = {prompt.query_id: prompt.text for prompt in policy.prompts(task)}
-        told = {"made_by": {"kind": "likelihood", "policy": digest(policy.folder)}, "asked": asked}
+        told = {"made_by": made_by(), "asked": asked}
         found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}", **told)
         return found.rename(columns={"score": "logprob"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,11 @@ class Prepared:
     encoder: retrieve.dense.DenseEncoder
     search: retrieve.index.Search
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the encoder's files."""
+        return digest(self.files)
+
     def output(self, settings: Index | Recall, task: Task, out: Path | None) -> OutputFolder:
         """The index's folder, with what makes the vectors what they are: another encoder is another digest."""
         kept = self.made_by(settings) | {
@@ -82,7 +88,7 @@ class Prepared:
     def made_by(self, settings: Index | Recall) -> dict:
         """What makes a text's vector what it is."""
         return {
-            "encoder_digest": digest(self.files),
+            "encoder_digest": self.digest,
             "dimension": self.encoder.dimension,
             "prompts": self.encoder.prompts(),
             "normalize": self.encoder.normalize,
@@ -110,6 +116,7 @@ class Prepared:
             files = [path for path in (folder / "vectors", opened.path) if path.exists()]
             facts = {
                 "encoder": self.chosen.name,
+                "vectors": key,
                 **opened.facts(),
                 "encoder_files": str(self.files),
                 "bytes_on_disk": sum(map(_bytes, files)),

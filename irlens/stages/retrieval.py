@@ -80,7 +80,7 @@ def _identity(settings: Recall, task: Task, at: list[int], dense: dict[str, Prep
     free = ("out", "index_folder", "batch_size", "processes", "at")
     kept = {k: v for k, v in asdict(settings).items() if k not in free}
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "at": at}
-    digests = {name: digest(prepared.files) for name, prepared in dense.items()}
+    digests = {name: prepared.digest for name, prepared in dense.items()}
     if reranker:
         digests[settings.rerank] = digest(reranker)
     return kept | resolved | {"digests": digests}

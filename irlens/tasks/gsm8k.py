@@ -62,6 +62,7 @@ APART = re.compile(
 )  # 20 000, 20'000
 DOTTED = re.compile(rf"{ALONE}[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}}){{2,}}(?![0-9.])")  # 1.234.567
 EUROPEAN = re.compile(rf"{ALONE}([1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+),([0-9]{{1,2}})(?![0-9]|[,.][0-9])")  # 1.234,50
+THREE = re.compile("[0-9]{3}")
 TIMES_TEN = re.compile(r"(?<=[0-9]) ?[*×xX·] ?10 ?\^ ?\{?([-+]?[0-9]{1,2})(?![0-9])\}?")  # 1.5 × 10^3
 LATEX = (
     (re.compile(r"\\(?:text[a-z]*|math[a-z]+|mbox|left|right|[,;!$%&])|\{(?=,\})|(?<=\{,)\}"), ""),
@@ -90,10 +91,11 @@ def _clean(text: str) -> str:
     if "\\" in text or "{" in text or "≈" in text:
         for pattern, plain in LATEX:
             text = pattern.sub(plain, text)
-    text = APART.sub(lambda found: found[0].replace(found[1], ","), text)
-    text = EUROPEAN.sub(lambda found: f"{found[1].replace('.', '')}.{found[2]}", text)
-    text = DOTTED.sub(lambda found: found[0].replace(".", ""), text)
-    return TIMES_TEN.sub(r"e\1", text)
+    if THREE.search(text):
+        text = APART.sub(lambda found: found[0].replace(found[1], ","), text)
+        text = EUROPEAN.sub(lambda found: f"{found[1].replace('.', '')}.{found[2]}", text)
+        text = DOTTED.sub(lambda found: found[0].replace(".", ""), text)
+    return TIMES_TEN.sub(r"e\1", text) if "^" in text else text
 
 
 def _decimal(digits: str) -> Fraction | None:

@@ -90,3 +90,29 @@ def test_a_score_that_is_not_finite_and_a_folder_that_is_no_model_are_refused(tm
         cross_encoder.rerank(Broken, *run_and_topics, 5, tmp_path, "x", made_by=BY)
     with pytest.raises(UserError, match="not a usable cross-encoder"):
         cross_encoder.load(tmp_path)
+
+
+def test_the_commands_count_what_the_model_reads_cut(tmp_path, folder):
+    import json
+    import shutil
+
+    from irlens import settings, stages
+
+    short, told = tmp_path / "short", []
+    shutil.copytree(folder, short)
+    config = json.loads((short / "tokenizer_config.json").read_text())
+    (short / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 12}))
+    asked = {"retriever": "bm25", "limit": 3, "at": (1, 2), "rerank": str(short), "rerank_depth": 4}
+    out, _ = stages.recall(settings.Recall(out=str(tmp_path / "recall"), **asked), told.append)
+    counted = json.loads((out / "manifest.json").read_text())["truncated"]
+    assert counted == {"bm25, short": 12}
+    assert "bm25, short: 12 pairs were longer than the model reads, and were cut" in told
+
+    told.clear()
+    first = pd.read_parquet(out / "run.parquet").query("tag == 'bm25'")  # two passages for each of three questions
+    first.to_parquet(tmp_path / "run.parquet")
+    kind = {"run": str(tmp_path / "run.parquet"), "dataset": "facts", "reranker": f"cross-encoder:{short}"}
+    again, _ = stages.rerank(settings.Rerank(**kind, out=str(tmp_path / "rerank")), told.append)
+    manifest = json.loads((again / "manifest.json").read_text())
+    assert manifest["truncated"] == manifest["candidates"] == 6
+    assert any("6 of 6 texts were longer than the model reads, and were cut" in line for line in told)

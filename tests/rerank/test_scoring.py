@@ -86,6 +86,16 @@ def test_a_folder_never_answers_for_other_texts_or_another_scorer(tmp_path, chan
     pd.testing.assert_frame_equal(again, old)
 
 
+def test_a_run_read_back_from_disk_is_the_same_content(tmp_path):
+    tokens = [None if i == 3 else [i, np.int64(2)] for i in range(len(RUN))]
+    run = RUN.assign(tokens=tokens, finish_reason=[None, "stop"] * 6)
+    run.to_parquet(tmp_path / "run.parquet")
+    found = score_in_shards(run, lambda: lengths, tmp_path / "s", "x", made_by=BY)
+    run = pd.read_parquet(tmp_path / "run.parquet")
+    again = score_in_shards(run, lambda: pytest.fail("loaded"), tmp_path / "s", "x", made_by=BY)
+    assert again["score"].tolist() == found["score"].tolist()
+
+
 def test_files_without_a_content_in_their_name_are_not_read(tmp_path):
     RUN[["query_id", "doc_id"]].assign(score=99.0).to_parquet(tmp_path / "000000.parquet")
     told = []
