@@ -60,6 +60,17 @@ def test_the_tiny_presets_take_minutes():
         assert 0 < costs.total(costs.of_steps(recipe.load(name, "tiny").steps)).cpu_minutes < 9, name
 
 
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_all_presets_of_a_recipe_choose_or_none_does(name):
+    """A question is the same on either preset: policies are the last ones, or the best on other problems."""
+    ways = set()
+    for preset in recipe.presets(name):
+        for step in recipe.load(name, preset).steps:
+            if step.stage == "train":
+                ways.add(held_out.chooses(step.settings))
+    assert len(ways) <= 1
+
+
 def test_fig3a_has_the_papers_tiers():
     steps = {step.name: step.settings for step in recipe.load("fig3a", "paper").steps}
     assert list(steps) == ["easiest", "easy", "hard", "hardest"]
