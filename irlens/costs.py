@@ -102,7 +102,7 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
     rounds = settings.iterations * settings.prompts
     draws = rounds * settings.n * len(settings.temperature)
     draws += 2 * rounds * settings.lists * (settings.tier == "easiest")  # answers to unrelated prompts
-    tested = 0 if settings.eval_split == "test" else 2 * settings.test_limit * (dataset in SIZES)
+    tested = 0 if settings.eval_split == "test" else 2 * settings.test_limit
     problems = (settings.iterations + 1) * settings.eval_limit + tested
     held_out = problems * settings.eval_n * len(settings.eval_temperature)
     lists, size = rounds * settings.lists, sum(list_shape(settings))

@@ -265,7 +265,9 @@ class Train(Seeded, EngineOptions):
         None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.'
     )
     patience: int | None = _option(None, "Iterations without a better validation value before it stops.")
-    eval_split: str | None = _option(None, "Held-out split in between. Default: validation, else held out of training.")
+    eval_split: str | None = _option(
+        None, "Held-out split in between; test chooses nothing. Default: validation, else out of training."
+    )
     eval_limit: int = _option(200, "Held-out problems in between.")
     eval_n: int = _option(16, "Draws per held-out problem.")
     eval_temperature: tuple[float, ...] = _option((1.0,), "Temperatures of the held-out draws; the first one chooses.")

@@ -56,8 +56,10 @@ class Study:
 
 
 def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
-    """Raises UserError for an unknown kind, arm, figure or measure, or a pair that is not "better > worse"."""
+    """Raises UserError for an unknown kind, arm, figure or measure, a pair that is not "better > worse", or an arm that
+    is chosen by the very problems that it is reported on."""
     from irlens import paper
+    from irlens.stages.held_out import chooses
 
     arms = of_arms.arms(steps)
     if study.kind not in KINDS:
@@ -72,6 +74,12 @@ def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
         raise UserError(f'{where}: x and kind = "axis" need each other')
     if study.x is not None and len(study.x) != len(arms) - 1:
         raise UserError(f"{where}: x has {len(study.x)} places for {len(arms) - 1} arms")
+    tested = any(step.name.startswith("test ") for step in steps)
+    for step in steps:
+        if step.stage == "train" and not tested and chooses(step.settings) and step.settings.test_limit == 0:
+            raise UserError(
+                f'{where}: {step.name} would be reported on what chose it; set test_limit or eval_split = "test"'
+            )
     measured = _measured(steps)
     if (study.measure, study.temperature) not in measured:
         known = ", ".join(f"{m} at T = {t:g}" for m, t in measured)

@@ -36,15 +36,24 @@ def test_gpu_hours_by_hand():
 
 @pytest.mark.parametrize("reward, each", [("fsfairx", 160 + 400), ("pairrm", None)])
 def test_what_a_reward_model_reads(reward, each):
+    """40 draws, and one for each of 2 × 5 problems in between and 2 × 3 at the end, which UltraFeedback's train split lends."""
     settings = Train(
-        model="gemma2-2b-it", reward=reward, iterations=1, prompts=10, n=4, epochs=1, eval_limit=5, eval_n=1
+        model="gemma2-2b-it",
+        reward=reward,
+        iterations=1,
+        prompts=10,
+        n=4,
+        epochs=1,
+        eval_limit=5,
+        eval_n=1,
+        test_limit=3,
     )
     cost = costs.of_step(settings)
     reference = 10 * (160 + 4 * 400)
     if each:
-        assert cost.read == reference + (40 + 10) * each
+        assert cost.read == reference + (40 + 16) * each
     else:  # a response with each of the 3 (held out: 1) others of its list, prompt and both responses at once
-        assert cost.read == reference + 40 * 3 * (160 + 800) + 10 * 1 * (160 + 800)
+        assert cost.read == reference + 40 * 3 * (160 + 800) + 16 * 1 * (160 + 800)
 
 
 def test_one_after_the_other_adds_up_but_for_memory():

@@ -8,6 +8,7 @@ import pytest
 from irlens import catalog, costs, objectives, recipe, tasks
 from irlens.errors import UserError
 from irlens.settings import PassK, cutoffs, settings_from
+from irlens.stages import held_out
 
 NAMES = {
     "fig2",
@@ -61,6 +62,17 @@ def test_a_shipped_recipe_is_valid_to_the_last_key(name, preset):
 def test_the_tiny_presets_take_minutes():
     for name in NAMES - {"table3", "table5"}:  # those two: half an hour a seed
         assert 0 < costs.total(costs.of_steps(recipe.load(name, "tiny").steps)).cpu_minutes < 9, name
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_all_presets_of_a_recipe_choose_or_none_does(name):
+    """A question is the same on either preset: policies are the last ones, or the best on other problems."""
+    ways = set()
+    for preset in recipe.presets(name):
+        for step in recipe.load(name, preset).steps:
+            if step.stage == "train":
+                ways.add(held_out.chooses(step.settings))
+    assert len(ways) <= 1
 
 
 def test_fig3a_has_the_papers_tiers():

@@ -8,6 +8,8 @@ import pytest
 from irlens import objectives, stages
 from irlens.errors import UserError
 from irlens.settings import Train
+from irlens.stages import held_out
+from irlens.stages.common import load_policy, train_split
 from irlens.train import larpo
 
 SMALL = {"prompts": 24, "n": 4, "iterations": 2, "epochs": 1, "batch_lists": 8, "eval_limit": 8, "eval_n": 2}
@@ -77,6 +79,88 @@ def test_a_data_set_without_validation_lends_the_end_of_its_training_problems(tm
     assert tests["n"].unique().tolist() == [5]
     with pytest.raises(UserError, match="has only 22"):
         train(tmp_path / "b", dataset=str(tmp_path / "data"), prompts=25)
+
+
+def only_training_problems(tmp_path, count=40) -> str:
+    """A data set with the split train alone; its problems 30 and 39 ask the same."""
+    numbers = [i if i != 39 else 30 for i in range(count)]
+    rows = [
+        {"question": f"What is {i}+1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in numbers
+    ]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(tmp_path / "data")
+
+
+def prepared(**more):
+    """(problems between iterations, at the end, policy) and what was said."""
+    said, settings = [], Train(**{**SMALL, **more})
+    policy = load_policy(settings, train_split(settings), None, said.append)
+    return *held_out.problems(policy, settings, said.append), said
+
+
+def test_without_a_test_split_what_is_reported_has_chosen_nothing(tmp_path):
+    """Of 40 problems, two of them the same: the last 6 distinct to report on, 8 others to choose by, 25 for training."""
+    data = only_training_problems(tmp_path)
+    between, end, policy, said = prepared(dataset=data, eval_limit=8, test_limit=6)
+    parts = [set(task.topics["query"]) for task in (policy.task, between, end)]
+    assert [len(task.topics) for task in (policy.task, between, end)] == [25, 8, 6]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert (between.split, end.split) == ("train[25:34]", "train[34:]")
+    assert any("left out of training: 1 prompts that are word for word held-out ones" in line for line in said)
+    folder, results, tests, _ = train(
+        tmp_path / "a", dataset=data, prompts=20, iterations=1, positives_from="both", eval_limit=8, test_limit=6
+    )
+    assert tests["n"].unique().tolist() == [6] and results["n"].unique().tolist() == [8]
+    seen = pd.concat(pd.read_parquet(folder / "iteration-1" / name) for name in ("run.parquet", "lists.parquet"))
+    for where, task in (("evaluation", between), ("test", end)):
+        measured = pd.read_parquet(folder / where / "0" / "run.parquet")["query_id"]
+        assert set(measured) == set(task.topics["query_id"]) and not set(measured) & set(seen["query_id"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["settings"]["test_split"] == "train[34:]"
+    assert {o["same_text"] for o in manifest["contamination"].values()} == {0} and len(manifest["contamination"]) == 2
+
+
+def test_eval_split_test_chooses_nothing_where_there_is_no_test_split(tmp_path):
+    data = only_training_problems(tmp_path)
+    between, end, policy, _ = prepared(dataset=data, eval_split="test", eval_limit=8)
+    assert end is None and len(between.topics) == 8 and len(policy.task.topics) == 31
+    settings = Train(dataset=data, eval_split="test")
+    assert held_out.chosen(3, settings, tmp_path) == 2 and "nothing is chosen" in held_out.why(between, settings)
+
+
+def test_a_validation_split_alone_has_its_test_problems_out_of_training(tmp_path):
+    data = only_training_problems(tmp_path)
+    rows = [{"question": f"What is {i}+9?", "answer": f"#### {i + 9}"} for i in range(9)]
+    (tmp_path / "data" / "validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    between, end, policy, _ = prepared(dataset=data, eval_limit=8, test_limit=6)
+    assert (between.split, len(between.topics)) == ("validation", 8)
+    assert (end.split, len(policy.task.topics)) == ("train[34:]", 33)
+
+
+def test_validation_and_test_may_not_share_problems(tmp_path):
+    data = only_training_problems(tmp_path)
+    row = json.dumps({"question": "What is 5+9?", "answer": "#### 14"})
+    for split in ("validation", "test"):
+        (tmp_path / "data" / f"{split}.jsonl").write_text(row)
+    with pytest.raises(UserError, match=r"1 of 1 held-out problems \(test\) are validation problems \(validation\)"):
+        prepared(dataset=data)
+
+
+def test_all_that_does_not_fit_is_said_at_once(tmp_path):
+    data = only_training_problems(tmp_path)
+    for sizes, left in (({"eval_limit": 200}, 0), ({"eval_limit": 8, "prompts": 30}, 25)):
+        with pytest.raises(
+            UserError, match=rf"has only {left} of 40 left once --eval-limit \d+ and --test-limit 6 are held"
+        ):
+            prepared(dataset=data, test_limit=6, **sizes)
+
+
+def test_what_has_chosen_is_not_reported(tmp_path):
+    """Without test problems there is no test of the chosen policy."""
+    folder, _, tests, said = train(tmp_path / "a", iterations=1)
+    assert tests.empty and list(pd.read_csv(folder / "tests.csv").columns) == list(tests.columns)
+    assert any("no test of the chosen policy" in line for line in said)
 
 
 @pytest.mark.parametrize("more", [{"objective": "kto"}, {"objective": "spin"}, {"objective": "sft"}, {"objective": "rrhf", "nll": 0.1},

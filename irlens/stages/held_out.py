@@ -18,51 +18,84 @@ if TYPE_CHECKING:
     from irlens.tasks import Task
 
 
-def validation_problems(policy: Policy, settings: Train) -> tuple[Task, Policy]:
-    """The problems between iterations, and the policy with what is left to train on.
+def chooses(settings: Train) -> bool:
+    """Whether the problems between iterations choose a policy: not if they are test problems, which only measure."""
+    return settings.eval_split != "test"
 
-    A data set without a validation split lends the last of its training problems. Raises UserError if one of them is
-    trained on.
+
+def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | None, Policy]:
+    """(problems between iterations, problems at the end or None, the policy with what is left to train on).
+
+    In between: --eval-split, else the validation split. At the end: the test split. What the data set has no split for
+    is lent by the end of its training problems, a part of its own each: the numbers at the end never chose anything.
+    There are none at the end if none are wanted, or if those in between are test problems already. Raises UserError:
+    too few problems, a problem in more than one of training, validation and test.
     """
     from irlens import tasks
 
     dataset = settings.dataset or policy.model.dataset
-    split = settings.eval_split or ("validation" if "validation" in tasks.splits(dataset) else None)
-    if split is not None:
-        held_out = tasks.load(dataset, split, settings.eval_limit)
-        _refuse_shared(policy.task, held_out)
-        return held_out, policy
-    topics = policy.task.topics
-    if settings.eval_limit >= len(topics):
-        raise UserError(f"--eval-limit {settings.eval_limit}: only {len(topics)} training problems to hold them out of")
-    cut = len(topics) - settings.eval_limit
-    held_out = replace(
-        policy.task, split=f"{policy.task.split}[{cut}:]", topics=topics.iloc[cut:].reset_index(drop=True)
-    )
-    return held_out, replace(policy, task=replace(policy.task, topics=topics.iloc[:cut]))
+    splits = tasks.splits(dataset)
+    present = [split for split in splits if split != policy.task.split]
+    between = settings.eval_split or ("validation" if "validation" in present else None)
+    if between == "test" and "test" not in splits:
+        between = None
+    at_end = chooses(settings) and settings.test_limit > 0
+    lent = {} if between else {"eval_limit": settings.eval_limit}
+    if at_end and "test" not in present:
+        lent["test_limit"] = settings.test_limit
+    parts, policy = _lend(policy, lent, settings.prompts, say) if lent else ({}, policy)
+    held_out = parts["eval_limit"] if "eval_limit" in parts else tasks.load(dataset, between, settings.eval_limit)
+    test = None
+    if at_end:
+        test = parts["test_limit"] if "test_limit" in parts else tasks.load(dataset, "test", settings.test_limit)
+        _refuse_shared("training", policy.task, test)
+        _refuse_shared("validation", held_out, test)
+    _refuse_shared("training", policy.task, held_out)
+    return held_out, test, policy
 
 
-def _refuse_shared(task: Task, held_out: Task) -> None:
+def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tuple[dict[str, Task], Policy]:
+    """({setting: that many of the last training problems}, the policy with the rest, of which `prompts` are needed).
+
+    No text is lent twice, and none that is lent stays for training. Raises UserError if too few are left.
+    """
+    import numpy as np
+
+    from irlens.contamination import normal
+
+    task, topics = policy.task, policy.task.topics
+    texts = topics["query"].map(normal)
+    distinct = np.flatnonzero(~texts.duplicated(keep="last"))
+    places = distinct[max(0, len(distinct) - sum(sizes.values())) :]
+    stays = ~texts.isin(texts.iloc[places]).to_numpy()
+    if len(places) < sum(sizes.values()) or stays.sum() < prompts:
+        which = " and ".join(f"--{name.replace('_', '-')} {size}" for name, size in sizes.items())
+        raise UserError(
+            f"--prompts {prompts}: the split {task.split!r} of {task.name} has only {stays.sum()} of {len(topics)} left "
+            f"once {which} are held out of it, as the data set has no other split for them; make them smaller"
+        )
+    again = int((~stays).sum()) - len(places)
+    if again:
+        say(f"left out of training: {again:,} prompts that are word for word held-out ones")
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        rows = places[start : start + size]
+        last = "" if rows[-1] == len(topics) - 1 else rows[-1] + 1
+        named = f"{task.split}[{rows[0]}:{last}]"
+        parts[name] = replace(task, split=named, topics=topics.iloc[rows].reset_index(drop=True))
+        start += size
+    return parts, replace(policy, task=replace(task, topics=topics[stays].reset_index(drop=True)))
+
+
+def _refuse_shared(role: str, task: Task, held_out: Task) -> None:
     from irlens.contamination import shared
 
     both = shared(task.topics, held_out.topics)
     if both:
         raise UserError(
-            f"{len(both)} of {len(held_out.topics)} held-out problems ({held_out.split}) are training problems "
+            f"{len(both)} of {len(held_out.topics)} held-out problems ({held_out.split}) are {role} problems "
             f"({task.split}), the first {both[0]}; choose another --eval-split"
         )
-
-
-def test_problems(policy: Policy, held_out: Task, settings: Train) -> Task | None:
-    """The problems at the end; None if there are none, none are wanted, or the ones in between are test problems."""
-    from irlens import tasks
-
-    dataset = settings.dataset or policy.model.dataset
-    if held_out.split == "test" or settings.test_limit == 0 or "test" not in tasks.splits(dataset):
-        return None
-    test = tasks.load(dataset, "test", settings.test_limit)
-    _refuse_shared(policy.task, test)
-    return test
 
 
 def measures_of(settings: Train) -> list[str]:
@@ -161,18 +194,18 @@ def validation(policies: int, out: Path) -> tuple[pd.DataFrame, dict[int, pd.Dat
     return results, values, tokens
 
 
-def chosen(policies: int, held_out: Task, out: Path) -> int:
+def chosen(policies: int, settings: Train, out: Path) -> int:
     """The policy with the best validation value, the earlier of equals; the last if the problems are test problems."""
-    if held_out.split == "test":
+    if not chooses(settings):
         return policies - 1
     paths = [out / f"iteration-{s}" / "validation.json" for s in range(policies)]
     values = [json.loads(path.read_text(encoding="utf-8"))["value"] for path in paths]
     return values.index(max(values))
 
 
-def why(held_out: Task) -> str:
+def why(held_out: Task, settings: Train) -> str:
     """How `chosen` chose, in words."""
-    if held_out.split == "test":
+    if not chooses(settings):
         return "being the last: nothing is chosen by test problems"
     return f"its value on {len(held_out.topics):,} validation problems ({held_out.split})"
 

@@ -30,7 +30,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     """LarPO (Algorithm 1), measured on validation problems after every iteration and on test problems at the end.
 
     Returns the folder, the validation results (curve, x = iteration, value, low, high, n) and the paired tests of the
-    chosen policy against the start: on test problems, unless validation was already done on them or none were wanted.
+    chosen policy against the start on test problems; no tests where none were wanted, for validation problems have chosen.
     The chosen policy is the best on validation (Pass@1 at the first evaluation temperature), or the last where
     the problems in between are test problems: nothing is chosen by those. The folder holds iteration-s/ (draws, run,
     qrels, lists, log, model), evaluation/, results.csv, test.csv, tests.csv, training.{png,pdf,csv},
@@ -58,7 +58,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         world = _world(policy, held_out, settings, judges, out, say)
         policies = larpo.larpo(policy.folder, plan, world, out, settings.lists_at_once)
         results, values, tokens = held_out_problems.validation(len(policies), out)
-        chosen = held_out_problems.chosen(len(policies), held_out, out)
+        chosen = held_out_problems.chosen(len(policies), settings, out)
         if test is not None:
             ends = {0: policies[0], chosen: policies[chosen]}
             done = {
@@ -68,11 +68,14 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
             tables.write_csv(concat([r.assign(iteration=s) for s, (r, _, _) in done.items()]), out / "test.csv")
             values, tokens = {s: v for s, (_, v, _) in done.items()}, tokens + sum(t for _, _, t in done.values())
         tests = held_out_problems.tests(values[0], values[chosen], settings.seed_of("bootstrap"))
+        if test is None and held_out_problems.chooses(settings):
+            tests = tests.iloc[:0]
+            say("--test-limit 0: no test of the chosen policy, as the validation problems are those that chose it")
         tables.write_csv(results, out / "results.csv")
         tables.write_csv(tests, out / "tests.csv")
         tables.write_text(json.dumps({"iteration": chosen, "model": str(policies[chosen])}) + "\n", out / "chosen.json")
         _draw(results, settings, judges[1].is_reward, policy.task.name, out, len(policies) - 1)
-        say(f"chosen: iteration {chosen} of {len(policies) - 1}, by {held_out_problems.why(held_out)}")
+        say(f"chosen: iteration {chosen} of {len(policies) - 1}, by {held_out_problems.why(held_out, settings)}")
         folder.note(
             **policy.facts(out),
             **_account(out, len(policies) - 1),
@@ -128,9 +131,8 @@ def _prepare(settings: Train, say: Say):
     _check_prompts(settings, policy)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
-    held_out, policy = held_out_problems.validation_problems(policy, settings)
+    held_out, test, policy = held_out_problems.problems(policy, settings, say)
     _check_prompts(settings, policy)
-    test = held_out_problems.test_problems(policy, held_out, settings)
     if objective.model_beta and parameters["beta"] is None:
         resolved["beta"] = policy.model.beta
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges

@@ -14,6 +14,7 @@ from irlens.stages import judging
 from irlens.tasks import sums
 
 SMALL = {"prompts": 12, "n": 4, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
+SMALL["test_limit"] = 2
 
 
 @pytest.fixture(scope="module")
