@@ -46,6 +46,14 @@ def _max_tokens():
     return _option(None, "Longest response in tokens. Default: the model's own.")
 
 
+def _max_prompt_length():
+    return _option(
+        None,
+        "Longest prompt in tokens; longer ones are left out, and counted. 0 leaves none out. Default: what leaves room for "
+        "the response, and 1000 for chat data.",
+    )
+
+
 def _out():
     return _option(None, "Output folder; the same command continues it. Default: under irlens-out/.")
 
@@ -89,6 +97,7 @@ class PassK(EngineOptions):
     at: tuple[int, ...] | None = _option(None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 
@@ -185,6 +194,7 @@ class Mine(EngineOptions):
     hardness: bool = _option(True, "Report how hard each tier is, log-probabilities under the policy included.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 
@@ -239,6 +249,7 @@ class Train(EngineOptions):
     test_limit: int = _option(500, "Test problems at the end, for the start and the chosen policy; 0 for none.")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 
