@@ -9,7 +9,8 @@ import pytest
 from irlens import stages, tasks
 from irlens.errors import NothingToRank, UserError
 from irlens.settings import PassK, Train
-from irlens.stages import common
+from irlens.stages import common, training
+from irlens.stages.judging import Judge
 from irlens.train import larpo
 
 SMALL = {"prompts": 24, "n": 4, "iterations": 2, "epochs": 1, "batch_lists": 8, "eval_limit": 8, "eval_n": 2}
@@ -115,6 +116,19 @@ def test_prompts_without_a_list_are_counted_by_their_reasons(tmp_path):
     of_length = set(skipped[skipped["why"] == "too long"]["query_id"])
     assert of_length <= set(lists["query_id"]) and lists["query_id"].nunique() + len(skipped) - len(of_length) == 24
     assert any(f"{counted['none right']} no draw right" in line for line in said)
+
+
+@pytest.mark.parametrize("by_reward, expected", [(True, ["d1"]), (False, [])])
+def test_sft_takes_the_best_by_reward_and_the_right_ones_by_a_verifier(tmp_path, by_reward, expected):
+    settings = Train(objective="sft")
+    policy = common.load_policy(settings, "train", 1, str)
+    judges = (Judge("stand-in", None, by_reward), None)
+    world = training._world(policy, None, settings, judges, tmp_path, str)
+    draws = {"query_id": policy.task.topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
+    run, values = pd.DataFrame(draws), [-2.0, -1.0] if by_reward else [0, 0]
+    qrels = run[["query_id", "doc_id"]].assign(relevance=values)
+    lists, skipped = world.cut(run, qrels, policy.task.topics, 1, None, tmp_path)
+    assert lists["doc_id"].tolist() == expected and skipped["why"].tolist() == ([] if by_reward else ["none right"])
 
 
 def long_and_short(folder):
