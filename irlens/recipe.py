@@ -229,7 +229,7 @@ def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
 
     out = {}
     for step in recipe.steps:
-        if step.stage != "train":
+        if step.stage != "train" or found[step.name].ended:
             continue
         s = step.settings
         dataset = s.dataset or catalog.model(s.model).dataset

@@ -55,6 +55,14 @@ def _thought():
     )
 
 
+def _max_prompt_length():
+    return _option(
+        None,
+        "Longest prompt in tokens; longer ones are left out, and counted. 0 leaves none out. Default: what leaves room for "
+        "the response, and 1000 for chat data.",
+    )
+
+
 def _out():
     return _option(None, "Output folder; the same command continues it. Default: under irlens-out/.")
 
@@ -116,6 +124,7 @@ class PassK(Seeded, EngineOptions):
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 
@@ -213,6 +222,7 @@ class Mine(Seeded, EngineOptions):
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 
@@ -275,6 +285,7 @@ class Train(Seeded, EngineOptions):
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
 
 

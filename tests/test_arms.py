@@ -151,3 +151,29 @@ def test_equal_values_differ_by_nothing():
     cell = {"start": np.array([[0.1, 0.2, 0.3] * 5]), "a": np.array([[0.3 - 0.2, 0.1 + 0.1, 0.1 + 0.2] * 5])}
     tests, _ = studies.judge(Study("c"), cell, "value")
     assert tests["p"].tolist() == [1.0] and tests["effect"].tolist() == [0.0]
+
+
+def test_arms_that_ended_are_left_out_of_figure_and_tests_by_name(tmp_path):
+    """In two seeds, one of which one arm did not finish; on an axis, whose places stay with their arms."""
+    study = Study("c", "axis", temperature=0.7, x=(4.0, 6.0, 8.0), x_label="candidates", order=("c4", "c6", "c8"),
+                  better=("c8 > c6", "c8 > c4"))  # fmt: skip
+    found = [
+        {"c4": train_folder(tmp_path / f"a{seed}", [0.4, 0.5]), "c8": train_folder(tmp_path / f"b{seed}", [0.4, 0.6])}
+        for seed in range(2)
+    ]
+    found[0]["c6"] = train_folder(tmp_path / "c0", [0.4, 0.5])
+    found[1]["c6"] = Done(tmp_path / "c1", None, "iteration 1: nothing")
+    said = studies.report(a_recipe(study, "c4", "c6", "c8"), found, tmp_path, lambda line: None)
+    assert "c6 is left out, for it ended: in 1 of 2 seeds: iteration 1: nothing." in said
+    assert "c8 > c6: not tested, since c6 ended." in said and any("c8 above c4" in line for line in said)
+    drawn = pd.read_csv(tmp_path / "r.csv")
+    assert drawn["x"].tolist() == [4, 8] and drawn["value"].round(6).tolist() == [0.5, 0.6]
+    assert set(pd.read_csv(tmp_path / "tests.csv")["after"]) == {"c4", "c8"}
+
+
+def test_a_budget_study_with_one_arm_left_compares_it_with_the_start(tmp_path):
+    study = Study("c", "budget", temperature=0.7, better=("b > a",))
+    found = [{"a": Done(tmp_path / "x", None, "why"), "b": train_folder(tmp_path / "b", [0.4, 0.6])}]
+    said = studies.report(a_recipe(study, "a", "b"), found, tmp_path, lambda line: None)
+    assert [line.split(",")[0] for line in said] == ["b", "a is left out", "b > a: not tested"]
+    assert pd.read_csv(tmp_path / "tests.csv")["after"].tolist() == ["b"]

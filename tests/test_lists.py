@@ -163,7 +163,8 @@ def problems(draw):
 
 def as_tables(rows):
     run, qrels = judged([grade for grade, _, _ in rows], [text for _, text, _ in rows] or None)
-    return run.assign(text=run["text"].astype(object), finish_reason=[end for _, _, end in rows]), qrels
+    run = run.astype({"query_id": object, "doc_id": object, "text": object})  # also without rows
+    return run.assign(finish_reason=[end for _, _, end in rows]), qrels.astype({"query_id": object, "doc_id": object})
 
 
 def distinct(rows):
@@ -258,3 +259,18 @@ def test_every_reason_is_found():
     assert dict(left.values) == {"n": "no draw", "u": "unfinished", "e": "empty", "t": "one text", "r": "all right", "w": "none right"}  # fmt: skip
     rewarded = without_list(run, qrels, topics, cut_lists(run, qrels, topics, 1, 1, by_reward=True), by_reward=True)
     assert dict(rewarded.values)["r"] == "equal rewards"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(drawn(True), min_size=1, max_size=3), st.integers(1, 2), st.integers(1, 3))
+def test_merged_iterations_make_lists_as_one_run_would(rounds, p, q):
+    """A text of two iterations counts once, as the earlier one's; no draw is lost or judged by another's grade."""
+    pools = {s: as_tables(rows) for s, rows in enumerate(rounds, 1)}
+    run, qrels = merge(pools, ["q"])
+    grades = {f"d{i}@{s}": row[0] for s, rows in enumerate(rounds, 1) for i, row in enumerate(rows)}
+    assert dict(zip(qrels["doc_id"], qrels["relevance"])) == grades and run["doc_id"].tolist() == list(grades)
+    lists = cut_lists(run, qrels, TOPICS, p, q, lists=3, by_reward=True)
+    alone = cut_lists(*as_tables([row for rows in rounds for row in rows]), TOPICS, p, q, lists=3, by_reward=True)
+    assert lists["text"].tolist() == alone["text"].tolist() and lists["grade"].tolist() == alone["grade"].tolist()
+    for row in lists.itertuples():
+        assert grades[row.doc_id] == row.grade

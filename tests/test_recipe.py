@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from irlens import catalog, costs, objectives, recipe, tasks
-from irlens.errors import UserError
-from irlens.settings import PassK, cutoffs, settings_from
+from irlens.errors import NothingToRank, UserError
+from irlens.settings import PassK, Train, cutoffs, settings_from
 from irlens.stages import held_out
 
 NAMES = {
@@ -247,11 +247,18 @@ def test_an_arm_that_finds_nothing_to_rank_ends_alone(tmp_path):
     assert (out / "conclusions.md").read_text() == conclusions
 
 
-def test_a_study_of_which_every_arm_ends_says_so(tmp_path):
+def test_a_study_of_which_every_arm_ends_says_so(tmp_path, monkeypatch):
+    def nothing(settings, say):
+        raise NothingToRank("iteration 1: nothing")
+
+    monkeypatch.setitem(recipe.STAGES, "train", (Train, nothing))
+    monkeypatch.setitem(recipe.STAGES, "passk", (PassK, lambda settings, say: (tmp_path, None)))
+    (tmp_path / "manifest.json").write_text("{}")
     path = tmp_path / "ending.toml"
-    path.write_text(ENDING.replace('name = "long"', 'name = "long"\nmax_tokens = 5'))
+    path.write_text(ENDING + '[[preset.tiny]]\nname = "after"\nmodel = "@short"\n')
     with pytest.raises(
-        UserError, match="every arm ended, so there is nothing to report: short: iteration 1: none of 12"
+        UserError, match="every arm ended, so there is nothing to report: short: iteration 1: nothing; lon"
     ):
         recipe.run(recipe.load(str(path), "tiny"), tmp_path / "out", str, jobs=1)
-    assert set(json.loads((tmp_path / "out" / "manifest.json").read_text())["arms_ended"]) == {"short", "long"}
+    ended = json.loads((tmp_path / "out" / "manifest.json").read_text())["arms_ended"]
+    assert ended == {"short": "iteration 1: nothing", "long": "iteration 1: nothing", "after": "short ended"}

@@ -1,15 +1,17 @@
 """`irlens train` as a whole: what it remembers, when it stops, what it chooses by, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from irlens import objectives, stages
-from irlens.errors import UserError
-from irlens.settings import Train
-from irlens.stages import held_out
+from irlens import objectives, stages, tasks
+from irlens.errors import NothingToRank, UserError
+from irlens.settings import PassK, Train
+from irlens.stages import common, held_out, training
 from irlens.stages.common import load_policy, train_split
+from irlens.stages.judging import Judge
 from irlens.train import larpo
 
 SMALL = {"prompts": 24, "n": 4, "iterations": 2, "epochs": 1, "batch_lists": 8, "eval_limit": 8, "eval_n": 2}
@@ -199,6 +201,104 @@ def test_the_switch_on_packing_reaches_every_pass_and_changes_no_result(tmp_path
         assert "pack_up_to" not in json.loads((folder / "manifest.json").read_text())["settings"]
         logs.append(pd.read_csv(folder / "iteration-1" / "log.csv")["loss"].tolist())
     assert logs[0] == pytest.approx(logs[1], abs=1e-3)
+
+
+def test_prompts_without_a_list_are_counted_by_their_reasons(tmp_path):
+    with pytest.raises(NothingToRank, match="none of 24 prompts .*: 24 too few finished draws .a larger --max-tokens"):
+        train(tmp_path / "a", max_tokens=4)
+    skipped = pd.read_csv(tmp_path / "a" / "iteration-1" / "skipped.csv")
+    assert len(skipped) == 24 and set(skipped["why"]) == {"unfinished"}
+    folder, _, _, said = train(tmp_path / "b", iterations=1, max_length=95, temperature=(0.7,))
+    skipped = pd.read_csv(folder / "iteration-1" / "skipped.csv")
+    account = json.loads((folder / "iteration-1" / "account.json").read_text())
+    counted = account["prompts_without_list"]
+    assert counted == skipped["why"].value_counts().to_dict() and skipped["query_id"].is_unique
+    assert {"none right", "too long"} <= set(counted) and account["prompts"] == 24
+    assert json.loads((folder / "manifest.json").read_text())["prompts_without_list"] == counted
+    lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
+    of_length = set(skipped[skipped["why"] == "too long"]["query_id"])
+    assert of_length <= set(lists["query_id"]) and lists["query_id"].nunique() + len(skipped) - len(of_length) == 24
+    assert any(f"{counted['none right']} no draw right" in line for line in said)
+
+
+@pytest.mark.parametrize("by_reward, expected", [(True, ["d1"]), (False, [])])
+def test_sft_takes_the_best_by_reward_and_the_right_ones_by_a_verifier(tmp_path, by_reward, expected):
+    settings = Train(objective="sft")
+    policy = common.load_policy(settings, "train", 1, str)
+    judges = (Judge("stand-in", None, by_reward), None)
+    world = training._world(policy, None, settings, judges, tmp_path, str)
+    draws = {"query_id": policy.task.topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
+    run, values = pd.DataFrame(draws), [-2.0, -1.0] if by_reward else [0, 0]
+    qrels = run[["query_id", "doc_id"]].assign(relevance=values)
+    lists, skipped = world.cut(run, qrels, policy.task.topics, 1, None, tmp_path)
+    assert lists["doc_id"].tolist() == expected and skipped["why"].tolist() == ([] if by_reward else ["none right"])
+
+
+def long_and_short(folder):
+    """GSM8K's form: 20 training problems of which the third is too long for the model, 6 test problems, the last too."""
+    rows = [
+        {"question": f"What is {i}+1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(26)
+    ]
+    for i in (2, 25):
+        rows[i]["question"] = f"{'Many words go before it. ' * 300} {rows[i]['question']}"
+    folder.mkdir()
+    for split, part in (("train", rows[:20]), ("test", rows[20:])):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    return str(folder)
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(tmp_path):
+    data = long_and_short(tmp_path / "data")
+    more = {"dataset": data, "prompts": 20, "iterations": 1, "positives_from": "both", "eval_split": "test", "eval_limit": 6}  # fmt: skip
+    folder, results, _, said = train(tmp_path / "a", **more)
+    assert len(pd.read_parquet(folder / "iteration-1" / "run.parquet")["query_id"].unique()) == 19
+    assert (results["n"] == 5).all()  # of the six that are measured on
+    assert any("left out 1 of 20 prompts of data (train): longer than " in line for line in said)
+    assert any("left out 1 of 6 prompts of data (test): longer than " in line for line in said)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["prompts_left_out"] == {"data train": 1, "data test": 1}
+    with pytest.raises(UserError, match="has only 19"):
+        train(tmp_path / "b", **more | {"prompts": 22})
+    with pytest.raises(UserError, match="exceeds the model's 1024 positions"):
+        train(tmp_path / "c", **more, max_prompt_length=0)
+    with pytest.raises(
+        UserError, match="none of 20 prompts of data .train. has at most 3 tokens .--max-prompt-length."
+    ):
+        train(tmp_path / "d", **more, max_prompt_length=3)
+
+
+def test_pass_at_n_is_over_the_prompts_that_fit(tmp_path):
+    data, said = long_and_short(tmp_path / "data"), []
+    settings = PassK(dataset=data, n=2, at=(1,), temperature=(1.0,), out=str(tmp_path / "a"))
+    folder, results = stages.passk(settings, said.append)
+    assert (results["n"] == 5).all() and any("left out 1 of 6 prompts" in line for line in said)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["prompts"] == 5 and manifest["prompts_left_out"] == {"data test": 1}
+    with pytest.raises(UserError, match="exceeds the model's"):
+        stages.passk(replace(settings, max_prompt_length=0, out=str(tmp_path / "b")), str)
+    with pytest.raises(UserError, match="--max-prompt-length must be at least 0"):
+        stages.passk(replace(settings, max_prompt_length=-1, out=str(tmp_path / "c")), str)
+
+
+def test_prompts_of_chats_have_the_papers_limit(tmp_path):
+    rows = [{"prompt": "Say it again. " * count} for count in (3, 300)]
+    (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task, said = tasks.load(str(tmp_path / "chat.jsonl")), []
+    kept = common.load_policy(Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8), None, None, said.append, False)
+    assert (
+        task.max_prompt_length == 1000 and kept.task.topics["query_id"].tolist() == task.topics["query_id"].tolist()[:1]
+    )
+    assert any(
+        "left out 1 of 2 prompts" in line and "longer than 1,000 tokens (--max-prompt-length)" in line for line in said
+    )
+    more = Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8, max_prompt_length=5000)
+    assert any("longer than 1,016 tokens (8 new ones fill" in line for line in _said(more))
+
+
+def _said(settings):
+    said = []
+    common.load_policy(settings, None, None, said.append, False)
+    return said
 
 
 @pytest.mark.parametrize("more, message", [

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import catalog
 from irlens.errors import UserError
+from irlens.settings import at_least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,8 @@ class Policy:
     max_tokens: int
     options: EngineOptions
     thought: Thought | None = None  # the tags of its thoughts
+    max_prompt_length: int | None = None  # as asked: 0 leaves none out, None is the data set's own
+    left_out: dict[str, int] = field(default_factory=dict)  # data set and split → prompts that were too long
 
     def prompts(self, task: Task, topics: pd.DataFrame | None = None) -> list[Prompt]:
         """The task's topics, or these of them, as this model reads them."""
@@ -56,6 +59,32 @@ class Policy:
 
         config = AutoConfig.from_pretrained(self.folder).get_text_config()
         return getattr(config, "max_position_embeddings", None)
+
+    def fitting(self, task: Task, say: Say) -> Task:
+        """`task` without the prompts that are longer than is wanted or leave no room for the response; a line counts them.
+
+        Raises UserError: a prompt that is empty, or too long where none is to be left out; no prompt that fits.
+        """
+        from irlens.retrieve.engines import check_lengths, token_ids
+
+        asked, positions = self.prompts(task), self.positions
+        ids = token_ids(self.tokenizer, asked)
+        limit = task.max_prompt_length if self.max_prompt_length is None else self.max_prompt_length
+        if self.max_prompt_length != 0:
+            room = None if positions is None else max(0, positions - self.max_tokens)
+            most = min((value for value in (limit, room) if value is not None), default=None)
+            fits = [most is None or len(some) <= most for some in ids]
+            if not all(fits):
+                why = f"{self.max_tokens:,} new ones fill the model's {positions:,} positions" if most == room else "--max-prompt-length"  # fmt: skip
+                named = f"{len(fits):,} prompts of {task.name} ({task.split})"
+                if not any(fits):
+                    raise UserError(f"none of {named} has at most {most:,} tokens ({why}); the shortest has {min(map(len, ids)):,}")  # fmt: skip
+                say(f"left out {fits.count(False):,} of {named}: longer than {most:,} tokens ({why}), the first {asked[fits.index(False)].query_id}")  # fmt: skip
+                self.left_out[f"{task.name} {task.split}"] = fits.count(False)
+                task = replace(task, topics=task.topics[fits].reset_index(drop=True))
+                asked, ids = ([one for one, fit in zip(some, fits) if fit] for some in (asked, ids))
+        check_lengths(asked, ids, self.max_tokens, positions)
+        return task
 
     def draw(
         self,
@@ -110,6 +139,7 @@ class Policy:
             "model_files": str(self.folder or "at the server"),
             "model_digest": _digest(self.folder),
             "data_revision": self.task.revision,
+            "prompts_left_out": self.left_out,
             "prompt_template": "the server's own" if self.options.chat else template(self.tokenizer),
             "engine": {f.name: getattr(self.options, f.name) for f in fields(engines.EngineOptions)},
             "draws_are": engines.guarantee(self.options),
@@ -124,13 +154,14 @@ def load_policy(
     """Everything but the weights, so that what can fail fails before a folder is made.
 
     Raises UserError: an unknown model or data set, no network, no usable tokenizer, no verifier (unless `verified` is
-    False: something else judges), a prompt that leaves no room for the response, an engine that is absent, a server
+    False: something else judges), no prompt that leaves room for the response, an engine that is absent, a server
     that does not answer or refuses.
     """
     from irlens import tasks
     from irlens.rerank import thoughts
     from irlens.retrieve import engines
 
+    at_least(0, max_prompt_length=settings.max_prompt_length)
     thoughts.parse(settings.thought)
     options, why = engines.choose(settings)
     served = options.engine == "openai" and options.chat  # such a model may be known to its server only
@@ -147,18 +178,23 @@ def load_policy(
     task = thoughts.of_task(task, thought)
     if thought is None and settings.thought is None and tokenizer and (line := thoughts.hidden(tokenizer)):
         say(f"{model.name}: {line}")
-    policy = Policy(model, folder, task, tokenizer, settings.max_tokens or model.max_tokens, options, thought)
+    policy = Policy(
+        model,
+        folder,
+        task,
+        tokenizer,
+        settings.max_tokens or model.max_tokens,
+        options,
+        thought,
+        settings.max_prompt_length,
+    )
     if folder:
-        _check_lengths(policy, policy.prompts(task))
+        policy = replace(policy, task=policy.fitting(task, say))
+    elif settings.max_prompt_length:
+        raise UserError("--max-prompt-length: with --chat the server makes the prompts, so they cannot be counted here")
     where = f"{options.served_model} at {options.base_url}" if options.base_url else options.inner_engine
     say(f"engine: {options.engine}{f' ({where})' if where else ''}, {why}")
     return policy
-
-
-def _check_lengths(policy: Policy, asked: list[Prompt]) -> None:
-    from irlens.retrieve.engines import check_lengths, token_ids
-
-    check_lengths(asked, token_ids(policy.tokenizer, asked), policy.max_tokens, policy.positions)
 
 
 def _digest(folder: Path | None) -> str | None:
@@ -212,6 +248,9 @@ def identity(settings, policy: Policy, **more) -> dict:
         "data": task.revision,
         "max_tokens": policy.max_tokens,
         "thought": thoughts.record(policy.thought),
+        "max_prompt_length": task.max_prompt_length
+        if settings.max_prompt_length is None
+        else settings.max_prompt_length,
     }
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}

@@ -154,7 +154,7 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
         )
     if rewards is not None:
         _check_rewards(rewards, run, settings, tiers, policy.task)
-    other = _unrelated(settings, policy.task) if "easiest" in tiers else None
+    other = policy.fitting(_unrelated(settings, policy.task), say) if "easiest" in tiers else None
     return policy, _Given(run, source and source.data(), rewards, encoder, related, other)
 
 

@@ -133,6 +133,8 @@ def _prepare(settings: Train, say: Say):
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
     held_out, test, policy = held_out_problems.problems(policy, settings, say)
     _check_prompts(settings, policy)
+    held_out = policy.fitting(held_out, say)
+    test = test and policy.fitting(test, say)
     if objective.model_beta and parameters["beta"] is None:
         resolved["beta"] = policy.model.beta
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges
@@ -181,7 +183,7 @@ def _check_prompts(settings: Train, policy: Policy) -> None:
     if (source := _positives(settings)[0]) != "own" and "solution" not in policy.task.topics.columns:
         raise UserError(f"--positives-from {source}: {policy.task.name} has no solutions; use own")
     present = len(policy.task.topics)
-    if settings.prompts > present:
+    if settings.prompts > present + policy.left_out.get(f"{policy.task.name} {policy.task.split}", 0):
         raise UserError(
             f"--prompts {settings.prompts}: the split {policy.task.split!r} of {policy.task.name} has only {present}"
         )
@@ -248,7 +250,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
 
     task, pool = policy.task, run
     if settings.tier == "easiest":
-        other = tasks.load(task.unrelated, None, len(some))
+        other = policy.fitting(tasks.load(task.unrelated, None, len(some)), say)
         asked = policy.prompts(other)
         seed, enough = settings.seed_of("unrelated draws", s), -(-2 * settings.lists * len(some) // len(asked))
         label = f"iteration {s}, unrelated"
@@ -270,15 +272,17 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
 
 
 def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: Path, say: Say) -> World:
-    """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end."""
+    """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end; all
+    of them, where too long ones are left out and so many do not remain."""
     from irlens.train.larpo import World
 
     task = policy.task
+    count = min(settings.prompts, len(task.topics))
     positives, negatives = list_shape(settings)
 
     def topics(s: int) -> pd.DataFrame:
-        first = 0 if settings.same_prompts else (s - 1) * settings.prompts
-        rows = [i % len(task.topics) for i in range(first, first + settings.prompts)]
+        first = 0 if settings.same_prompts else (s - 1) * count
+        rows = [i % len(task.topics) for i in range(first, first + count)]
         return task.topics.iloc[rows].reset_index(drop=True)
 
     def sample(weights: Path, some: pd.DataFrame, s: int, shards: Path) -> pd.DataFrame:

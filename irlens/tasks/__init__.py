@@ -30,6 +30,7 @@ NAMES = {
     "math": "competition problems, judged by math-verify (hub: EleutherAI/hendrycks_math; extra `math`)",
     "ultrafeedback": "prompts only, for alignment (hub: RLHFlow/ultrafeedback_iter1, 2 and 3)",
 }
+CHAT_PROMPT = 1000  # tokens of a chat's prompt: the paper's limit
 SUFFIX = re.compile(r"\.jsonl(\.gz)?$")
 UNSAFE = re.compile(r"[^\w.-]+")  # what an identifier in a TREC file, or a file name, had better not hold
 
@@ -60,6 +61,7 @@ class Task:
     qrels: pd.DataFrame | None = None
     candidates: pd.DataFrame | None = None  # a run that comes with the data: others' responses to the topics
     unrelated: str = "facts"  # the data set whose prompts give the easiest negatives
+    max_prompt_length: int | None = None  # tokens; longer prompts are left out, unless another limit is asked for
     revision: str = ""  # what a manifest records: "generated, seed 0", digests of the files read, or a hub revision
 
 

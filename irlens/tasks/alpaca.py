@@ -15,7 +15,7 @@ import pandas as pd
 
 from irlens.errors import UserError
 from irlens.tables import check, read_jsonl
-from irlens.tasks import Task, digest, folder_name, query_id
+from irlens.tasks import CHAT_PROMPT, Task, digest, folder_name, query_id
 
 GRADE = "win_probability"
 
@@ -47,6 +47,7 @@ def load_file(path: Path, split: str, limit: int | None = None) -> Task:
         check(pd.DataFrame(topics, columns=["query_id", "query"]), "topics", str(path)),
         candidates=check(run[["query_id", "doc_id", "score", "rank", "text", "tag"]], "run", str(path)),
         qrels=check(frame[["query_id", "doc_id", "relevance"]], "qrels", str(path)),
+        max_prompt_length=CHAT_PROMPT,
         revision=digest(path),
     )
 

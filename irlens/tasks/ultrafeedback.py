@@ -10,7 +10,7 @@ import pandas as pd
 
 from irlens.errors import UserError
 from irlens.tables import check, read_jsonl
-from irlens.tasks import Task, digest, folder_name, hub_rows, pick_split, query_id
+from irlens.tasks import CHAT_PROMPT, Task, digest, folder_name, hub_rows, pick_split, query_id
 
 REPO = "RLHFlow/ultrafeedback_iter{}"
 PARTS = (1, 2, 3)  # 20,000 prompts each: the paper's iterations, one after the other
@@ -46,7 +46,7 @@ def _task(
     if not topics:
         raise UserError(f"{source}: no rows")
     frame = check(pd.DataFrame(topics, columns=["query_id", "query", "messages"]), "topics", source)
-    return Task(name, split, frame, revision=revision)
+    return Task(name, split, frame, max_prompt_length=CHAT_PROMPT, revision=revision)
 
 
 def _messages(row: dict, where: str) -> list[dict[str, str]]:
