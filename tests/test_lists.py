@@ -176,7 +176,7 @@ def distinct(rows):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems(), st.integers(1, 5))
 def test_whatever_is_drawn_lists_keep_their_promises(problem, count):
     rows, how = problem
@@ -200,7 +200,7 @@ def test_whatever_is_drawn_lists_keep_their_promises(problem, count):
         seen.add(key)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-2, 2), max_size=5), st.integers(1, 2), st.integers(1, 2))
 def test_there_are_as_many_lists_as_differ(grades, p, q):
     """Counted by trying every choice: p of those above the worst, against q of all below them, or as many as there are."""
@@ -217,7 +217,7 @@ def test_there_are_as_many_lists_as_differ(grades, p, q):
     assert len(found) == len(set(found)) and set(found) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems())
 def test_every_prompt_has_a_list_or_the_reason_why_not(problem):
     rows, how = problem
@@ -229,7 +229,8 @@ def test_every_prompt_has_a_list_or_the_reason_why_not(problem):
     assert len(left) == lists.empty
     for why in left["why"]:
         known, ends = distinct(rows), [end for _, _, end in rows]
-        values = set(known.values())
+        gold = how["positives_from"] != "own"
+        values = {grade for text, grade in known.items() if text != "c d" or not gold}
         true = {
             "no draw": not rows,
             "unfinished": "length" in ends and len(known) < 2,
@@ -238,7 +239,7 @@ def test_every_prompt_has_a_list_or_the_reason_why_not(problem):
             "all right": values == {1.0} and not how["by_reward"],
             "none right": values == {0.0} and not how["by_reward"],
             "equal rewards": len(values) == 1 and how["by_reward"],
-            "as the solution": set(known) == {"c d"} and how["positives_from"] != "own",
+            "as the solution": set(known) == {"c d"} and gold,
         }
         assert why in REASONS and true[why], (why, rows, how)
 
