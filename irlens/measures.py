@@ -171,11 +171,10 @@ def evaluate(
     qrels: pd.DataFrame,
     measures: str | Iterable[str | Measure],
     tag: str | None = None,
-    seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(results, values per query) of a run, or of each `tag` in it as a run of its own.
 
-    results: run, measure ("Pass@10"), cutoff (10; NA without one), value, low, high (`stats.bootstrap_intervals` over
+    results: run, measure ("Pass@10"), cutoff (10; NA without one), value, low, high (`stats.mean_intervals` over
     queries), n (queries). Per query: run, query_id, measure, value. `tag` names a run without the column `tag`
     (default "run"); in a run with it, it chooses the one to evaluate.
 
@@ -199,7 +198,7 @@ def evaluate(
             values = _values(evaluator, measures, queries, _nested(_untied(part), "score"))
         except UserError as error:
             raise UserError(f"run {name!r}: {error}") from None
-        results.append(_summary(name, measures, values, seed))
+        results.append(_summary(name, measures, values))
         per_query.append(
             pd.DataFrame(
                 {
@@ -213,10 +212,11 @@ def evaluate(
     return pd.concat(results, ignore_index=True), pd.concat(per_query, ignore_index=True)
 
 
-def _summary(name: str, measures: list[Measure], values: np.ndarray, seed: int) -> pd.DataFrame:
+def _summary(name: str, measures: list[Measure], values: np.ndarray) -> pd.DataFrame:
     """One run's rows of the results table from values[queries, measures]."""
-    low, high = stats.bootstrap_intervals(values, seed=seed)
-    counts = [isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures]
+    counts = np.array([isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures])
+    low, high = stats.mean_intervals(values)
+    low[counts], high[counts] = stats.mean_intervals(values[:, counts], bounds=(-np.inf, np.inf))
     scale = np.where(counts, len(values), 1)  # NumRet and its like are sums over queries, not means
     cutoffs = [measure.params.get("cutoff", pd.NA) for measure in measures]
     return pd.DataFrame(

@@ -39,7 +39,7 @@ def _draws(default: int):
 
 
 def _seed():
-    return _option(0, "Seed of the draws, the lists and the bootstrap.")
+    return _option(0, "Seed of the draws, the lists and the tests.")
 
 
 def _max_tokens():

@@ -38,7 +38,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     with OutputFolder(out, "passk", kept, growing=("n",)) as folder:
         run = policy.draw(policy.prompts(task), settings.n, settings.temperature, settings.seed, out / "shards", say)
         qrels = verify(run, task.topics, task.verifier)
-        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed)
+        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at])
         for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
             tables.write_parquet(table, out / f"{name}.parquet")
         tables.write_csv(results, out / "results.csv")
