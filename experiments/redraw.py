@@ -34,7 +34,9 @@ def redraw(table: Path) -> list[Path]:
             shutil.copy(source, target)
         said = json.loads((out / "manifest.json").read_text(encoding="utf-8")).get("conclusions")
     if said is not None:
-        path.write_text(json.dumps(manifest | {"conclusions": said}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(manifest | {"conclusions": said}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return list(made.values())
 
 

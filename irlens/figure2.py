@@ -117,7 +117,8 @@ def over_seeds(kept: pd.DataFrame, step: str) -> pd.DataFrame:
 
     rows = []
     for (run, measure), values in of_kept.curves(kept, step).items():
-        low, high = stats.crossed_interval(values)
+        agree = (values == values[0]).all()
+        low, high = stats.mean_interval(values[0]) if agree else stats.crossed_interval(values)
         cutoff = int(measure.partition("@")[2])
         rows.append((run, measure, cutoff, values.mean(), low, high, values.shape[1]))
     return pd.DataFrame(rows, columns=["run", "measure", "cutoff", "value", "low", "high", "n"])

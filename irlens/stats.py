@@ -252,14 +252,14 @@ def _crossed(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     A / (seeds · queries) is the variance of the mean over seeds on these queries, and (B - E) / (seeds · queries) what
     other queries add; each counts with its own Student's t and the half-widths are added in quadrature (Howe 1974,
     "Approximate confidence limits on the mean of X + Y"; one number of degrees of freedom for both, Satterthwaite's
-    1946, covers .86 of .95 with two seeds). Never less than the queries' own or the rest's.
+    1946, covers .86 of .95 with two seeds). Never less than half of what the queries alone, or the rest alone, would give.
     """
     from scipy.stats import t
 
     seeds, queries = values.shape[:2]
     of_seeds, of_queries, rest = _mean_squares(values)
     few, many = (float(t.ppf((1 + level) / 2, count - 1)) ** 2 for count in (seeds, queries))
-    added, least = np.maximum(of_queries - rest, 0.0), np.maximum(of_queries, rest)
+    added, least = np.maximum(of_queries - rest, 0.0), np.maximum(of_queries, rest) / 4
     half, error = np.maximum(few * of_seeds + many * added, many * least), np.maximum(of_seeds + added, least)
     size = seeds * queries
     return np.sqrt(half / size), np.sqrt(error / size)

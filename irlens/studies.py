@@ -214,21 +214,26 @@ def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict
 
 
 def few_seeds(cell: Mapping[object, np.ndarray]) -> list[str]:
-    """What one, two or three seeds cannot say, in words; nothing for more. cell: gains[seeds, problems]."""
+    """What so few seeds cannot say, in words; nothing where there are enough. cell: differences[seeds, problems]."""
     from irlens import stats
 
     seeds = min(len(values) for values in cell.values())
     if seeds == 1:
         return ["One seed: the intervals are over problems alone; whether another training run agrees is not known."]
-    if seeds > 3:
-        return []
-    words = {2: "Two", 3: "Three"}[seeds]
     shares = [stats.seed_share(values) for values in cell.values() if values.shape[1] > 1]
     most = max(shares, default=0.0)
+    if seeds > 3:
+        if most <= DOMINANT or seeds > 10:
+            return []
+        return [
+            f"Seeds seem to make up to {100 * most:.0f} % of a difference's variance: its interval rests on {seeds} numbers, "
+            "and covers less than it says if these are skewed."
+        ]
+    words = {2: "Two", 3: "Three"}[seeds]
     said = f"{words} seeds hardly tell how far seeds differ: the intervals allow for that and are wide"
     if most > DOMINANT:
         said += (
-            f"; here seeds seem to make up to {100 * most:.0f} % of a mean's variance, and no method can know that of "
+            f"; here seeds seem to make up to {100 * most:.0f} % of a difference's variance, and no method can know that of "
             f"{words.lower()}: more seeds are needed"
         )
     return [said + "."]

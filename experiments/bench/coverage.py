@@ -5,7 +5,8 @@
 A row is a cell: what is measured, of which distribution, on how many problems and seeds; its true mean, the share of
 samples whose interval holds it, the mean width, how many intervals had no width, and `known`: whether any method can
 know. `few`: in a sample fewer than 25 effective problems carry the mean's distance from a bound (such as all right but
-two), where counts are coarse and an honest interval is wide. `seeds`: two or three seeds, whose spread nobody knows.
+two), where counts are coarse and an honest interval is wide. `seeds`: two or three seeds, or seeds that differ more than
+all else, so that ten numbers or fewer say all that is known.
 All samples of a cell are one array; the seed of a cell is made of its name, so that one cell can be run alone.
 """
 
@@ -43,11 +44,14 @@ class Cell:
     at: int = 1
     seeds: int = 1
     carry: float = 1.0
+    dominant: bool = False
 
     @property
     def known(self) -> str:
         """Whether a method can know: yes, few (problems carry the mean), seeds (too few)."""
-        return "seeds" if self.seeds in (2, 3) else "few" if self.carry * self.problems < FEW else "yes"
+        return (
+            "seeds" if self.seeds in (2, 3) or self.dominant else "few" if self.carry * self.problems < FEW else "yes"
+        )
 
 
 def pass_values(draws: int, at: int) -> np.ndarray:
@@ -161,7 +165,7 @@ def crossed() -> Iterator[Cell]:
 
                     about = f"between seeds {name}; base {base:g}, problems' sd {problem:g}"
                     carry = min(truth, 1 - truth)
-                    yield Cell("crossed", about, n, truth, draw, draws, seeds=seeds, carry=carry)
+                    yield Cell("crossed", about, n, truth, draw, draws, seeds=seeds, carry=carry, dominant=sd > 1)
 
                 def gain(rng, samples, seeds=seeds, n=n, sd=sd):
                     p = 0.25 + 0.5 * rng.beta(2, 2, (n, samples))  # even about 1/2, so that clipping moves no mean
@@ -169,7 +173,7 @@ def crossed() -> Iterator[Cell]:
                     first, second = (np.broadcast_to(q, (seeds, n, samples)) for q in (p, np.clip(moved, 0, 1)))
                     return (rng.binomial(4, second) - rng.binomial(4, first)) / 4
 
-                yield Cell("crossed difference", f"between seeds {name}", n, 0.0, gain, 4, seeds=seeds)
+                yield Cell("crossed difference", f"between seeds {name}", n, 0.0, gain, 4, seeds=seeds, dominant=sd > 1)
 
 
 def trends() -> Iterator[Cell]:
