@@ -43,7 +43,7 @@ def mean_intervals(
     out = np.empty((2, m))
     out[:, ~rates] = _skewed(values[:, ~rates], level)
     low, width = low[rates], (high - low)[rates]
-    out[:, rates] = low + width * np.array(_rate((values[:, rates] - low) / width, level))
+    out[:, rates] = low + width * _rate(np.clip((values[:, rates] - low) / width, 0, 1), level)  # rounding
     return out[0], out[1]
 
 
@@ -106,7 +106,7 @@ def crossed_intervals(
     plain = np.where(half > 0, half, np.nan)
     out, rates = np.array([mean - plain, mean + plain]), np.isfinite(low)
     low, width, n, z = low[rates], (high - low)[rates], values.shape[1], _normal(level)
-    mean, each = np.clip((mean[rates] - low) / width, 0, 1), (each[:, rates] - low) / width
+    mean, each = (np.clip((of[..., rates] - low) / width, 0, 1) for of in (mean, each))  # rounding
     half, error = half[rates] / width, error[rates] / width
     equal = (half == 0) | (mean == 0) | (mean == 1)  # whatever the seed: as the values of one
     spread = np.where(equal, 1.0, error**2 * n / np.maximum(mean * (1 - mean), np.finfo(float).tiny))

@@ -234,6 +234,6 @@ def test_two_seeds_that_lie_apart_are_said_to_tell_nothing():
     assert said.startswith("Three seeds hardly tell") and "no method" not in said
     assert studies.few_seeds({"a": np.zeros((4, 9))}) == []
     (said,) = studies.few_seeds({"a": rng.normal(size=(5, 300)) * 0.1 + rng.normal(size=(5, 1))})
-    assert said.startswith("Seeds seem to make up to 9") and "rests on 5 numbers" in said
+    assert said.startswith("Seeds seem to make up to 100 %") and "rests on 5 numbers" in said
     (said,) = studies.few_seeds({"a": np.zeros((1, 9))})
     assert said.startswith("One seed: the intervals are over problems alone")

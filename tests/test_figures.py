@@ -5,9 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from irlens import recipe
+from irlens import kept, recipe
 
 ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "figures").glob(f"*.{recipe.PER_PROBLEM}"))
@@ -35,3 +37,32 @@ def test_a_committed_figure_is_what_its_table_gives(table, tmp_path):
         for folder in (tmp_path, table.parent)
     ]
     assert said[0] == said[1]
+
+
+def test_the_script_draws_and_judges_a_recipe_from_its_table(tmp_path):
+    """Figure 2b, with five seeds of thirty problems made up: the manifest keeps all but its conclusions."""
+    (step,) = recipe.load("fig2b", "tiny").steps
+    rng, cells = np.random.default_rng(0), [(t, N) for t in step.settings.temperature for N in (1, 100)]
+    rows = [
+        (
+            "curve",
+            step.name,
+            f"tiny T={t}",
+            f"Pass@{N}",
+            np.nan,
+            seed,
+            f"q{i}",
+            float(rng.random() < (0.9 - t / 2) * N**0.1),
+        )
+        for t, N in cells
+        for seed in range(5)
+        for i in range(30)
+    ]
+    pd.DataFrame(rows, columns=kept.COLUMNS).to_parquet(tmp_path / "fig2b.per_problem.parquet")
+    before = json.loads((ROOT / "figures" / "fig2b.manifest.json").read_text())
+    (tmp_path / "fig2b.manifest.json").write_text(json.dumps(before))
+    made = {path.name for path in redraw_script().redraw(tmp_path / "fig2b.per_problem.parquet")}
+    assert made == {"fig2b.png", "fig2b.pdf", "fig2b.csv", "fig2b.tests.csv", "fig2b.conclusions.md"}
+    after = json.loads((tmp_path / "fig2b.manifest.json").read_text())
+    assert after.pop("conclusions") != before.pop("conclusions") and after == before
+    assert "5 seeds, 30 problems" in (tmp_path / "fig2b.conclusions.md").read_text()

@@ -124,6 +124,8 @@ def test_degenerate_input():
     assert np.isnan(difference_interval([0.0] * 7)).all()
     low, high = mean_intervals(np.array([[1.0, 0.0], [1.0, 1.0]]))
     assert (low < high).all() and mean_intervals(np.empty((3, 0)))[0].shape == (0,)
+    over = np.r_[np.full(29, 1 + 1e-12), 1.0]  # rounding
+    assert mean_interval(over) == pytest.approx(mean_interval(np.ones(30)), abs=1e-6)
     tiny = mean_interval(np.full(30, 1e-300))
     assert 0 <= tiny[0] < tiny[1] <= 1
 
