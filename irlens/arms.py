@@ -119,3 +119,11 @@ def _stacked(parts: Sequence[pd.DataFrame]) -> Values:
         (m, t): np.stack([p[(p["measure"] == m) & (p["temperature"] == t)]["value"].to_numpy() for p in parts])
         for m, t in keys
     }
+
+
+def ended(arm: str, found: Sequence[dict[str, Done]]) -> str | None:
+    """Why an arm ended, and in how many of several seeds; None if it ended in none."""
+    reasons = [seed[arm].ended for seed in found if seed[arm].ended]
+    if not reasons:
+        return None
+    return reasons[0] if len(found) == 1 else f"in {len(reasons)} of {len(found)} seeds: {reasons[0]}"

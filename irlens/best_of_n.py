@@ -78,11 +78,11 @@ def by_scores(scores: np.ndarray) -> Picker:
 
 
 def curves(
-    run: pd.DataFrame, grades: np.ndarray, pickers: dict[str, Picker], cutoffs: Sequence[int], seed: int = 0
+    run: pd.DataFrame, grades: np.ndarray, pickers: dict[str, Picker], cutoffs: Sequence[int]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(results, values per query) of each reranker at each N, as `measures.evaluate` returns them.
 
-    `grades` [rows of run]. results: run (the reranker's name), measure "best-of-N", cutoff, value, low, high (bootstrap
+    `grades` [rows of run]. results: run (the reranker's name), measure "best-of-N", cutoff, value, low, high (`stats.mean_intervals`
     over queries), n (queries). Raises UserError for a query with fewer candidates than N.
     """
     lists = run.reset_index(drop=True).groupby("query_id", sort=True).indices
@@ -92,7 +92,7 @@ def curves(
     results, per_query = [], []
     for name, pick in pickers.items():
         values = np.array([pick(rows, grades[rows], cutoffs) for rows in lists.values()])
-        low, high = stats.bootstrap_intervals(values, seed=seed)
+        low, high = stats.mean_intervals(values)
         named = {"run": name, "measure": "best-of-N"}
         about = {"value": values.mean(axis=0), "low": low, "high": high, "n": len(values)}
         results.append(pd.DataFrame({**named, "cutoff": list(cutoffs), **about}))

@@ -160,7 +160,7 @@ def evaluate(
     ] = True,
     out: Out = None,
 ) -> None:
-    """Evaluate a run with any measure of ir_measures, each with a bootstrap interval over queries.
+    """Evaluate a run with any measure of ir_measures, each with a 95 % interval over queries.
 
     Ties go to the larger doc_id, and queries without judgements are left out, as in trec_eval.
 
@@ -233,6 +233,9 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option(help="Show the stages and what they cost; run and download nothing.")
     ] = False,
+    redraw: Annotated[
+        Path | None, typer.Option(help="Draw and judge again from an earlier run's per_problem.parquet; run nothing.")
+    ] = None,
     out: Out = None,
 ) -> None:
     """Reproduce a figure or table of the paper from its recipe.
@@ -252,13 +255,16 @@ def reproduce(
     if dry_run:
         plan.dry_run(loaded, len(several or (0,)))
         return
+    if redraw is not None:
+        report.written(recipes.redraw(loaded, redraw, Path(out) if out else None, report.say, style))
+        return
     report.written(recipes.run(loaded, Path(out) if out else None, report.say, several, style, jobs))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder; the same command continues it.")] = Path("irlens-out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the draws, the lists and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws, the lists and the tests.")] = 0,
 ) -> None:
     """The whole loop on the embedded default: retrieve, rerank, mine, train, measure. About three minutes on two cores.
 

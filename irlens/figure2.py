@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import studies
-from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 from irlens.settings import cutoffs
 
@@ -62,19 +61,20 @@ def check_claim(claim: Claim, steps: Sequence[Step], where: str) -> None:
             raise UserError(f"{where}: N = {N} is not measured; {known} are")
 
 
-def report(
-    recipe: Recipe, claim: Claim, found: Sequence[dict[str, Done]], out: Path, say: Callable[[str], None]
-) -> list[str]:
-    """Tests a claim over seeds and problems, with Holm's correction: tests.csv, conclusions.md; returns the sentences."""
+def report(recipe: Recipe, claim: Claim, kept: pd.DataFrame, out: Path, say: Callable[[str], None]) -> list[str]:
+    """Tests a claim over seeds and problems, with Holm's correction: tests.csv, conclusions.md; returns the sentences.
+
+    kept: a value per problem, as `kept.collect` has it.
+    """
     import pandas as pd
 
+    from irlens import kept as of_kept
     from irlens import stats, tables
 
     step = next(step for step in recipe.steps if step.stage == "passk")
-    values = _per_query([seed[step.name] for seed in found])
     cells = {
-        (float(run.rpartition("T=")[2]), int(measure.partition("@")[2])): cell.to_numpy()
-        for (run, measure), cell in values.groupby(level=["run", "measure"])
+        (float(run.rpartition("T=")[2]), int(measure.partition("@")[2])): cell
+        for (run, measure), cell in of_kept.curves(kept, step.name).items()
     }
     rows = [
         studies.paired(cells[worse, N], cells[better, N], f"T = {worse:g}", f"T = {better:g}")
@@ -85,17 +85,19 @@ def report(
     tests["p_holm"] = stats.holm(tests["p"])
     tables.write_csv(tests, out / "tests.csv")
     sentences = [studies.against_claim(row, row.measure) for row in tests.itertuples()]
+    sentences += studies.few_seeds({N: cells[better, N] - cells[worse, N] for better, worse, N in claim.pairs})
     return studies.conclude(recipe, claim.text, sentences, next(iter(cells.values())).shape, out, say)
 
 
-def draw(recipe: Recipe, found: Sequence[dict[str, Done]], path: Path, style: str) -> list[Path]:
+def draw(recipe: Recipe, kept: pd.DataFrame, path: Path, style: str) -> list[Path]:
     """The panels of `recipe.figure` beside each other, with the paper's points: `path` + .png, .pdf and .csv.
 
-    found: a dictionary per seed. The curves are means over seeds, their intervals over seeds and queries.
+    kept: a value per problem, as `kept.collect` has it. The curves are means over seeds, their intervals over seeds and
+    queries.
     """
     from irlens import panels, plots
 
-    parts = [PANELS[stage](recipe, found) for stage in FIGURES[recipe.figure]]
+    parts = [PANELS[stage](recipe, kept) for stage in FIGURES[recipe.figure]]
     if len(parts) > 1:
         return panels.panels(parts, path, log_x=True, style=style)
     (p,) = parts
@@ -103,32 +105,26 @@ def draw(recipe: Recipe, found: Sequence[dict[str, Done]], path: Path, style: st
     return plots.curves(p.table, path, title=p.title, log_x=True, paper=p.paper, style=style, **labels)
 
 
-def over_seeds(found: Sequence[Done]) -> pd.DataFrame:
-    """The results of one step over seeds: means, with 95 % intervals over seeds and queries; of one seed its own.
+def over_seeds(kept: pd.DataFrame, step: str) -> pd.DataFrame:
+    """The results of one step over seeds: means, with 95 % intervals over seeds and queries; of one seed over queries.
 
     Seeds of a retriever that draws nothing agree, so that its intervals are over queries alone.
     """
-    from irlens import stats
-
-    results = found[0].results.copy()
-    if len(found) == 1:
-        return results
-    values = _per_query(found)
-    for i, row in zip(results.index, results.itertuples()):
-        of_cell = values.loc[row.run, row.measure].to_numpy()
-        results.loc[i, ["value", "low", "high"]] = [of_cell.mean(), *stats.crossed_interval(of_cell)]
-    return results
-
-
-def _per_query(found: Sequence[Done]) -> pd.DataFrame:
-    """Values of a step's problems (columns) by run, measure and seed (rows)."""
     import pandas as pd
 
-    parts = [pd.read_parquet(done.folder / "per_query.parquet").assign(seed=i) for i, done in enumerate(found)]
-    return pd.concat(parts).pivot(index=["run", "measure", "seed"], columns="query_id", values="value")
+    from irlens import kept as of_kept
+    from irlens import stats
+
+    rows = []
+    for (run, measure), values in of_kept.curves(kept, step).items():
+        agree = (values == values[0]).all()
+        low, high = stats.mean_interval(values[0]) if agree else stats.crossed_interval(values)
+        cutoff = int(measure.partition("@")[2])
+        rows.append((run, measure, cutoff, values.mean(), low, high, values.shape[1]))
+    return pd.DataFrame(rows, columns=["run", "measure", "cutoff", "value", "low", "high", "n"])
 
 
-def _recall(recipe: Recipe, found: Sequence[dict[str, Done]]) -> Panel:
+def _recall(recipe: Recipe, kept: pd.DataFrame) -> Panel:
     """Figure 2a: our Recall@N curves with the paper's e5 points as hollow marks."""
     from irlens import paper
     from irlens.panels import Panel
@@ -136,12 +132,12 @@ def _recall(recipe: Recipe, found: Sequence[dict[str, Done]]) -> Panel:
 
     points = paper.points("2a").rename(columns={"y": "value"})
     step = next(step for step in recipe.steps if step.stage == "recall")
-    curves = measuring.recall_curves(over_seeds([seed[step.name] for seed in found]))
+    curves = measuring.recall_curves(over_seeds(kept, step.name))
     title = f"Recall@N on {step.settings.dataset} (lines); e5 on NQ (paper)"
     return Panel(curves, title, "N (passages per question)", "Recall@N", points)
 
 
-def _passk(recipe: Recipe, found: Sequence[dict[str, Done]]) -> Panel:
+def _passk(recipe: Recipe, kept: pd.DataFrame) -> Panel:
     """Figure 2b: our Pass@N curves with the paper's Mathstral points as hollow marks."""
     from irlens import paper
     from irlens.panels import Panel
@@ -150,7 +146,7 @@ def _passk(recipe: Recipe, found: Sequence[dict[str, Done]]) -> Panel:
     points = paper.points("2b").rename(columns={"y": "value"})
     points["curve"] = points["curve"].str.replace(r".*?([\d.]+)\D*$", r"T = \1", regex=True)
     step = next(step for step in recipe.steps if step.stage == "passk")
-    curves = measuring.passk_curves(over_seeds([seed[step.name] for seed in found]))
+    curves = measuring.passk_curves(over_seeds(kept, step.name))
     title = f"Pass@N of {step.settings.model} (lines) and of Mathstral on GSM8K (paper)"
     return Panel(curves, title, "N (draws per problem)", "Pass@N", points)
 

@@ -27,6 +27,7 @@ MEASURES = {
     "self_bleu": "self-BLEU-4 of a prompt's negatives (of those with two or more): 1 if all are alike",
     "without": "share of prompts without a negative of this tier: none was found, or choosier tiers took them all",
 }
+SHARES = ("word_similarity", "unparsable", "self_bleu", "without")  # from 0 to 1
 GAPS = {"logprob_gap": "logprob", "logprob_per_token_gap": "logprob_per_token", "reward_gap": "reward"}
 LARGEST = 1e15  # an answer further away counts as this far: a number of 300 digits is no measurement
 
@@ -39,7 +40,6 @@ def hardness(
     answers: dict[str, list[str]] | None = None,
     extract: Callable[[str], Hashable | None] | None = None,
     embed: Callable[[list[str]], np.ndarray] | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """tier, measure (of MEASURES), value, low, high, n of each tier's negatives, and of the positives where that is told.
 
@@ -47,7 +47,7 @@ def hardness(
     they are there, row by row where they are not NaN. tiers: all that were asked for, in order, also those that found
     nothing. prompts: how many were looked at, for `without`. answers: query_id → gold answers; extract: text → answer;
     embed: texts → vectors. A value is a mean over prompts of the mean over a prompt's negatives (answer_distance: the
-    median of medians), n counts the prompts, low and high are their 95 % bootstrap interval. A measure that nothing is
+    median of medians), n counts the prompts, low and high are the 95 % interval of the mean (median). A measure that nothing is
     known of has no row.
     """
     rows = _measured(lists, answers, extract, embed)
@@ -64,7 +64,7 @@ def hardness(
             if tier == "positive" and measure not in ("logprob", "logprob_per_token", "reward", "tokens"):
                 continue
             if len(values):
-                out.append({"tier": tier, "measure": measure, **_interval(values, measure, seed)})
+                out.append({"tier": tier, "measure": measure, **_interval(values, measure)})
     return pd.DataFrame(out, columns=["tier", "measure", "value", "low", "high", "n"])
 
 
@@ -115,7 +115,10 @@ def _per_prompt(own: pd.DataFrame, measure: str, prompts: int) -> np.ndarray:
     return values.dropna().to_numpy(dtype=float)
 
 
-def _interval(values: np.ndarray, measure: str, seed: int) -> dict:
-    middle = np.median if measure == "answer_distance" else np.mean
-    low, high = stats.bootstrap_intervals(values[:, None], seed=seed, statistic=middle)
-    return {"value": float(middle(values)), "low": float(low[0]), "high": float(high[0]), "n": len(values)}
+def _interval(values: np.ndarray, measure: str) -> dict:
+    if measure == "answer_distance":
+        middle, (low, high) = np.median(values), stats.median_interval(values)
+    else:
+        bounds = (0, 1) if measure in SHARES else (-np.inf, np.inf)
+        middle, (low, high) = values.mean(), stats.mean_interval(values, bounds=bounds)
+    return {"value": float(middle), "low": low, "high": high, "n": len(values)}

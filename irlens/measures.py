@@ -176,12 +176,11 @@ def evaluate(
     qrels: pd.DataFrame,
     measures: str | Iterable[str | Measure],
     tag: str | None = None,
-    seed: int = 0,
     complete: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(results, values per query) of a run, or of each `tag` in it as a run of its own.
 
-    results: run, measure ("Pass@10"), cutoff (10; NA without one), value, low, high (`stats.bootstrap_intervals` over
+    results: run, measure ("Pass@10"), cutoff (10; NA without one), value, low, high (`stats.mean_intervals` over
     queries), n (queries). Per query: run, query_id, measure, value. `tag` names a run without the column `tag`
     (default "run"); in a run with it, it chooses the one to evaluate.
 
@@ -236,18 +235,17 @@ def judged_part(run: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, i
     return (run if judged.all() else run[judged]), int(run["query_id"][~judged].nunique())
 
 
-def _summary(name: str, measures: list[Measure], values: np.ndarray, seed: int) -> pd.DataFrame:
+def _summary(name: str, measures: list[Measure], values: np.ndarray) -> pd.DataFrame:
     """One run's rows of the results table from values[queries, measures], NaN where a measure is not defined."""
     defined = ~np.isnan(values)
     for measure, some in zip(measures, defined.any(axis=0)):
         if not some:
             raise UserError(f"{measure} is defined for none of its queries (no pair of documents to compare)")
+    counts = np.array([isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures])
     low, high = np.empty(len(measures)), np.empty(len(measures))
-    whole = defined.all(axis=0)
-    low[whole], high[whole] = stats.bootstrap_intervals(values[:, whole], seed=seed)
-    for j in np.flatnonzero(~whole):
-        low[[j]], high[[j]] = stats.bootstrap_intervals(values[defined[:, j]][:, [j]], seed=seed)
-    counts = [isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures]
+    for j in range(len(measures)):
+        bounds = {"bounds": (-np.inf, np.inf)} if counts[j] else {}
+        low[[j]], high[[j]] = stats.mean_intervals(values[defined[:, j]][:, [j]], **bounds)
     scale = np.where(counts, len(values), 1)  # NumRet and its like are sums over queries, not means
     cutoffs = [measure.params.get("cutoff", pd.NA) for measure in measures]
     return pd.DataFrame(

@@ -82,9 +82,7 @@ def threshold(grades: np.ndarray) -> float:
     return 1.0 if (grades % 1 == 0).all() else float(np.nextafter(0.5, 1.0))
 
 
-def quality(
-    run: pd.DataFrame, grades: np.ndarray, scores: dict[str, np.ndarray], right_from: float, seed: int = 0
-) -> pd.DataFrame:
+def quality(run: pd.DataFrame, grades: np.ndarray, scores: dict[str, np.ndarray], right_from: float) -> pd.DataFrame:
     """Each reranker's measures over the queries of a run: run, measure, value, low, high, n.
 
     `grades` and each of `scores` [rows of run]; `right_from`: the least grade that is right, for RR and AUC. A query
@@ -106,6 +104,7 @@ def quality(
             values = values[~np.isnan(values)]
             mean, low, high = np.nan, np.nan, np.nan
             if len(values):
-                mean, (low, high) = float(values.mean()), stats.bootstrap_interval(values, seed=seed)
+                bounds = (-1, 1) if measure == "tau-b" else (0, 1)
+                mean, (low, high) = float(values.mean()), stats.mean_interval(values, bounds=bounds)
             out.append((name, measure, mean, low, high, len(values)))
     return pd.DataFrame(out, columns=["run", "measure", "value", "low", "high", "n"])

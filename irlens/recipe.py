@@ -7,8 +7,11 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irlens import catalog, contamination, figure2, parallel, stages, studies
+from irlens import arms as of_arms
+from irlens import catalog, contamination, figure2, parallel, stages, studies, tables
+from irlens import kept as kept_values
 from irlens.arms import Done
 from irlens.errors import NothingToRank, UserError, did_you_mean
 from irlens.folder import OutputFolder
@@ -16,6 +19,10 @@ from irlens.seeds import check as check_seed
 from irlens.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify, settings_from
 from irlens.studies import Study, check_study
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+PER_PROBLEM = "per_problem.parquet"  # what the figure and the verdicts are drawn from
 STAGES = {
     "passk": (PassK, stages.passk),
     "index": (Index, stages.index),
@@ -209,17 +216,44 @@ def run(
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
         found = _run_all(recipe, out, seeds, jobs, say)
-        ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := studies.ended(s.name, found))}
+        ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := of_arms.ended(s.name, found))}
         folder.note(contamination=_contamination(recipe, found[0]), **_account(found), arms_ended=ended)
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
             say(f"contamination: {words}")
-        if recipe.figure:
-            figure2.draw(recipe, found, out / recipe.name, style)
-        if recipe.claim:
-            folder.note(conclusions=figure2.report(recipe, recipe.claim, found, out, say))
-        if recipe.study:
-            folder.note(conclusions=studies.report(recipe, found, out, say, style))
+        if recipe.figure or recipe.claim or recipe.study:
+            table = kept_values.collect(recipe, found)
+            tables.write_parquet(table, out / PER_PROBLEM)
+            folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def redraw(
+    recipe: Recipe, table: Path, out: Path | None, say: Callable[[str], None] = print, style: str = "screen"
+) -> Path:
+    """Draws the figure and judges the claims of an earlier run again, from its per_problem.parquet alone.
+
+    Raises UserError: no such table, one of another recipe or preset, a recipe that draws nothing.
+    """
+    if not (recipe.figure or recipe.claim or recipe.study):
+        raise UserError(f"{recipe.name} has neither a figure nor a claim to draw again")
+    values = kept_values.read(table, recipe)
+    out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}-redrawn"
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "redrawn_from": str(table), "style": style}
+    with OutputFolder(out, "reproduce", kept) as folder:
+        say(f"{recipe.title} (preset {recipe.preset}), again from {table}")
+        folder.note(**_drawn(recipe, values, out, say, style))
+    return out
+
+
+def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], None], style: str) -> dict:
+    """Draws what the recipe draws from a table of values per problem; {"conclusions": sentences} where it claims."""
+    if recipe.figure:
+        figure2.draw(recipe, table, out / recipe.name, style)
+    if recipe.claim:
+        return {"conclusions": figure2.report(recipe, recipe.claim, table, out, say)}
+    if recipe.study:
+        return {"conclusions": studies.report(recipe, table, out, say, style)}
+    return {}
 
 
 def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:

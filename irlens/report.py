@@ -54,7 +54,7 @@ def curves(found: pd.DataFrame, title: str, first: str) -> None:
         cells = {row.cutoff: short_value(row) for row in rows.itertuples()}
         table.add_row(str(run), *(cells.get(cutoff, "") for cutoff in cutoffs))
     tables.print(table)
-    say(f"95 % bootstrap intervals over {found['n'].iloc[0]:,} queries")
+    say(f"95 % intervals over {found['n'].iloc[0]:,} queries")
 
 
 def best_of_n(found: pd.DataFrame, quality: Path) -> None:
@@ -172,7 +172,7 @@ def hardness(path: Path) -> None:
         say(f"{measure.replace('_', ' ')}: {MEASURES[measure]}")
     most = found[found["measure"] != "without"].groupby("tier", sort=False)["n"].max()
     counts = ", ".join(f"{tier} {n:,}" for tier, n in most.items())
-    say(f"95 % bootstrap intervals over the prompts that have such a response: {counts}")
+    say(f"95 % intervals over the prompts that have such a response: {counts}")
 
 
 def _span(row) -> str:

@@ -40,7 +40,7 @@ def _draws(default: int):
 
 
 def _seed():
-    return _option(0, "Seed of the draws, the lists, the training and the bootstrap, from 0.")
+    return _option(0, "Seed of the draws, the lists, the training and the tests, from 0.")
 
 
 def _max_tokens():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens import arms as of_arms
-from irlens.arms import Done
 from irlens.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from irlens.recipe import Recipe, Step
 
 ALPHA = 0.05
+DOMINANT = 0.5  # the share of a mean's variance from which on seeds are said to dominate
 KINDS = ("bars", "axis", "iterations", "budget")
 
 
@@ -103,58 +103,45 @@ def _measured(steps: Sequence[Step]) -> list[tuple[str, float]]:
 
 
 def report(
-    recipe: Recipe, found: Sequence[dict[str, Done]], out: Path, say: Callable[[str], None], style: str = "screen"
+    recipe: Recipe, kept: pd.DataFrame, out: Path, say: Callable[[str], None], style: str = "screen"
 ) -> list[str]:
     """Writes `<recipe>.{png,pdf,csv}`, arms.csv, tests.csv and conclusions.md into `out`; returns the conclusions.
 
-    Arms that ended in one of the seeds are left out, and named. Raises UserError if no other arm remains.
+    kept: a value per problem, as `kept.collect` has it; nothing else of the run is read. Arms that ended in one of the
+    seeds are left out, and named. Raises UserError if no other arm remains.
     """
+    from irlens import kept as of_kept
     from irlens import study_figures, tables
 
-    recipe, without = _without_ended(recipe, found)
-    study, arms = recipe.study, of_arms.arms(recipe.steps)
-    values = {arm: of_arms.final(recipe.steps, found, arm) for arm in arms}
+    recipe, without = _without_ended(recipe, of_kept.ended(kept))
+    study, values = recipe.study, of_kept.finals(kept)
     table = arms_table(values)
     label, cell = study.label, {arm: cells[study.measure, study.temperature] for arm, cells in values.items()}
     curves, first = None, []
     if study.kind in ("iterations", "budget"):
-        key = (study.measure, study.temperature)
-        along = {
-            arm: [v[key] for v in of_arms.by_iteration(recipe.steps, found, arm)[:-1]] for arm in arms if arm != "start"
-        }
+        along, spent = of_kept.along(kept)
         places = dict.fromkeys(along)
         if study.kind == "budget":
-            places = {
-                step.name: of_arms.tokens(step, found, len(along[step.name]) - 1)
-                for step in recipe.steps
-                if step.name in along
-            }
-            budget = min(spent[:, -1].min() for spent in places.values())
-            cell = {arm: of_arms.at_budget(along[arm], places[arm], budget) for arm in along} | {"start": cell["start"]}
+            places = spent
+            budget = min(tokens[:, -1].min() for tokens in spent.values())
+            cell = {arm: of_arms.at_budget(along[arm], spent[arm], budget) for arm in along} | {"start": cell["start"]}
             label += f" after {budget:,.0f} generated tokens"
             first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
+    gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     tables.write_csv(table, out / "arms.csv")
     tables.write_csv(tests, out / "tests.csv")
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
-    return conclude(recipe, study.claim, [*first, *sentences, *without], cell["start"].shape, out, say)
+    few = few_seeds(gains)
+    return conclude(recipe, study.claim, [*first, *sentences, *without, *few], cell["start"].shape, out, say)
 
 
-def ended(arm: str, found: Sequence[dict[str, Done]]) -> str | None:
-    """Why an arm ended, and in how many of several seeds; None if it ended in none."""
-    reasons = [seed[arm].ended for seed in found if seed[arm].ended]
-    if not reasons:
-        return None
-    return reasons[0] if len(found) == 1 else f"in {len(reasons)} of {len(found)} seeds: {reasons[0]}"
-
-
-def _without_ended(recipe: Recipe, found: Sequence[dict[str, Done]]) -> tuple[Recipe, list[str]]:
-    """The recipe without the arms that ended, and sentences that name those and what can not be tested without them."""
-    arms = of_arms.arms(recipe.steps)[1:]
-    gone = {arm: why for arm in arms if (why := ended(arm, found))}
+def _without_ended(recipe: Recipe, gone: dict[str, str]) -> tuple[Recipe, list[str]]:
+    """The recipe without the arms that ended (and why), and sentences that name those and what can not be tested."""
     if not gone:
         return recipe, []
+    arms = of_arms.arms(recipe.steps)[1:]
     if len(gone) == len(arms):
         raise UserError(
             f"every arm ended, so there is nothing to report: {'; '.join(f'{a}: {w}' for a, w in gone.items())}"
@@ -168,7 +155,7 @@ def _without_ended(recipe: Recipe, found: Sequence[dict[str, Done]]) -> tuple[Re
         better=tuple(text for text in study.better if text not in lost),
         x=study.x and tuple(x for arm, x in zip(arms, study.x) if arm not in gone),
     )
-    steps = tuple(step for step in recipe.steps if not any(seed[step.name].ended for seed in found))
+    steps = tuple(step for step in recipe.steps if step.name not in gone)
     sentences = [f"{arm} is left out, for it ended: {why}." for arm, why in gone.items()]
     sentences += [
         f"{text}: not tested, since {' and '.join(a for a in pairs[text] if a in gone)} ended." for text in lost
@@ -246,7 +233,7 @@ def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict
     from irlens import stats
 
     test = stats.paired_test(before.mean(axis=0), after.mean(axis=0))
-    low, high = stats.crossed_interval(after - before)
+    low, high = stats.crossed_difference(after - before, bounds=stats.difference_bounds(before, after))
     return {
         "before": name,
         "after": other,
@@ -259,6 +246,32 @@ def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict
         "seeds": len(before),
         "seeds_up": int(((after - before).mean(axis=1) > 0).sum()),
     }
+
+
+def few_seeds(cell: Mapping[object, np.ndarray]) -> list[str]:
+    """What so few seeds cannot say, in words; nothing where there are enough. cell: differences[seeds, problems]."""
+    from irlens import stats
+
+    seeds = min(len(values) for values in cell.values())
+    if seeds == 1:
+        return ["One seed: the intervals are over problems alone; whether another training run agrees is not known."]
+    shares = [stats.seed_share(values) for values in cell.values() if values.shape[1] > 1]
+    most = max(shares, default=0.0)
+    if seeds > 3:
+        if most <= DOMINANT or seeds > 10:
+            return []
+        return [
+            f"Seeds seem to make up to {100 * most:.0f} % of a difference's variance: its interval rests on {seeds} numbers, "
+            "and covers less than it says if these are skewed."
+        ]
+    words = {2: "Two", 3: "Three"}[seeds]
+    said = f"{words} seeds hardly tell how far seeds differ: the intervals allow for that and are wide"
+    if most > DOMINANT:
+        said += (
+            f"; here seeds seem to make up to {100 * most:.0f} % of a difference's variance, and no method can know that of "
+            f"{words.lower()}: more seeds are needed"
+        )
+    return [said + "."]
 
 
 def _numbers(row) -> str:
@@ -290,6 +303,8 @@ def against_claim(row, label: str) -> str:
         verdict = "not confirmed: no difference that can be told from chance"
         if row.p_holm < ALPHA:
             verdict += " over other seeds, though it can over these problems"
+            if row.seeds in (2, 3):
+                verdict += f"; {row.seeds} seeds hardly tell how far seeds differ"
     return f"{row.after} above {row.before}, {label}: {verdict} ({_numbers(row)})."
 
 

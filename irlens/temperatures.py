@@ -17,7 +17,7 @@ SHARES = {
 }
 
 
-def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     """temperature, measure (of SHARES, each a share of 0 … 1), value, low, high, n (prompts), and draws (per prompt).
 
     run: draws with a column temperature; qrels: their judgements (relevance above 0 is right). As in cutting lists, an
@@ -42,7 +42,7 @@ def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, seed: int = 0) -
         values = np.stack(
             [right & wrong, right & ~wrong, ~right, prompts["text"].nunique() / prompts.size()], axis=1
         ).astype(float)
-        low, high = stats.bootstrap_intervals(values, seed=seed)
+        low, high = stats.mean_intervals(values)
         for i, measure in enumerate(SHARES):
             row = {"temperature": temperature, "measure": measure, "value": values[:, i].mean()}
             out.append({**row, "low": low[i], "high": high[i], "n": len(values), "draws": prompts.size().mean()})

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens import arms, studies
+from irlens import arms, kept, recipe, studies
 from irlens.arms import Done
+from irlens.errors import UserError
+from irlens.figure2 import Claim
 from irlens.recipe import Recipe, Step
 from irlens.settings import PassK, Train
 from irlens.studies import Study
@@ -27,6 +29,10 @@ def train_folder(path, values, tokens=100, chosen=None, column="Pass@1"):
             pd.DataFrame({"n_tokens": [tokens - 1, 1]}).to_parquet(path / f"iteration-{s}" / "run.parquet")
     (path / "chosen.json").write_text(json.dumps({"iteration": len(values) - 1 if chosen is None else chosen}))
     return Done(path, None)
+
+
+def report(recipe, found, out, style="screen"):
+    return studies.report(recipe, kept.collect(recipe, found), out, lambda line: None, style)
 
 
 def a_recipe(study, *names):
@@ -74,7 +80,7 @@ def test_a_study_by_iteration_draws_both_and_judges_the_claim(tmp_path):
         {arm: train_folder(tmp_path / f"{arm}{seed}", [0.4, value]) for arm, value in shares.items()}
         for seed in range(3)
     ]
-    made = studies.report(a_recipe(study, *shares), found, tmp_path, lambda line: None)
+    made = report(a_recipe(study, *shares), found, tmp_path)
     text = (tmp_path / "conclusions.md").read_text()
     assert "Preset tiny: 3 seeds, 60 problems" in text and all(f"- {line}" in text for line in made)
     assert any("hardest above easiest, Pass@1 at T = 0.7: confirmed (+30.0 points" in line for line in made)
@@ -112,7 +118,7 @@ def test_a_budget_study_compares_at_equal_tokens(tmp_path):
         }
         for seed in range(2)
     ]
-    made = studies.report(a_recipe(study, "few", "many"), found, tmp_path, lambda line: None)
+    made = report(a_recipe(study, "few", "many"), found, tmp_path)
     assert made[0].startswith(
         "few is ahead, Pass@1 at T = 0.7 after 1,000 generated tokens: 0.500 against many's 0.450, +5.0"
     )
@@ -126,9 +132,7 @@ def test_bars_stand_beside_the_papers(tmp_path):
     study = Study("c", temperature=0.7, beside="table4", column="alpacaeval2_llama3_70b_wr")
     found = [{arm: train_folder(tmp_path / arm, [0.4, 0.5]) for arm in ("current", "previous", "all", "diverse")}]
     for style in ("screen", "paper"):
-        studies.report(
-            a_recipe(study, "current", "previous", "all", "diverse"), found, tmp_path, lambda line: None, style
-        )
+        report(a_recipe(study, "current", "previous", "all", "diverse"), found, tmp_path, style)
         drawn = pd.read_csv(tmp_path / "r.csv")
         assert drawn[drawn["panel"] == "a"]["bar"].tolist() == ["start", "current", "previous", "all", "diverse"]
         assert drawn[drawn["panel"] == "b"]["bar"].tolist() == ["start", "current", "previous", "all"]
@@ -139,7 +143,7 @@ def test_bars_stand_beside_the_papers(tmp_path):
 def test_arms_on_an_axis(tmp_path):
     study = Study("c", "axis", temperature=0.7, x=(4.0, 8.0), x_label="candidates", beside="3c")
     found = [{"c4": train_folder(tmp_path / "a", [0.4, 0.5]), "c8": train_folder(tmp_path / "b", [0.4, 0.6])}]
-    studies.report(a_recipe(study, "c4", "c8"), found, tmp_path, lambda line: None)
+    report(a_recipe(study, "c4", "c8"), found, tmp_path)
     drawn = pd.read_csv(tmp_path / "r.csv")
     ours = drawn[drawn["panel"] == "a"]
     assert ours["x"].tolist() == [4, 8] and ours["value"].round(6).tolist() == [0.5, 0.6]
@@ -163,7 +167,12 @@ def test_arms_that_ended_are_left_out_of_figure_and_tests_by_name(tmp_path):
     ]
     found[0]["c6"] = train_folder(tmp_path / "c0", [0.4, 0.5])
     found[1]["c6"] = Done(tmp_path / "c1", None, "iteration 1: nothing")
-    said = studies.report(a_recipe(study, "c4", "c6", "c8"), found, tmp_path, lambda line: None)
+    made = a_recipe(study, "c4", "c6", "c8")
+    table = kept.collect(made, found)
+    said = studies.report(made, table, tmp_path, lambda line: None)
+    table.to_parquet(tmp_path / "t.parquet")
+    again = recipe.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
+    assert json.loads((again / "manifest.json").read_text())["conclusions"] == said
     assert "c6 is left out, for it ended: in 1 of 2 seeds: iteration 1: nothing." in said
     assert "c8 > c6: not tested, since c6 ended." in said and any("c8 above c4" in line for line in said)
     drawn = pd.read_csv(tmp_path / "r.csv")
@@ -174,6 +183,90 @@ def test_arms_that_ended_are_left_out_of_figure_and_tests_by_name(tmp_path):
 def test_a_budget_study_with_one_arm_left_compares_it_with_the_start(tmp_path):
     study = Study("c", "budget", temperature=0.7, better=("b > a",))
     found = [{"a": Done(tmp_path / "x", None, "why"), "b": train_folder(tmp_path / "b", [0.4, 0.6])}]
-    said = studies.report(a_recipe(study, "a", "b"), found, tmp_path, lambda line: None)
-    assert [line.split(",")[0] for line in said] == ["b", "a is left out", "b > a: not tested"]
+    made = a_recipe(study, "a", "b")
+    said = studies.report(made, kept.collect(made, found), tmp_path, lambda line: None)
+    assert [line.split(",")[0] for line in said[:3]] == ["b", "a is left out", "b > a: not tested"]
+    assert [line.split(":")[0] for line in said[3:]] == ["One seed"]
     assert pd.read_csv(tmp_path / "tests.csv")["after"].tolist() == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["bars", "iterations", "budget"])
+def test_everything_is_drawn_again_from_the_small_table_alone(tmp_path, kind):
+    study = Study("c", kind, temperature=0.7, order=("a", "b", "c"), better=("c > a",))
+    shares = {"a": 0.45, "b": 0.5, "c": 0.6}
+    found = [
+        {arm: train_folder(tmp_path / f"{arm}{seed}", [0.4, v + seed / 50], tokens=1000) for arm, v in shares.items()}
+        for seed in range(4)
+    ]
+    made = a_recipe(study, *shares)
+    table = kept.collect(made, found)
+    (tmp_path / "first").mkdir()
+    said = studies.report(made, table, tmp_path / "first", lambda line: None)
+    table.to_parquet(tmp_path / "per_problem.parquet")
+    again = recipe.redraw(made, tmp_path / "per_problem.parquet", tmp_path / "again", lambda line: None)
+    assert json.loads((again / "manifest.json").read_text())["conclusions"] == said
+    for name in ("r.csv", "arms.csv", "tests.csv", "conclusions.md"):
+        assert (again / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    assert (again / "r.png").is_file() and (again / "r.pdf").is_file()
+
+
+def test_figure_2_is_drawn_again_from_the_small_table_alone(tmp_path):
+    claim = Claim("c", ("T = 0.1 > T = 1 at N = 1",))
+    step = Step("passk", "passk", PassK(model="tiny", n=2, temperature=(0.1, 1.0)))
+    made = Recipe("r", "A title", "2b", "tiny", (step,), None, claim)
+    rng, found = np.random.default_rng(0), []
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        rows = [
+            (f"tiny T={t}", f"Pass@{N}", q, rng.integers(0, 2) * N / 2 + 0.0)
+            for t in (0.1, 1.0)
+            for N in (1, 2)
+            for q in PROBLEMS
+        ]
+        table = pd.DataFrame(rows, columns=["run", "measure", "query_id", "value"])
+        table.to_parquet(tmp_path / str(seed) / "per_query.parquet")
+        found.append({"passk": Done(tmp_path / str(seed), None)})
+    kept.collect(made, found).to_parquet(tmp_path / "t.parquet")
+    again = recipe.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
+    drawn = pd.read_csv(again / "r.csv")
+    ours = drawn[drawn["origin"] == "measured"]
+    assert ours["curve"].tolist() == ["T = 0.1", "T = 0.1", "T = 1.0", "T = 1.0"] and ours["x"].tolist() == [1, 2, 1, 2]
+    values = [pd.read_parquet(tmp_path / str(s) / "per_query.parquet") for s in range(3)]
+    first = pd.concat(values).query("run == 'tiny T=0.1' and measure == 'Pass@1'")["value"].mean()
+    assert ours["value"].iloc[0] == pytest.approx(first)
+    assert (again / "tests.csv").is_file() and "Three seeds hardly tell" in (again / "conclusions.md").read_text()
+
+
+def test_a_table_of_another_recipe_is_refused(tmp_path):
+    made = a_recipe(Study("c", temperature=0.7), "a")
+    table = kept.collect(made, [{"a": train_folder(tmp_path / "a", [0.4, 0.5])}])
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="another recipe than r: it has no b"):
+        recipe.redraw(a_recipe(Study("c", temperature=0.7), "a", "b"), tmp_path / "t.parquet", tmp_path / "o")
+    with pytest.raises(UserError, match="no such file"):
+        recipe.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
+    table.drop(columns="part").to_parquet(tmp_path / "u.parquet")
+    with pytest.raises(UserError, match="not a table of values per problem; missing: part"):
+        recipe.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
+    (tmp_path / "v.parquet").write_text("no table")
+    with pytest.raises(UserError, match="not a Parquet file"):
+        recipe.redraw(made, tmp_path / "v.parquet", tmp_path / "o")
+
+
+def test_two_seeds_that_lie_apart_are_said_to_tell_nothing():
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 5, (2, 200)) / 4
+    apart = {"start": start, "a": np.clip(start + np.array([[0.02], [0.3]]), 0, 1)}
+    gains = {"a": apart["a"] - start}
+    (said,) = studies.few_seeds(gains)
+    assert said.startswith("Two seeds hardly tell how far seeds differ") and "no method can know that of two" in said
+    tests, made = studies.judge(Study("c"), apart, "Pass@1")
+    assert tests["p"].iloc[0] < 0.05 and "not significant" in made[0]
+    assert tests["low"].iloc[0] < 0 < tests["high"].iloc[0]
+    (said,) = studies.few_seeds({"a": rng.normal(size=(3, 300)) * 0.01 + rng.normal(size=300)})
+    assert said.startswith("Three seeds hardly tell") and "no method" not in said
+    assert studies.few_seeds({"a": np.zeros((4, 9))}) == []
+    (said,) = studies.few_seeds({"a": rng.normal(size=(5, 300)) * 0.1 + rng.normal(size=(5, 1))})
+    assert said.startswith("Seeds seem to make up to 100 %") and "rests on 5 numbers" in said
+    (said,) = studies.few_seeds({"a": np.zeros((1, 9))})
+    assert said.startswith("One seed: the intervals are over problems alone")

@@ -1,57 +1,141 @@
 """Intervals and paired tests: known answers, degenerate input, and whether they hold what they promise."""
 
+import importlib.util
 import math
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from irlens.errors import UserError
 from irlens.measures import pass_at
-from irlens.stats import bootstrap_interval, bootstrap_intervals, crossed_interval, holm, paired_test, trend_test
+from irlens.stats import (
+    crossed_difference,
+    crossed_interval,
+    crossed_intervals,
+    difference_interval,
+    holm,
+    mean_interval,
+    mean_intervals,
+    median_interval,
+    paired_test,
+    seed_share,
+    trend_test,
+)
+
+REWARD = (-np.inf, np.inf)
 
 
-def test_bootstrap_of_a_coin_is_the_binomial():
-    """100 values, half of them 1: resampled, 100 * mean is binomial(100, 1/2), whose middle 95 % run from 40 to 60."""
-    low, high = bootstrap_interval([0, 1] * 50, resamples=20_000)
-    assert low == pytest.approx(0.40, abs=0.011) and high == pytest.approx(0.60, abs=0.011)
+def coverage_bench():
+    """experiments/bench/coverage.py as a module."""
+    path = Path(__file__).parent.parent / "experiments" / "bench" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_bench", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_bootstrap_is_a_function_of_its_seed():
+def test_right_or_wrong_is_wilsons_interval():
+    """Of 100, 50: (.5 + z²/200 ± z √(.25/100 + z²/40000)) / (1 + z²/100), z = 1.96. Of 20, 8: Brown et al.'s form."""
+    assert mean_interval([0, 1] * 50) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+    assert mean_interval([1] * 8 + [0] * 12) == pytest.approx((0.21880, 0.61342), abs=1e-5)
+
+
+def test_all_right_of_50_is_no_certainty():
+    """z² / (n + z²) of other problems may be wrong: 3.8415 / 53.8415."""
+    assert mean_interval(np.ones(50)) == pytest.approx((1 - 0.071348, 1), abs=1e-6)
+    assert mean_interval(np.zeros(50)) == pytest.approx((0, 0.071348), abs=1e-6)
+    assert mean_interval(np.full(50, 0.3)) == pytest.approx((0.3 - 0.3 * 0.071348, 0.3 + 0.7 * 0.071348), abs=1e-6)
+    assert mean_interval(np.full(50, 1.0), bounds=(0, 10))[1] > 1.5
+    low, high = mean_interval(np.r_[np.full(99, 1 - 1e-6), 1 - 1e-4])  # all but equal is no certainty either
+    assert low < 0.98 and high == pytest.approx(1, abs=1e-5)
+
+
+def test_few_wrong_ones_have_the_poisson_limit():
+    """One of 100: the lower end is χ²(.05, 2) / 2 / 100 = -ln(.95) / 100 (Brown et al. 2001), below Wilson's .00177."""
+    assert mean_interval([1] + [0] * 99)[0] == pytest.approx(-np.log(0.95) / 100)
+
+
+def test_many_draws_count_as_more_problems_where_they_show_less_spread():
+    rng = np.random.default_rng(0)
+    many, one = rng.binomial(64, 0.5, 300) / 64, rng.binomial(1, 0.5, 300)
+    (low, high), (lower, higher) = mean_interval(many), mean_interval(one)
+    assert high - low == pytest.approx((higher - lower) / 8, rel=0.15)
+
+
+def test_rewards_have_hall_and_student_in_the_normal_case():
+    """Symmetric values have no skewness: Student's t, here of 2 ± 12.706 · 1 / √2; skewed ones reach further up."""
+    assert mean_interval([1.0, 3.0], bounds=REWARD) == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-3)
+    values = np.random.default_rng(0).exponential(1, 40)
+    low, high = mean_interval(values, bounds=REWARD)
+    assert high - values.mean() > 1.2 * (values.mean() - low) > 0
+    flipped = mean_interval(-values, bounds=REWARD)
+    assert flipped == pytest.approx((-high, -low))
+
+
+def test_a_column_has_the_interval_that_it_has_alone():
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.random(40), rng.integers(0, 2, 40), rng.normal(3, 1, 40), np.ones(40), np.full(40, 7.0)], 1)
+    low, high = mean_intervals(values)
+    alone = np.array([mean_interval(column) for column in values.T])
+    assert np.allclose(np.stack([low, high], axis=1), alone, rtol=1e-12, equal_nan=True)
+    assert np.isnan(alone).all(axis=1).tolist() == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("bounds", [None, REWARD])
+def test_a_higher_level_is_wider(bounds):
     values = np.random.default_rng(0).random(50)
-    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
-
-
-def test_a_column_has_the_interval_that_it_has_alone(monkeypatch):
-    values = np.random.default_rng(0).random((40, 3))
-    low, high = bootstrap_intervals(values)
-    alone = np.array([bootstrap_interval(column) for column in values.T])
-    assert np.allclose(np.stack([low, high], axis=1), alone, rtol=1e-12)
-    monkeypatch.setattr("irlens.stats.CELLS", 500)  # other batches, same numbers
-    assert np.allclose(bootstrap_intervals(values), (low, high), rtol=1e-12)
-
-
-def test_a_higher_level_is_wider():
-    values = np.random.default_rng(0).random(50)
-    low, high = bootstrap_interval(values, level=0.8)
-    lower, higher = bootstrap_interval(values, level=0.99)
+    low, high = mean_interval(values, 0.8, bounds)
+    lower, higher = mean_interval(values, 0.99, bounds)
     assert lower < low < values.mean() < high < higher
 
 
-def test_interval_covers_the_truth_as_often_as_it_says():
-    """1,000 samples of 60 skewed values (a squared uniform, mean 1/3): 95 % intervals cover 1/3 in about 95 %."""
-    values = np.random.default_rng(3).random((60, 1000)) ** 2
-    low, high = bootstrap_intervals(values, resamples=400)
-    assert 0.92 < ((low <= 1 / 3) & (high >= 1 / 3)).mean() < 0.97
+def test_intervals_cover_as_often_as_they_say():
+    """A part of experiments/bench/coverage.csv: wherever a method can know, .95 up to chance, and never below .92."""
+    bench = coverage_bench()
+    rows = []
+    for i, cell in enumerate(bench.cells()):
+        part = i % 17 == 0 if cell.kind == "rate" else i % 3 == 0 and cell.kind != "trend"
+        if part and cell.problems in (30, 100):
+            rows.append(bench.measure(cell, 600) | {"cell": cell})
+    assert len(rows) > 60 and {row["kind"] for row in rows} == set(bench.INTERVALS)
+    for row in rows:  # 4.5 standard errors of .95 over 600 samples are .04
+        assert row["coverage"] > 0.92 - 0.04, row
+        assert row["known"] != "yes" or row["coverage"] < 0.97 + 0.03, row
+        assert row["without_width"] == 0, row
+    known = [row["coverage"] for row in rows if row["known"] == "yes"]
+    assert np.mean(known) == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize(("n", "p"), [(50, 0.02), (100, 0.98), (30, 0.02)])
+def test_rare_hits_are_covered(n, p):
+    """The percentile bootstrap covered .635 of .95 at 50 problems and p = .02."""
+    values = (np.random.default_rng(0).random((n, 4000)) < p).astype(float)
+    low, high = mean_intervals(values)
+    assert ((low <= p) & (p <= high)).mean() > 0.92
 
 
 @pytest.mark.filterwarnings("error")
 def test_degenerate_input():
-    assert bootstrap_interval([0.1] * 7) == (0.1, 0.1)
-    assert np.isnan(bootstrap_interval([0.5])).all()
-    low, high = bootstrap_intervals(np.array([[1.0, 0.0], [1.0, 1.0]]))
-    assert low[0] == high[0] == 1 and low[1] < high[1]
+    assert np.isnan(mean_interval([0.5])).all() and np.isnan(difference_interval([0.5])).all()
+    assert np.isnan(mean_interval([5.0] * 7)).all()  # a reward that is always the same says nothing of others
+    assert np.isnan(mean_interval([0.5] * 7, bounds=REWARD)).all()
+    assert np.isnan(difference_interval([0.0] * 7)).all()
+    low, high = mean_intervals(np.array([[1.0, 0.0], [1.0, 1.0]]))
+    assert (low < high).all() and mean_intervals(np.empty((3, 0)))[0].shape == (0,)
+    over = np.r_[np.full(29, 1 + 1e-12), 1.0]  # rounding
+    assert mean_interval(over) == pytest.approx(mean_interval(np.ones(30)), abs=1e-6)
+    tiny = mean_interval(np.full(30, 1e-300))
+    assert 0 <= tiny[0] < tiny[1] <= 1
+
+
+def test_a_median_lies_between_two_of_the_values():
+    """Of 20 values the 6th and the 15th: P(fewer than 6 of 20 coins) = .0207; five values cannot cover .95."""
+    assert median_interval(range(1, 21)) == (6, 15)
+    assert np.isnan(median_interval([1, 2, 3, 4, 5])).all() and median_interval(range(6)) == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +149,16 @@ def test_degenerate_input():
 )
 def test_interval_refuses(values, level, part):
     with pytest.raises(UserError, match=part):
-        bootstrap_interval(values, level)
+        mean_interval(values, level)
 
 
 def test_many_queries_fit_in_memory():
     values = np.random.default_rng(0).random(100_000)
     tracemalloc.start()
-    low, high = bootstrap_interval(values, resamples=100)
+    low, high = mean_interval(values)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert low < values.mean() < high and peak < 100e6  # all resamples at once would be 80 MB twice and more
+    assert low < values.mean() < high and peak < 20e6
 
 
 def test_paired_test_by_hand():
@@ -85,7 +169,23 @@ def test_paired_test_by_hand():
     result = paired_test([5, 5, 5], [6, 7, 8])
     assert (result.difference, result.p, result.n) == (2, pytest.approx(0.25), 3)
     assert result.effect == pytest.approx(2)
-    assert 1 <= result.low < 2 < result.high <= 3
+    assert (result.low, result.high) == difference_interval([1, 2, 3])
+
+
+def test_a_paired_difference_of_rates_is_bonett_and_prices():
+    """5 gained and 1 lost of 40: (6 - 2) / 42 ± t √((8/42 - (4/42)²) / 42), t = 2.0227 of 39 degrees of freedom."""
+    before, after = np.r_[np.zeros(5), 1, np.ones(34)], np.r_[np.ones(5), 0, np.ones(34)]
+    half = 2.0227 * np.sqrt((8 / 42 - (4 / 42) ** 2) / 42)
+    found = paired_test(before, after)
+    assert (found.low, found.high) == pytest.approx((4 / 42 - half, 4 / 42 + half), abs=0.004)
+
+
+def test_no_difference_at_all_is_no_certainty():
+    """Two systems that agree on 50 problems may differ on others: about 3 / n either way, the rule of three."""
+    same = paired_test([0, 1] * 25, [0, 1] * 25)
+    assert -3 / 50 < same.low == -same.high < -2.5 / 50 and same.p == 1
+    rewards = paired_test([0.3, 7, 0.5], [0.3, 7, 0.5])
+    assert np.isnan([rewards.low, rewards.high]).all()
 
 
 def test_paired_test_is_symmetric():
@@ -119,7 +219,7 @@ def test_equal_queries_do_not_change_p():
 @pytest.mark.filterwarnings("error")
 def test_paired_test_without_differences():
     same = paired_test([0.3, 0.4, 0.5], [0.3, 0.4, 0.5])
-    assert (same.difference, same.low, same.high, same.p, same.effect, same.n) == (0, 0, 0, 1, 0, 3)
+    assert (same.difference, same.p, same.effect, same.n) == (0, 1, 0, 3) and same.low < 0 < same.high
     assert paired_test([0, 0], [1, 1]).effect == float("inf")
     one = paired_test([0], [1])
     assert one.p == 1 and one.difference == 1 and np.isnan([one.low, one.high, one.effect]).all()
@@ -192,24 +292,40 @@ def test_holm_refuses(p):
 
 
 def test_an_interval_over_seeds_and_queries_has_the_variance_of_both():
-    """Additive effects: the variance of a resampled mean is that of the seeds' mean plus that of the queries'."""
+    """Additive effects: half-widths of the seeds' mean (t, 39) and of the queries' (t, 299), added in quadrature."""
     rng = np.random.default_rng(3)
     seeds, queries = rng.normal(size=(40, 1)), rng.normal(size=(1, 300)) * 4
-    low, high = crossed_interval(seeds + queries, resamples=20_000)
-    half = 1.96 * np.sqrt(seeds.var() / 40 + queries.var() / 300)
-    assert low == pytest.approx((seeds + queries).mean() - half, abs=0.02)
-    assert high == pytest.approx((seeds + queries).mean() + half, abs=0.02)
-    only = np.sqrt(queries.var() / 300)
-    assert high - low > 1.1 * 2 * 1.96 * only  # which neglects the seeds
+    values = seeds + queries
+    low, high = crossed_interval(values, bounds=REWARD)
+    half = np.hypot(2.0227 * np.sqrt(seeds.var(ddof=1) / 40), 1.9679 * np.sqrt(queries.var(ddof=1) / 300))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-3)
+    one = mean_interval(values[0], bounds=REWARD)
+    assert high - low > 1.1 * (one[1] - one[0])  # which neglects the seeds
+    assert seed_share(values) == pytest.approx(1 / 40 / (1 / 40 + 16 / 300), abs=0.1)
 
 
 def test_an_interval_over_seeds_that_agree_is_that_of_the_queries():
     values = np.random.default_rng(0).integers(0, 2, 400).astype(float)
-    assert crossed_interval(values[None]) == bootstrap_interval(values)
+    assert crossed_interval(values[None]) == mean_interval(values)
     alike = crossed_interval(np.stack([values] * 3))
-    assert alike == pytest.approx(bootstrap_interval(values), abs=0.01)
-    assert crossed_interval(np.full((3, 7), 0.3)) == (0.3, 0.3)
-    assert crossed_interval(np.ones((5, 500))) == (1, 1)
+    assert alike == pytest.approx(mean_interval(values), abs=0.001)
+    assert crossed_interval(np.full((3, 7), 0.3)) == pytest.approx(mean_interval(np.full(7, 0.3)))
+    assert crossed_interval(np.ones((5, 500))) == mean_interval(np.ones(500))
+    assert np.isnan(crossed_interval(np.full((3, 7), 4.0))).all()
+    difference = values - values[::-1]
+    assert crossed_difference(difference[None], bounds=(-1, 1)) == difference_interval(difference, bounds=(-1, 1))
+    assert seed_share(np.stack([values] * 3)) == 0
+
+
+def test_intervals_over_five_seeds_are_hardly_wider_than_they_must_be():
+    """Seeds that do not differ, problems that do: the pigeonhole bootstrap was 1.4 times too wide and covered 1.00."""
+    rng = np.random.default_rng(1)
+    p = rng.beta(1, 2, (200, 800))
+    values = rng.binomial(4, p, (5, 200, 800)) / 4
+    low, high = crossed_intervals(values)
+    true = np.sqrt(1 / 18 / 200 + 1 / 6 / 4 / 1000)  # Var p / problems + E p(1 - p) / draws / (seeds · problems)
+    assert (high - low).mean() / (2 * 1.96 * true) < 1.12
+    assert 0.94 < ((low <= 1 / 3) & (high >= 1 / 3)).mean() < 0.98
 
 
 def test_pages_trend_by_hand():

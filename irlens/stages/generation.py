@@ -43,9 +43,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
         )
         qrels = verify(run, task.topics, task.verifier)
         unread, without = _without_answer(run, qrels, policy, settings.thought, say)
-        results, per_query = measures.evaluate(
-            run, qrels, [f"Pass@{N}" for N in at], seed=settings.seed_of("bootstrap")
-        )
+        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at])
         for name, table in (("run", run), ("qrels", qrels.assign(unreadable=unread)), ("per_query", per_query)):
             tables.write_parquet(table, out / f"{name}.parquet")
         tables.write_csv(results, out / "results.csv")

@@ -77,7 +77,7 @@ def _model(folder: Path):
 
 def write_hardness(
     mined: Mined, own: pd.DataFrame, task: Task, tiers: list[str], scorer: Scorer | None, embed: Embed | None,
-    out: Path, seed: int, say: Say,
+    out: Path, say: Say,
 ) -> pd.DataFrame:  # fmt: skip
     """Writes hardness.csv and the figure tiers.{png,pdf,csv}; returns the table (`hardness.hardness`)."""
     from irlens import tables
@@ -94,7 +94,7 @@ def write_hardness(
         lists = lists.assign(reward=[known.get(pair, float("nan")) for pair in zip(lists["query_id"], lists["doc_id"])])
     has = "answers" in task.topics.columns
     answers = {q: list(some) for q, some in zip(task.topics["query_id"], task.topics["answers"])} if has else None
-    table = hardness(lists, tiers, len(task.topics), answers=answers, extract=task.extract, embed=embed, seed=seed)
+    table = hardness(lists, tiers, len(task.topics), answers=answers, extract=task.extract, embed=embed)
     tables.write_csv(table, out / "hardness.csv")
     plot_hardness(table, out / "tiers", f"Negatives by tier of hardness ({task.name}, {len(task.topics):,} prompts)")
     return table
@@ -115,12 +115,12 @@ def plot_hardness(table: pd.DataFrame, path: Path, title: str) -> list[Path]:
 # -- temperatures --------------------------------------------------------------------------------------------------
 
 
-def write_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, out: Path, seed: int, say: Say) -> pd.DataFrame:
+def write_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, out: Path, say: Say) -> pd.DataFrame:
     """Writes temperatures.csv and says what it means; returns the table."""
     from irlens import tables
     from irlens.temperatures import in_words, usable_temperatures
 
-    table = usable_temperatures(run, qrels, seed)
+    table = usable_temperatures(run, qrels)
     tables.write_csv(table, out / "temperatures.csv")
     for sentence in in_words(table):
         say(sentence)

@@ -149,7 +149,7 @@ def _passed(run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: 
     for temperature in settings.eval_temperature:
         drawn = run[run["temperature"] == temperature]
         judged = qrels[qrels["doc_id"].isin(drawn["doc_id"])]
-        _, per_query = measures.evaluate(drawn, judged, measures_of(settings), seed=settings.seed_of("bootstrap"))
+        _, per_query = measures.evaluate(drawn, judged, measures_of(settings))
         wide = per_query.pivot(index="query_id", columns="measure", values="value").reset_index()
         parts.append(wide.assign(temperature=temperature))
     return concat(parts)
@@ -178,7 +178,7 @@ def _by_curve(found: pd.DataFrame, s: int, settings: Train) -> tuple[pd.DataFram
         suffix = f", T = {temperature:g}" if len(settings.eval_temperature) > 1 else ""
         columns |= {f"{name}{suffix}": own[name] for name in measures_of(settings) if name in own.columns}
     each = pd.DataFrame(columns).sort_index()
-    low, high = stats.bootstrap_intervals(each.to_numpy(), seed=settings.seed_of("bootstrap"))
+    low, high = stats.mean_intervals(each.to_numpy())
     ends = {"value": each.mean().to_numpy(), "low": low, "high": high, "n": len(each)}
     return pd.DataFrame({"curve": list(each.columns), "x": s, **ends}), each
 

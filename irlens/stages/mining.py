@@ -75,10 +75,10 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         )
         facts = _write(mined, settings, policy, given, out, say)
         if judged is not None:
-            write_temperatures(own, judged, out, settings.seed_of("bootstrap"), say)
+            write_temperatures(own, judged, out, say)
         if settings.hardness:
             embed = given.encoder and embedder(given.encoder)
-            write_hardness(mined, own, task, tiers, scorer, embed, out, settings.seed_of("bootstrap"), say)
+            write_hardness(mined, own, task, tiers, scorer, embed, out, say)
         tokens = 0 if settings.run else int(own["n_tokens"].sum())
         tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
         data = runs.data_of(settings.dataset or policy.model.dataset, task.split) if given.run is None else given.data

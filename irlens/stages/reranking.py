@@ -53,7 +53,7 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tables.write_parquet(run, out / "run.parquet")
         for tag, rows in run.groupby("tag"):
             tables.write_trec_run(rows, out / "trec" / f"{rerankers.slug(str(tag))}.run")
-        results = _first(source.run, found.scores, grades, settings.reranker, settings.seed_of("bootstrap"))
+        results = _first(source.run, found.scores, grades, settings.reranker)
         if judged:
             tables.write_parquet(judged[0], out / "qrels.parquet")
             tables.write_csv(results, out / "results.csv")
@@ -82,7 +82,7 @@ def _grades(source: Source, judged: tuple[pd.DataFrame, str] | None) -> np.ndarr
     return None if judged is None else grades_of(source.run, *judged)
 
 
-def _first(run: pd.DataFrame, scores: np.ndarray, grades: np.ndarray | None, name: str, seed: int) -> pd.DataFrame:
+def _first(run: pd.DataFrame, scores: np.ndarray, grades: np.ndarray | None, name: str) -> pd.DataFrame:
     """What the best-scored candidate of each list is worth (ties shared), and a random one; empty without grades."""
     import pandas as pd
 
@@ -98,7 +98,7 @@ def _first(run: pd.DataFrame, scores: np.ndarray, grades: np.ndarray | None, nam
         best = rows[rows["score"] == rows.groupby("query_id")["score"].transform("max")]
         for label, some in ((f"{tag}, {name}", best), (f"{tag}, random", rows)):
             values = some.groupby("query_id")["grade"].mean().to_numpy()
-            low, high = stats.bootstrap_interval(values, seed=seed)
+            low, high = stats.mean_interval(values)
             named = {"run": label.removeprefix(", "), "measure": "grade of the first", "value": values.mean()}
             parts.append(pd.DataFrame([{**named, "low": low, "high": high, "n": len(values)}]))
     return concat(parts)
@@ -134,7 +134,7 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
         tags = source.run["tag"].astype(str) if "tag" in source.run.columns else ["run"] * len(source.run)
         for tag, part in qrels.assign(tag=list(tags)).groupby("tag", sort=False):
             values = part.groupby("query_id")["relevance"].mean().to_numpy(dtype=float)
-            low, high = stats.bootstrap_interval(values, seed=settings.seed_of("bootstrap"))
+            low, high = stats.mean_interval(values)
             named = {"run": tag, "measure": "share right", "value": values.mean()}
             rows.append(named | {"low": low, "high": high, "n": len(values)})
         results = _frame(rows)

@@ -166,7 +166,7 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
         tables.write_parquet(qrels, out / f"{name}.parquet")
         tables.write_trec_qrels(qrels, out / "trec" / f"{name}.txt")
         for run in runs:
-            values, each = measures.evaluate(run, qrels, [f"Success@{N}" for N in at], seed=seed)
+            values, each = measures.evaluate(run, qrels, [f"Success@{N}" for N in at])
             label = f"{run['tag'].iloc[0]}, {judgement}"
             results.append(values.assign(run=label))
             per_query.append(each.assign(run=label, judgement=judgement))

@@ -123,14 +123,8 @@ def _measured(
             grades[rows] * 0
         )  # its expectation, not the one order that it happens to give
         parts = (
-            *measured.curves(part, grades[rows], pick, at, settings.seed_of("bootstrap")),
-            quality(
-                part,
-                grades[rows],
-                {name: one.scores for name, one in own.items()},
-                right_from,
-                settings.seed_of("bootstrap"),
-            ),
+            *measured.curves(part, grades[rows], pick, at),
+            quality(part, grades[rows], {name: one.scores for name, one in own.items()}, right_from),
         )
         for table, into in zip(parts, (results, per_query, qualities)):
             into.append(table.assign(tag=str(tag)))
