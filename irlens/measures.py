@@ -209,7 +209,7 @@ def evaluate(
         try:
             _check_draws(measures, queries, counts.to_numpy()[counted])
             values = computing.of(_untied(part))[counted]
-            results.append(_summary(name, measures, values, seed))
+            results.append(_summary(name, measures, values))
         except UserError as error:
             raise UserError(f"run {name!r}: {error}") from None
         each = pd.DataFrame(

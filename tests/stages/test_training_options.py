@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from irlens import catalog, lists, mine, seeds, stages, stats
+from irlens import catalog, lists, mine, seeds, stages
 from irlens.objectives import Objective
 from irlens.settings import Train
 from irlens.stages import common, judging, training
@@ -124,7 +124,6 @@ def run(monkeypatch, tmp_path, material):
         monkeypatch.setattr(Objective, "__call__", loss)
         monkeypatch.setattr(trainer, "training_arguments", arguments)
         monkeypatch.setattr(judging, "of_reward", of_reward)
-        monkeypatch.setattr(stats, "bootstrap_intervals", lambda values, *a, **k: (values.mean(0), values.mean(0)))
         monkeypatch.setattr(training, "plot_iterations", lambda *a, **k: None)
         monkeypatch.setattr(training, "plot_diagnostics", lambda *a, **k: None)
         engines = importlib.import_module("irlens.retrieve.engines")
