@@ -113,7 +113,7 @@ def test_any_architecture_gives_the_values_of_responses_alone(case, batch_size):
     sizes = [("a", 3), ("a", 7), ("a", 8), ("a", 20), ("b", 4), ("b", 30)]
     texts = [" ".join(str(20 + 7 * i + k) for k in range(n)) for i, (_, n) in enumerate(sizes)]
     rows = pd.DataFrame({"query_id": [q for q, _ in sizes], "text": texts}).assign(doc_id=lambda f: f.index.astype(str))
-    found = Likelihood(model, Words(), prompts, 2, logprobs, batch_size)(rows)
+    found = Likelihood(model, Words(), prompts, logprobs, batch_size)(rows)
     for (query_id, _), text, value in zip(sizes, texts, found["score"]):
         response = [int(word) for word in text.split()] + [2]
         with torch.no_grad():

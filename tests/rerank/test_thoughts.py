@@ -231,7 +231,7 @@ def test_passk_verify_and_a_vote_read_the_answer_only(tmp_path, thinker):
     assert any("never closed their thought" in line for line in told) and any("that can be read" in t for t in told)
     voted, _ = stages.rerank(settings.Rerank(run=str(out), out=str(tmp_path / "r")), told.append)
     best = tables.read_run(voted).query("rank == 0")
-    assert best["doc_id"].str.endswith("/00001").all()
+    assert best["doc_id"].str.endswith("/00002").all()  # one vote each for two answers: the larger doc_id goes first
 
     bare = tmp_path / "bare.parquet"  # nothing beside it says what a thought is: a line does
     run.assign(finish_reason="stop").to_parquet(bare)

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from irlens import catalog, lists, mine, seeds, stages
 from irlens.objectives import Objective
+from irlens.rerank import thoughts
 from irlens.settings import Train
 from irlens.stages import common, judging, training
 from irlens.train import adapters, trainer
@@ -75,6 +76,7 @@ def run(monkeypatch, tmp_path, material):
             seen.draws.append(
                 {"label": name, "ids": [p.query_id for p in asked], "n": n, "temperatures": tuple(temperatures)}
                 | {"texts": [p.text for p in asked], "seed": seed, "tokens": self.max_tokens, "engine": engine}
+                | {"thought": thoughts.record(self.thought)}
             )
             rows = []
             for prompt in asked:
@@ -108,7 +110,7 @@ def run(monkeypatch, tmp_path, material):
             real = getattr(of, name)
             monkeypatch.setattr(of, name, lambda *a, **k: (into.append((a, k)), real(*a, **k))[1])
 
-        def of_reward(name, instruction, option="--reward"):
+        def of_reward(name, instruction, option="--reward", say=print):
             def grade(some, topics, folder):
                 seen.judged.append((option, folder.parent.name))
                 return some[["query_id", "doc_id"]].assign(relevance=some["text"].str.len() / 7 - 2)
@@ -178,6 +180,7 @@ CASES = {
     "inner_engine": ("vllm", {"engine": "ray"}, engine("inner_engine"), "vllm"),
     "tensor_parallel": (2, {"engine": "vllm"}, engine("tensor_parallel"), 2),
     "data_parallel": (2, {"engine": "vllm"}, engine("data_parallel"), 2),
+    "messages_as": ("text", {}, engine("messages_as"), "text"),
     "engine_args": ('{"seed": 1}', {"engine": "vllm"}, engine("engine_args"), '{"seed": 1}'),
     "objective": ("listmle", {}, lambda s: first_loss(s)["name"], "listmle"),
     "model": ("MODEL", {}, lambda s: s.loaded[0]["policy"], "MODEL"),
@@ -216,6 +219,9 @@ CASES = {
     "eval_n": (3, {}, lambda s: s.drawn("held-out")[0]["n"], 3),
     "eval_temperature": ((0.3,), {}, lambda s: s.drawn("held-out")[0]["temperatures"], (0.3,)),
     "test_limit": (2, {}, lambda s: len(s.drawn("test")[0]["ids"]), 2),
+    "pack_up_to": (9, {}, lambda s: plan(s).pack_up_to, 9),
+    "thought": ("<a>,</a>", {}, lambda s: s.draws[0]["thought"], ["<a>", "</a>", False]),
+    "max_prompt_length": (13, {}, lambda s: "What is 9+1?" in s.drawn("held-out")[0]["texts"][-1], True),  # one digit
     "max_tokens": (33, {}, lambda s: s.draws[0]["tokens"], 33),
     "seed": (
         1,
