@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from irlens import recipe
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.reproduce import recipe
 
 TABLES = ("arms.csv", "tests.csv", "conclusions.md")
 

@@ -21,7 +21,7 @@ from rich.progress import track
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from irlens.catalog import PLAIN_PROMPT
+from irlens.models.catalog import PLAIN_PROMPT
 from irlens.tasks import gsm8k, sums
 
 END, PAD = "<|end|>", "<|pad|>"

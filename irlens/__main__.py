@@ -1,5 +1,5 @@
 """`python -m irlens`."""
 
-from irlens.cli import main
+from irlens.cli.app import main
 
 main()

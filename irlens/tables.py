@@ -13,18 +13,15 @@ Names are ir_measures' own. `tokens` are the ids that were drawn, None where the
 with rank, so that no tool has a tie left to break its own way.
 """
 
-import gzip
 import json
-import os
-import uuid
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.base.files import read_jsonl, read_lines, write_text
 
 COLUMNS = {
     "topics": ("query_id", "query"),
@@ -135,59 +132,6 @@ def passage_texts(corpus: pd.DataFrame) -> list[str]:
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, write) -> None:
-    """Calls `write(temporary path)`, then renames it to `path`: a reader or a killed run never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Writes atomically; the same frame gives the same bytes."""
-    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
-
-
-def write_text(text: str, path: Path) -> None:
-    """Writes UTF-8 atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes atomically, every float with all its digits."""
-    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False))
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a text file, gzipped or not, blank lines left out."""
-    opener = gzip.open if str(path).endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: not a UTF-8 text file ({error})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of a JSON-lines file. Raises UserError naming file and line of malformed JSON."""
-    for number, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: malformed JSON ({error.msg} at column {error.colno})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-        yield number, row
 
 
 def _read_trec(path: Path, columns: tuple[str, ...], form: str) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def real_data():
 def tiny_engine():
     import torch
 
-    from irlens import catalog
+    from irlens.models import catalog
     from irlens.retrieve.engines.transformers import TransformersEngine
 
     torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def irlens():
 
 
 def _here(command, cwd):
-    from irlens.cli import main
+    from irlens.cli.app import main
 
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -123,7 +123,7 @@ def files():
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path):
     """Runs a command that must be refused, in this process and in `tmp_path`; returns its one line."""
-    from irlens.cli import main
+    from irlens.cli.app import main
 
     def run(*args):
         monkeypatch.chdir(tmp_path)

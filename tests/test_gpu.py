@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from irlens.models.logprobs import layout, pack, response_logprobs
 from irlens.retrieve.engines import Sampling
 from irlens.retrieve.engines.transformers import TransformersEngine
-from irlens.train.logprobs import layout, pack, response_logprobs
 
 pytestmark = [
     pytest.mark.gpu,

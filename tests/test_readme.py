@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import typer
 
-from irlens import recipe
-from irlens.cli import app
+from irlens.cli.app import app
+from irlens.reproduce import recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlens import tables
-from irlens.errors import UserError
+from irlens.base import files
+from irlens.base.errors import UserError
 
 
 def run_of(*rows: tuple, columns: str = "query_id doc_id score rank") -> pd.DataFrame:
@@ -266,14 +267,14 @@ def test_qrels_with_half_a_grade_are_refused(tmp_path):
 def test_parquet_keeps_everything_in_the_same_bytes(tmp_path):
     run = RUN.assign(text=["x", None, "é\n"], draw=[0, 1, 2])
     for name in ("a.parquet", "b.parquet"):
-        tables.write_parquet(run, tmp_path / name)
+        files.write_parquet(run, tmp_path / name)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     pd.testing.assert_frame_equal(tables.read_run(tmp_path / "a.parquet"), run, check_dtype=False)
 
 
 def test_a_folder_stands_for_the_table_in_it(tmp_path):
-    tables.write_parquet(RUN, tmp_path / "run.parquet")
-    tables.write_parquet(
+    files.write_parquet(RUN, tmp_path / "run.parquet")
+    files.write_parquet(
         pd.DataFrame({"query_id": ["q"], "doc_id": ["d"], "relevance": [1]}), tmp_path / "qrels.parquet"
     )
     assert len(tables.read_run(tmp_path)) == 3
@@ -281,7 +282,7 @@ def test_a_folder_stands_for_the_table_in_it(tmp_path):
 
 
 def test_parquet_without_query_id_names_file_and_column(tmp_path):
-    tables.write_parquet(RUN.drop(columns="query_id"), tmp_path / "a.parquet")
+    files.write_parquet(RUN.drop(columns="query_id"), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: a run table needs .*; missing: query_id \(found: doc_id, score"):
         tables.read_run(tmp_path / "a.parquet")
 
@@ -314,7 +315,7 @@ def test_a_damaged_gzip_file_is_a_user_error(damage, tmp_path):
     path = tmp_path / "a.run.gz"
     path.write_bytes(damaged(good)[damage])
     with pytest.raises(UserError, match="not a UTF-8 text file"):
-        list(tables.read_lines(path))
+        list(files.read_lines(path))
 
 
 def test_latin_1_is_a_user_error(tmp_path):
@@ -329,29 +330,29 @@ def test_latin_1_is_a_user_error(tmp_path):
 def test_jsonl_names_file_and_line(line, message, tmp_path):
     path = write(tmp_path / "a.jsonl", json.dumps({"a": 1}) + "\n\n" + line + "\n")
     with pytest.raises(UserError) as error:
-        list(tables.read_jsonl(path))
+        list(files.read_jsonl(path))
     assert str(error.value).startswith(f"{path}:3: {message}")
 
 
 def test_jsonl_counts_lines_from_one_and_skips_blank_ones(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"a": 1}\r\n\n{"a": 2}')
-    assert list(tables.read_jsonl(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+    assert list(files.read_jsonl(path)) == [(1, {"a": 1}), (3, {"a": 2})]
 
 
 def test_csv_keeps_every_digit(tmp_path):
-    tables.write_csv(pd.DataFrame({"value": [1 / 3, 1e-300]}), tmp_path / "a.csv")
+    files.write_csv(pd.DataFrame({"value": [1 / 3, 1e-300]}), tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "value\n0.3333333333333333\n1e-300\n"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    tables.write_text("old", path)
+    files.write_text("old", path)
 
     def fail(temporary):
         temporary.write_text("half")
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        tables.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"

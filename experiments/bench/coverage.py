@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of `irlens.stats` hold the truth, on data whose truth is known: experiments/bench/coverage.csv.
+"""How often the 95 % intervals of `irlens.measure.stats` hold the truth, on data whose truth is known: experiments/bench/coverage.csv.
 
     python experiments/bench/coverage.py [--samples 2000] [--out experiments/bench/coverage.csv]
 
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from irlens import stats
+from irlens.measure import stats
 
 PROBLEMS = (30, 100, 300, 1000)
 MEANS = (0.02, 0.1, 0.5, 0.9, 0.98)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from irlens import tables, tasks
+from irlens import tasks
+from irlens.base import files
 from irlens.rerank.verify import verify
 from irlens.retrieve.engines.openai import OpenAIEngine
 from irlens.retrieve.sample import prompts, sample_run
@@ -37,8 +38,8 @@ def measure(url: str, task, n: int) -> float:
 
         run = sample_run(load, asked, n, (1.0,), 0, 96, Path(folder) / "shards", "stub", lambda line: None)
         qrels = verify(run, task.topics, task.verifier)
-        tables.write_parquet(run, Path(folder) / "run.parquet")
-        tables.write_parquet(qrels, Path(folder) / "qrels.parquet")
+        files.write_parquet(run, Path(folder) / "run.parquet")
+        files.write_parquet(qrels, Path(folder) / "qrels.parquet")
         return len(run) / (time.perf_counter() - started)
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irlens.train.logprobs import layout, pack, packed_tokens, response_logprobs
+from irlens.models.logprobs import layout, pack, packed_tokens, response_logprobs
 
 WAYS = {"packed": 10**9, "plain": 0}  # tokens of the longest packed row
 VOCABULARY = 1000

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from irlens.base import files
 from irlens.retrieve.dense import SHARD, DenseEncoder, write_vectors
 from irlens.retrieve.index import Index, Search
 from irlens.retrieve.vectors import Vectors
@@ -46,8 +47,6 @@ def generate(folder: Path, count: int, queries: int, kind: str, seed: int = 0) -
     """`count` vectors in shards, and the queries; made once."""
     import pandas as pd
 
-    from irlens import tables
-
     rng = np.random.default_rng(seed)
     if kind == "nq":
         passages, asked = np.load(folder.parent / "nq-passages.npy"), np.load(folder.parent / "nq-queries.npy")
@@ -70,7 +69,7 @@ def generate(folder: Path, count: int, queries: int, kind: str, seed: int = 0) -
         path = folder / f"{number:06d}.npy"
         if not path.is_file():
             ids = [f"d{i:07d}" for i in range(start, start + len(vectors))]
-            tables.write_parquet(pd.DataFrame({"doc_id": ids, "text": ""}), path.with_suffix(".parquet"))
+            files.write_parquet(pd.DataFrame({"doc_id": ids, "text": ""}), path.with_suffix(".parquet"))
             write_vectors(vectors, path)
     return Vectors(folder), asked[:queries].astype(np.float32)
 
@@ -161,12 +160,10 @@ def small_part(args) -> list[dict]:
     """Search of the NQ questions over the NQ passages."""
     import pandas as pd
 
-    from irlens import tables
-
     passages, queries = np.load(args.work / "nq-passages.npy"), np.load(args.work / "nq-queries.npy")
     folder = args.work / "small" / "vectors"
     ids = [f"p{i:05d}" for i in range(len(passages))]
-    tables.write_parquet(pd.DataFrame({"doc_id": ids, "text": ""}), folder / "000000.parquet")
+    files.write_parquet(pd.DataFrame({"doc_id": ids, "text": ""}), folder / "000000.parquet")
     write_vectors(passages, folder / "000000.npy")
     index = Index(Vectors(folder), "Flat").open()
     methods = {
@@ -184,7 +181,8 @@ def small_part(args) -> list[dict]:
 
 def encode_part(args) -> list[dict]:
     """Passages and questions encoded by plain `encode` and by ours."""
-    from irlens import catalog, tables, tasks
+    from irlens import tables, tasks
+    from irlens.models import catalog
 
     task = tasks.load(args.nq)
     encoder = DenseEncoder.load(catalog.encoder(str(args.model)), args.model)
@@ -207,7 +205,8 @@ def encode_part(args) -> list[dict]:
 
 def nq_vectors(args) -> None:
     """The vectors of NQ by the given model, once."""
-    from irlens import catalog, tables, tasks
+    from irlens import tables, tasks
+    from irlens.models import catalog
 
     if (args.work / "nq-queries.npy").is_file() or not args.nq:
         return

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from irlens import catalog, tasks
+from irlens import tasks
+from irlens.models import catalog
 from irlens.retrieve.engines import Sampling
 from irlens.retrieve.engines.transformers import TransformersEngine
 from irlens.retrieve.sample import prompts

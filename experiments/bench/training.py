@@ -31,8 +31,8 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irlens.objectives import contrastive
-from irlens.train.logprobs import layout, pack, response_logprobs
+from irlens.models.logprobs import layout, pack, response_logprobs
+from irlens.train.losses.ranking import contrastive
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BETA = 0.1

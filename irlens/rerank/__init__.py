@@ -1,0 +1,1 @@
+"""Rerankers, run to run, and judges, run to qrels: rewards, votes, likelihood, verifiers."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.scoring import Scorer, score_in_shards
 
 PAIRS = 2048  # pairs in one shard, about; what a kill can cost

@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from irlens.chat import response_ids
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models.chat import response_ids
 
 TOKENS = 4096  # of one pass, padding included, where no batch size is given
 
 
 class Logprobs(Protocol):
-    """What `irlens.train.logprobs` offers; handed in, since rerankers and training do not import each other."""
+    """What `irlens.models.logprobs` offers; handed in, since rerankers and training do not import each other."""
 
     layout: Callable
     pack: Callable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.scoring import as_text, batches, device_and_dtype, lists
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.scoring import as_text, batches, device_and_dtype
 
 LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one

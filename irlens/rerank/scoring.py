@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.chat import as_text as as_text
-from irlens.chat import conversations as conversations
-from irlens.errors import UserError
-from irlens.progress import progress_bar
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.base.progress import progress_bar
+from irlens.models.chat import as_text as as_text
+from irlens.models.chat import conversations as conversations
 
 ROWS = 2048  # rows in one shard, about; what a kill can cost
 READ = ("query_id", "doc_id", "tag", "title", "text", "tokens", "finish_reason")  # columns that a scorer may read
@@ -61,7 +62,7 @@ def score_in_shards(
                 if not path.is_file():
                     scorer = scorer or load()
                     started = time.monotonic()
-                    tables.write_parquet(_scored(scorer(part), part, name), path)
+                    files.write_parquet(_scored(scorer(part), part, name), path)
                     progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
                 parts.append(_read(path, part).set_index(part.index))
                 progress.update(bar, advance=len(part))

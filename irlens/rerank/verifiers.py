@@ -18,8 +18,8 @@ import string
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from irlens import plugins
-from irlens.errors import UserError, did_you_mean
+from irlens.base import plugins
+from irlens.base.errors import UserError, did_you_mean
 
 NAMES = ("gsm8k", "math", "nq-exact", "nq-has-answer", "choice", "regex:PATTERN", "module:function")
 

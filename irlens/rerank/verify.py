@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 import numpy as np
 import pandas as pd
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, need_texts
 
 

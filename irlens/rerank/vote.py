@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, lists, need_texts
 from irlens.tables import ranked
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.catalog import Encoder
-from irlens.errors import UserError
-from irlens.progress import progress_bar
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.base.progress import progress_bar
+from irlens.models.catalog import Encoder
 from irlens.retrieve.vectors import NAME
 
 SHARD = 4096  # passages in a shard of vectors, unless told otherwise: what a kill can cost
@@ -218,7 +219,7 @@ def encode_corpus(
                 progress.update(bar, completed=min(total - done, (number + 1) * shard - done), rate=rate)
                 _check_vectors(vectors, rows["doc_id"])
                 kept = [c for c in PASSAGE if c in rows.columns]
-                tables.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
+                files.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
                 write_vectors(vectors.astype(store), folder / f"{number:06d}-{key}.npy")
     finally:
         encoder.close()
@@ -232,7 +233,7 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
         with to.open("wb") as file:
             np.save(file, vectors)
 
-    tables.write_atomically(path, write)
+    files.write_atomically(path, write)
 
 
 def _check_vectors(vectors: np.ndarray, doc_ids: pd.Series) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.errors import UserError
-from irlens.progress import progress_bar
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.base.progress import progress_bar
 from irlens.retrieve.vectors import NEAR, SPARE, Vectors
 
 EXACT = 200_000  # up to so many passages, the default is exact search
@@ -221,9 +222,9 @@ class Index:
                 index.add(vectors)
                 progress.update(bar, completed=index.ntotal)
                 if time.monotonic() - saved > CHECKPOINT:
-                    tables.write_atomically(partial, lambda to: faiss.write_index(index, str(to)))
+                    files.write_atomically(partial, lambda to: faiss.write_index(index, str(to)))
                     saved = time.monotonic()
-        tables.write_atomically(self.path, lambda to: faiss.write_index(index, str(to)))
+        files.write_atomically(self.path, lambda to: faiss.write_index(index, str(to)))
         partial.unlink(missing_ok=True)
 
     def _trained(self, faiss, train: int | None, seed: int):

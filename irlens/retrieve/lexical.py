@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.errors import UserError, did_you_mean
+from irlens.base.errors import UserError, did_you_mean
 
 SILENT = 10_000  # a search over more documents than this shows its progress
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from irlens.tables import write_text
+from irlens.base.files import write_text
 
 ACCOUNT = "sampled.json"  # beside the shards; what made them
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on

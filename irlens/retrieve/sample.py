@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from irlens import chat
-from irlens.catalog import PLAIN_PROMPT
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.base.files import write_parquet
+from irlens.models import chat
+from irlens.models.catalog import PLAIN_PROMPT
 from irlens.retrieve.engines import Engine, Prompt, Sampling
 from irlens.retrieve.meter import Meter
-from irlens.tables import ranked, write_parquet
+from irlens.tables import ranked
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
 SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)-(?P<key>[0-9a-f]{16})\.parquet")

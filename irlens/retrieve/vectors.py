@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 NAME = re.compile(r"\d+(?:-(?P<key>[0-9a-f]+))?\.npy")  # of a shard: its number, and its content's key
 SPARE = 32  # candidates beyond k, so that a tie across the cut is seen

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from irlens.errors import UserError
-from irlens.tables import check, read_jsonl
-from irlens.tasks import CHAT_PROMPT, Task, digest, folder_name, query_id
+from irlens.base.errors import UserError
+from irlens.base.files import read_jsonl
+from irlens.tables import check
+from irlens.tasks.contract import CHAT_PROMPT, Task, digest, folder_name, query_id
 
 GRADE = "win_probability"
 

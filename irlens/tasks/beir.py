@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import regex
 
-from irlens.errors import UserError
-from irlens.tables import check, read_jsonl, read_lines
-from irlens.tasks import Task, digest, folder_name, pick_split, split_files
+from irlens.base.errors import UserError
+from irlens.base.files import read_jsonl, read_lines
+from irlens.tables import check
+from irlens.tasks.contract import Task, digest, folder_name, pick_split, split_files
 
 TSV = re.compile(r"\.tsv(\.gz)?$")
 

@@ -16,7 +16,7 @@ from importlib import resources
 import pandas as pd
 
 from irlens.tables import check
-from irlens.tasks import Task, pick_split, query_id
+from irlens.tasks.contract import Task, pick_split, query_id
 
 SPLITS = {"test": (0, 500), "validation": (500, 750)}  # places among the shuffled facts
 COUNTS = {"person": 400, "town": 100, "firm": 120, "river": 80, "novel": 100}

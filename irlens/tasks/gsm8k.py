@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
-    from irlens.tasks import Task
+    from irlens.tasks.contract import Task
 
 REPO = "openai/gsm8k"
 SPLITS = ("train", "test")
@@ -270,7 +270,7 @@ def _in_full(scaled: re.Match) -> str:
 
 def load(split: str | None = None, limit: int | None = None) -> Task:
     """The hub's copy. Raises UserError where it is neither cached nor to be had."""
-    from irlens.tasks import hub_rows, pick_split
+    from irlens.tasks.contract import hub_rows, pick_split
 
     split = pick_split(split, SPLITS, "gsm8k")
     instead = "Instead: --dataset FOLDER with test.jsonl of question and answer, or --dataset sums"
@@ -280,8 +280,8 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
 
 def load_file(path: Path, split: str, limit: int | None = None) -> Task:
     """A JSON-lines file of `question` and `answer`, the latter ending with `#### number`."""
-    from irlens.tables import read_jsonl
-    from irlens.tasks import digest, folder_name
+    from irlens.base.files import read_jsonl
+    from irlens.tasks.contract import digest, folder_name
 
     rows = ((f"{path}:{number}", row) for number, row in read_jsonl(path))
     return _task(rows, folder_name(path), split, limit, digest(path), str(path))
@@ -293,7 +293,7 @@ def _task(
     import pandas as pd
 
     from irlens.tables import check
-    from irlens.tasks import Task, query_id
+    from irlens.tasks.contract import Task, query_id
 
     topics = []
     for i, (where, row) in enumerate(islice(rows, limit)):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from irlens.errors import UserError, did_you_mean
+from irlens.base.errors import UserError, did_you_mean
 from irlens.tables import check
-from irlens.tasks import UNSAFE, Task
+from irlens.tasks.contract import UNSAFE, Task
 
 ID = re.compile(r"[A-Za-z0-9][\w.+-]*(/[\w.+-]+)+")
 INSTEAD = "--dataset facts needs no download"

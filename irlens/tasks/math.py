@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
-    from irlens.tasks import Task
+    from irlens.tasks.contract import Task
 
 REPO = "EleutherAI/hendrycks_math"  # a folder per subject
 SPLITS = ("train", "test")
@@ -87,7 +87,7 @@ def _last_box(text: str) -> str | None:
 
 def load(split: str | None = None, limit: int | None = None) -> Task:
     """The hub's copy, all subjects. Raises UserError where it is neither cached nor to be had."""
-    from irlens.tasks import hub_rows, pick_split
+    from irlens.tasks.contract import hub_rows, pick_split
 
     split = pick_split(split, SPLITS, "math")
     instead = "Instead: --dataset FOLDER with test.jsonl of problem and solution, or --dataset sums"
@@ -97,8 +97,8 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
 
 def load_file(path: Path, split: str, limit: int | None = None) -> Task:
     r"""A JSON-lines file of `problem` and `solution`, the latter with its answer in `\boxed{…}`."""
-    from irlens.tables import read_jsonl
-    from irlens.tasks import digest, folder_name
+    from irlens.base.files import read_jsonl
+    from irlens.tasks.contract import digest, folder_name
 
     rows = ((f"{path}:{number}", row) for number, row in read_jsonl(path))
     return _task(rows, folder_name(path), split, limit, digest(path), str(path))
@@ -110,7 +110,7 @@ def _task(
     import pandas as pd
 
     from irlens.tables import check
-    from irlens.tasks import Task, query_id
+    from irlens.tasks.contract import Task, query_id
 
     need_math_verify()
     topics = []

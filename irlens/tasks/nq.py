@@ -1,6 +1,7 @@
 """`nq`: Natural Questions with short answers on the 21 million Wikipedia passages of DPR, through ir_datasets."""
 
-from irlens.tasks import Task, irds, pick_split
+from irlens.tasks import irds
+from irlens.tasks.contract import Task, pick_split
 
 SPLITS = ("dev", "train")
 ID = "dpr-w100/natural-questions"

@@ -185,7 +185,8 @@ def load(split: str | None = None, limit: int | None = None):
     import pandas as pd
 
     from irlens.tables import check
-    from irlens.tasks import Task, gsm8k, pick_split, query_id
+    from irlens.tasks import gsm8k
+    from irlens.tasks.contract import Task, pick_split, query_id
 
     split = pick_split(split, SIZES, "sums")
     topics = pd.DataFrame(

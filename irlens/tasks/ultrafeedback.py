@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from irlens.errors import UserError
-from irlens.tables import check, read_jsonl
-from irlens.tasks import CHAT_PROMPT, Task, digest, folder_name, hub_rows, pick_split, query_id
+from irlens.base.errors import UserError
+from irlens.base.files import read_jsonl
+from irlens.tables import check
+from irlens.tasks.contract import CHAT_PROMPT, Task, digest, folder_name, hub_rows, pick_split, query_id
 
 REPO = "RLHFlow/ultrafeedback_iter{}"
 PARTS = (1, 2, 3)  # 20,000 prompts each: the paper's iterations, one after the other

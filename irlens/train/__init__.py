@@ -1,0 +1,1 @@
+"""Training on candidate lists: losses, batches, the trainer, and LarPO's loop."""

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from irlens.errors import UserError
-from irlens.tables import write_text
+from irlens.base.errors import UserError
+from irlens.base.files import write_text
 
 
 def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from irlens.chat import response_ids
-from irlens.errors import UserError
-from irlens.train.logprobs import Layout, Packed, layout, pack, response_logprobs
+from irlens.base.errors import UserError
+from irlens.models.chat import response_ids
+from irlens.models.logprobs import Layout, Packed, layout, pack, response_logprobs
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from irlens import lists as candidate_lists
-from irlens.errors import NothingToRank, UserError
-from irlens.tables import write_csv, write_parquet, write_text
+from irlens.base.errors import NothingToRank, UserError
+from irlens.base.files import write_csv, write_parquet, write_text
+from irlens.negatives import lists as candidate_lists
 
 SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
 MEMORIES = ("current", "previous", "all")
@@ -160,11 +160,12 @@ def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out:
 def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int, here: Path, lists_at_once) -> None:
     import torch
 
-    from irlens import objectives, seeds
-    from irlens.chat import origins
+    from irlens.base import seeds
+    from irlens.models.chat import origins
+    from irlens.models.logprobs import explain
     from irlens.train import adapters
     from irlens.train.data import check_vocabulary, fitting, tokenise
-    from irlens.train.logprobs import explain
+    from irlens.train.losses import ranking as objectives
     from irlens.train.trainer import Plan, train
 
     objective = objectives.get(settings.objective)

@@ -16,12 +16,12 @@ from accelerate.utils import gather_object
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from irlens import seeds
-from irlens.errors import UserError, did_you_mean
-from irlens.objectives import Objective
-from irlens.scores import Scores
+from irlens.base import seeds
+from irlens.base.errors import UserError, did_you_mean
+from irlens.models.logprobs import layout, response_logprobs
 from irlens.train.data import Example, collate, with_reference
-from irlens.train.logprobs import layout, response_logprobs
+from irlens.train.losses.ranking import Objective
+from irlens.train.losses.scores import Scores
 
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from irlens import catalog
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models import catalog
 from irlens.rerank import cross_encoder
 
 BY = {"model": "random"}
@@ -96,14 +96,16 @@ def test_the_commands_count_what_the_model_reads_cut(tmp_path, folder):
     import json
     import shutil
 
-    from irlens import settings, stages
+    from irlens.commands import settings
+    from irlens.commands.recall import recall as run_recall
+    from irlens.commands.rerank import rerank as run_rerank
 
     short, told = tmp_path / "short", []
     shutil.copytree(folder, short)
     config = json.loads((short / "tokenizer_config.json").read_text())
     (short / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 12}))
     asked = {"retriever": "bm25", "limit": 3, "at": (1, 2), "rerank": str(short), "rerank_depth": 4}
-    out, _ = stages.recall(settings.Recall(out=str(tmp_path / "recall"), **asked), told.append)
+    out, _ = run_recall(settings.Recall(out=str(tmp_path / "recall"), **asked), told.append)
     counted = json.loads((out / "manifest.json").read_text())["truncated"]
     assert counted == {"bm25, short": 12}
     assert "bm25, short: 12 pairs were longer than the model reads, and were cut" in told
@@ -112,7 +114,7 @@ def test_the_commands_count_what_the_model_reads_cut(tmp_path, folder):
     first = pd.read_parquet(out / "run.parquet").query("tag == 'bm25'")  # two passages for each of three questions
     first.to_parquet(tmp_path / "run.parquet")
     kind = {"run": str(tmp_path / "run.parquet"), "dataset": "facts", "reranker": f"cross-encoder:{short}"}
-    again, _ = stages.rerank(settings.Rerank(**kind, out=str(tmp_path / "rerank")), told.append)
+    again, _ = run_rerank(settings.Rerank(**kind, out=str(tmp_path / "rerank")), told.append)
     manifest = json.loads((again / "manifest.json").read_text())
     assert manifest["truncated"] == manifest["candidates"] == 6
     assert any("6 of 6 texts were longer than the model reads, and were cut" in line for line in told)

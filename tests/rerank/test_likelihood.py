@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 import torch
 
-from irlens.chat import end_token
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models import logprobs
+from irlens.models.chat import end_token
 from irlens.rerank.likelihood import Likelihood
 from irlens.retrieve.engines import Sampling, token_ids
-from irlens.train import logprobs
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank import pairrm
 
 WORDS = ["hello", "hi", "there", "what", "is", "it", "two", "three", "four", "cat", "dog", "yes", "no"]

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from irlens import catalog
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models import catalog
 from irlens.rerank import reward
 
 TEMPLATE = (  # the form of Llama 3's

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens.errors import UserError
-from irlens.rerank import plain
+from irlens.base.errors import UserError
+from irlens.rerank import baselines as plain
 from irlens.rerank.scoring import batches, conversations, need_texts, reranked, score_in_shards
 
 RUN = pd.DataFrame(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank import verifiers
 from irlens.rerank.verify import verify
 from irlens.tasks import math

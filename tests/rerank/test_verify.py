@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.rerank.verify import verify
 from irlens.rerank.vote import answers_of, expected_vote_accuracy, majority_vote, vote_scores, vote_weights
 from irlens.tasks.gsm8k import extract, is_correct

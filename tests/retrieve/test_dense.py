@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens import catalog, tables
-from irlens.errors import UserError
+from irlens import tables
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.models import catalog
 from irlens.retrieve import dense
 from irlens.retrieve import index as indexes
 from irlens.retrieve.dense import DenseEncoder, batches, encode_corpus
@@ -35,7 +37,7 @@ def stored(folder, vectors, ids=None, rows=700):
     ids = ids if ids is not None else [f"d{i:05d}" for i in range(len(vectors))]
     for number, start in enumerate(range(0, len(vectors), rows)):
         part = pd.DataFrame({"doc_id": ids[start : start + rows], "text": ids[start : start + rows]})
-        tables.write_parquet(part, folder / f"{number:06d}.parquet")
+        files.write_parquet(part, folder / f"{number:06d}.parquet")
         dense.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
     return Vectors(folder)
 

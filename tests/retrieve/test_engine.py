@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.retrieve.engines import Prompt, Sampling, draw_key, token_ids, uniforms
 from irlens.retrieve.engines.prefix_cache import place
 from irlens.retrieve.engines.transformers import TransformersEngine, _invert

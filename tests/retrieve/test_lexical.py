@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from irlens import tables
-from irlens.errors import UserError
+from irlens.base import files
+from irlens.base.errors import UserError
 from irlens.retrieve.lexical import BM25
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "nq"
@@ -162,10 +163,8 @@ def test_the_scores_do_not_depend_on_the_hash_seed():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no folder {DATA}")
 def test_recall_on_natural_questions():
-    corpus = pd.DataFrame([row for _, row in tables.read_jsonl(DATA / "corpus.jsonl")]).rename(
-        columns={"_id": "doc_id"}
-    )
-    queries = pd.DataFrame([row for _, row in tables.read_jsonl(DATA / "queries.jsonl")])
+    corpus = pd.DataFrame([row for _, row in files.read_jsonl(DATA / "corpus.jsonl")]).rename(columns={"_id": "doc_id"})
+    queries = pd.DataFrame([row for _, row in files.read_jsonl(DATA / "queries.jsonl")])
     queries = queries.rename(columns={"_id": "query_id", "text": "query"})
     qrels = tables.read_qrels(DATA / "qrels" / "test.tsv")
     run = BM25(corpus).search(queries, k=100)

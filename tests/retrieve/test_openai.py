@@ -9,12 +9,12 @@ import threading
 import pandas as pd
 import pytest
 
-from irlens.catalog import Model
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models.catalog import Model
 from irlens.retrieve.engines import Prompt, Sampling, choose, openai, request_seed
 from irlens.retrieve.engines.openai import OpenAIEngine
+from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.sample import sample_run
-from irlens.settings import EngineOptions
 
 ASKED = [Prompt(f"q{i}", "x" * (i + 1), ({"role": "user", "content": "y" * (i + 1)},)) for i in range(40)]
 SAMPLING = Sampling(0.7, seed=3, max_tokens=16)

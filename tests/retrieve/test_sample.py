@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from irlens.catalog import PLAIN_PROMPT
+from irlens.base.files import write_parquet
+from irlens.models.catalog import PLAIN_PROMPT
 from irlens.retrieve.engines import Draw, Engine, Prompt
 from irlens.retrieve.meter import read_account
 from irlens.retrieve.sample import doc_id, prompts, sample_run
-from irlens.tables import check, write_parquet
+from irlens.tables import check
 
 ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
 

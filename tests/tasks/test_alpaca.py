@@ -5,7 +5,7 @@ import json
 import pytest
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 ROW = {
     "prompt_id": "a0",

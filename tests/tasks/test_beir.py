@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.tasks.beir import answer_qrels, has_answer
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "nq"

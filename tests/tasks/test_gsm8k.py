@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.tasks.gsm8k import extract, is_correct
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"

@@ -5,7 +5,7 @@ from collections import namedtuple
 import pytest
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.tasks import irds
 
 ir_datasets = pytest.importorskip("ir_datasets", reason="needs the extra irlens[ir-datasets]")

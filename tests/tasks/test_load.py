@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "ultrafeedback"
 
@@ -193,7 +193,7 @@ def test_real_prompts():
 @pytest.mark.parametrize(("name", "instead"), [("gsm8k", "--dataset sums"), ("ultrafeedback", "--dataset facts")])
 def test_without_network_the_error_says_what_works_instead(name, instead, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("irlens.tasks._online", lambda: False)
+    monkeypatch.setattr("irlens.tasks.contract._online", lambda: False)
     with pytest.raises(UserError) as error:
         tasks.load(name)
     assert "no network. Instead: --dataset F" in str(error.value)
@@ -206,7 +206,7 @@ def test_the_hub_s_own_refusal_is_one_line(monkeypatch):
         raise PermissionError("gated:\n  ask\n  first")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    monkeypatch.setattr("irlens.tasks._online", lambda: True)
+    monkeypatch.setattr("irlens.tasks.contract._online", lambda: True)
     with pytest.raises(UserError, match=r"cannot be had: PermissionError: gated: ask first. Instead"):
         tasks.load("gsm8k")
 
@@ -222,7 +222,7 @@ def cached(folder: Path, monkeypatch) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(folder))
-    monkeypatch.setattr("irlens.tasks._online", lambda: False)
+    monkeypatch.setattr("irlens.tasks.contract._online", lambda: False)
 
 
 def test_cached_hub_files_are_read(tmp_path, monkeypatch):

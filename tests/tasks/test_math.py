@@ -5,7 +5,7 @@ import json
 import pytest
 
 from irlens import tasks
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 
 pytest.importorskip("math_verify")
 ROWS = [

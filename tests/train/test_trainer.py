@@ -12,12 +12,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from irlens import catalog, objectives
-from irlens.errors import UserError
+from irlens.base.errors import UserError
+from irlens.models import catalog
+from irlens.models.logprobs import layout
 from irlens.train import adapters
 from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
 from irlens.train.larpo import displaced
-from irlens.train.logprobs import layout
+from irlens.train.losses import ranking as objectives
 from irlens.train.trainer import Plan, Steps, train, training_arguments
 
 
@@ -335,8 +336,8 @@ def by_hand(policy, shard):
     import torch.distributed as dist
     from torch.distributed.fsdp import fully_shard
 
-    from irlens.scores import Scores
-    from irlens.train.logprobs import response_logprobs
+    from irlens.models.logprobs import response_logprobs
+    from irlens.train.losses.scores import Scores
 
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()

@@ -17,11 +17,12 @@ from typing import Protocol
 
 import numpy as np
 
-from irlens import plugins
-from irlens.chat import MESSAGES_AS
-from irlens.chat import token_ids as token_ids  # every engine encodes prompts alike
-from irlens.errors import UserError, did_you_mean
-from irlens.settings import EngineOptions, at_least, one_of, positive
+from irlens.base import plugins
+from irlens.base.errors import UserError, did_you_mean
+from irlens.base.options import at_least, one_of, positive
+from irlens.models.chat import MESSAGES_AS
+from irlens.models.chat import token_ids as token_ids  # every engine encodes prompts alike
+from irlens.retrieve.options import EngineOptions
 
 NAMES = {
     "transformers": "a model in this process; exact draws on CPU and GPU",

@@ -18,7 +18,7 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.retrieve.engines import (
     Draw,
     Engine,
@@ -30,7 +30,7 @@ from irlens.retrieve.engines import (
     request_seed,
     token_ids,
 )
-from irlens.settings import EngineOptions
+from irlens.retrieve.options import EngineOptions
 
 GUARANTEE = (
     "as repeatable as the server's own per-request seeds: draw d of a prompt is always asked for with the same seed "

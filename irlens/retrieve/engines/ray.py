@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from irlens.cluster import Cluster, check_ray, connect, resources
 from irlens.retrieve.engines import Draw, Engine, OnBatch, Prompt, Sampling, module
-from irlens.settings import EngineOptions
+from irlens.retrieve.engines.cluster import Cluster, check_ray, connect, resources
+from irlens.retrieve.options import EngineOptions
 
 GUARANTEE = "those of the inner engine, whatever the number of workers and whichever of them die"
 

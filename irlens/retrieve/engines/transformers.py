@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from irlens.chat import stop_tokens
+from irlens.models.chat import stop_tokens
+from irlens.models.rope import lengths_apart
 from irlens.retrieve.engines import (
     Draw,
     Engine,
@@ -26,8 +27,7 @@ from irlens.retrieve.engines import (
     uniforms,
 )
 from irlens.retrieve.engines.prefix_cache import new_cache, place, rearrange
-from irlens.rope import lengths_apart
-from irlens.settings import EngineOptions
+from irlens.retrieve.options import EngineOptions
 
 GUARANTEE = (
     "the same for the same seed, whatever the batch size, the number of workers and the point of resuming, but for "

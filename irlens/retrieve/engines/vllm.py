@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from irlens.errors import UserError
+from irlens.base.errors import UserError
 from irlens.retrieve.engines import (
     Draw,
     Engine,
@@ -18,7 +18,7 @@ from irlens.retrieve.engines import (
     request_seed,
     token_ids,
 )
-from irlens.settings import EngineOptions
+from irlens.retrieve.options import EngineOptions
 
 GUARANTEE = (
     "the same for the same seed on the same device and vLLM version, whatever else is in the batch, but for rounding at "

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, options, plugins, progress, parallel work. It knows no other room."""

@@ -1,0 +1,99 @@
+"""Settings as data: fields with their help and flags, settings from plain values, and the checks of what was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, field, fields
+
+from irlens.base.errors import UserError, did_you_mean
+
+
+def option(default, text: str, *flags: str, panel: str, free: bool = False):
+    """A setting with its default, what it means, and its flags on the command line (default: --its-name).
+
+    panel: the group of --help that it stands in. free: it changes no result, only where, how fast or how it is shown, so
+    a folder made with another value of it is continued.
+    """
+    return field(default=default, metadata={"help": text, "flags": flags, "panel": panel, "free": free})
+
+
+def argument(default, text: str):
+    """A setting that the command line takes by its place, not by a flag."""
+    return field(default=default, metadata={"help": text, "argument": True})
+
+
+def free(kind: type) -> set[str]:
+    """The names of the settings of a record that change no result."""
+    return {f.name for f in fields(kind) if f.metadata.get("free")}
+
+
+def settings_from(kind: type, values: dict, where: str):
+    """A settings object of class `kind` from plain values (a recipe's). Raises UserError for an unknown key or type, or
+    one that is missing."""
+    known = {f.name: f for f in fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"{where}: unknown setting {key!r}; {did_you_mean(key, known)}")
+        if not _fits(value, str(known[key].type)):
+            raise UserError(f"{where}: {key} = {value!r} is not of type {known[key].type}")
+    for f in known.values():
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise UserError(f"{where}: {f.name} is missing")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _fits(value, annotation: str) -> bool:
+    allowed = [part.strip() for part in annotation.split("|")]
+    if isinstance(value, bool):
+        return "bool" in allowed
+    if isinstance(value, (list, tuple)):
+        inner = next((part[len("tuple[") :].split(",")[0] for part in allowed if part.startswith("tuple[")), None)
+        return inner is not None and len(value) > 0 and all(_fits(v, inner) for v in value)
+    if isinstance(value, int) and "float" in allowed:
+        return True
+    return type(value).__name__ in allowed
+
+
+def at_least(least: int, **values: int | None) -> None:
+    """Raises UserError, naming the option, for a value below `least`; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+
+
+def positive(**values: float | None) -> None:
+    """Raises UserError for a value that is not a number above 0; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} must be a number above 0, got {value:g}")
+
+
+def one_of(known: Sequence[str], **values: str | None) -> None:
+    """Raises UserError, naming the option, for a value that is not known; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and value not in known:
+            raise UserError(f"--{name.replace('_', '-')} {value!r}; {did_you_mean(value, known)}")
+
+
+def parse_json(text: str | None, option: str) -> dict:
+    """A JSON object given on the command line; {} for None. Raises UserError for anything else."""
+    import json
+
+    try:
+        found = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{option} {text!r}: malformed JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{option} {text!r}: expected a JSON object")
+    return found
+
+
+def cutoffs(n: int, at: Sequence[int] | None) -> list[int]:
+    """The N of Pass@N: `at`, checked against n, or the paper's 1, 3, 5, 10, 20, 50, 100 as far as n goes, and n."""
+    if at is None:
+        return sorted({N for N in (1, 3, 5, 10, 20, 50, 100, 200, 500, 1000) if n >= N} | {n})
+    if not at or min(at) < 1:
+        raise UserError(f"--at: every N must be at least 1, got {', '.join(map(str, at)) or 'none'}")
+    if max(at) > n:
+        raise UserError(f"-n {n} is smaller than the largest N asked for, {max(at)}; draw at least -n {max(at)}")
+    return sorted(set(at))

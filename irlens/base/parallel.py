@@ -1,0 +1,87 @@
+"""Parts of a recipe at once (seeds, and arms that need nothing of each other), each in a process of its own with a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from irlens.base.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One call of the work, what people call it, and the file for what it prints."""
+
+    name: str
+    log: Path
+    arguments: tuple[Any, ...]
+
+
+def jobs_for(parts: int) -> int:
+    """How many parts to run at once: one per core; on an accelerator one, which has it to itself."""
+    import torch
+
+    return 1 if torch.accelerator.is_available() else min(parts, _cores())
+
+
+def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[[str], None]) -> list[T]:
+    """`work(*part.arguments)` of every part, in their order, made `jobs` at once.
+
+    Work, arguments and what is returned: picklable. Raises UserError with the part's name where one ends in UserError,
+    or is killed. That, or an interrupt, ends the others too.
+    """
+    say(f"{len(parts)} parts, {jobs} at once; see {parts[0].log} and its like")
+    began, others = time.monotonic(), set(active_children())
+    prepared = (max(1, _cores() // jobs), os.getpid())
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, prepared) as pool:
+        running = {pool.submit(_logged, work, part): part.name for part in parts}
+        try:
+            for done in as_completed(running):
+                done.result()
+                say(f"{running[done]}: done, {(time.monotonic() - began) / 60:.1f} minutes after the start")
+        except BaseException as error:
+            for process in set(active_children()) - others:
+                process.terminate()  # what it wrote stays, and its folder is free when this returns
+            if isinstance(error, UserError):
+                raise UserError(f"{running[done]}: {error}") from error
+            if isinstance(error, BrokenProcessPool):
+                hint = "the same command continues, try --jobs 1"
+                raise UserError(f"a process was killed (out of memory?); {hint}") from error
+            raise
+        return [done.result() for done in running]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare(threads: int, parent: int) -> None:
+    """Threads for the numeric libraries, before they are imported, and an end when the parent is gone."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # nobody waits for this part any more, and its folders are to be free for the next start
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _logged(work: Callable[..., T], part: Part) -> T:
+    part.log.parent.mkdir(parents=True, exist_ok=True)
+    with part.log.open("a") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    return work(*part.arguments)

@@ -1,0 +1,1 @@
+"""The command line: options from settings, calls, and what is printed."""

@@ -1,0 +1,153 @@
+"""`irlens demo`: the whole loop on the embedded default, told step by step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from irlens.base import seeds
+from irlens.cli import report
+from irlens.cli.report import console, say
+from irlens.commands import evaluate as measuring
+from irlens.commands.evaluate import in_words
+from irlens.commands.folder import OutputFolder
+from irlens.commands.mine_negatives import mine_negatives
+from irlens.commands.passk import passk
+from irlens.commands.settings import Mine, PassK, Train
+from irlens.commands.train import train
+
+TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
+CUTOFFS = (1, 2, 5, 10, 20, 50)
+
+
+def run(out: Path, seed: int) -> None:
+    """Runs or continues the demo in `out` and prints what happened."""
+    seeds.check(seed)
+    with OutputFolder(out, "demo", {"seed": seed}):
+        _tell(out, seed)
+
+
+def _tell(out: Path, seed: int) -> None:
+    started = time.monotonic()
+    console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
+    folder, passed = passk(
+        PassK(limit=200, n=CUTOFFS[-1], temperature=TEMPERATURES, at=CUTOFFS, seed=seed, out=str(out / "1-passk")), say
+    )
+    report.curves(passed, "Pass@N of tiny on sums", "temperature")
+    say(_crossing(passed))
+
+    console.rule("2  A reranker on top: best of N by majority vote, against the oracle", align="left")
+    voted = best_of_n(folder, 0.7, seed)
+    report.curves(voted, "Best of N at temperature 0.7", "reranker")
+    say(_gap(voted))
+
+    console.rule("3  Negatives in four tiers of hardness (Figure 3a)", align="left")
+    _, lists, tally = mine_negatives(Mine(limit=200, seed=seed, out=str(out / "2-mine-negatives")), say)
+    report.mined(lists, tally)
+
+    console.rule("4  Two LarPO iterations, contrastive objective", align="left")
+    plan = Train(
+        iterations=2,
+        prompts=1000,
+        n=8,
+        lists=2,
+        epochs=1,
+        eval_split="test",
+        eval_limit=500,
+        seed=seed,
+        out=str(out / "3-train"),
+    )
+    _, curve, tests = train(plan, say)
+    report.trained(curve, tests)
+
+    console.rule("What happened", align="left")
+    _write_figures(out, folder, passed, voted, curve)
+    report.tables.print(_summary(voted, tally, curve, tests))
+    for sentence in in_words(tests):
+        say(sentence)
+    say(
+        f"Figures and their tables: {out}/fig2b.*, {out}/best-of-n.*, {out}/fig3.* ({time.monotonic() - started:.0f} s)"
+    )
+    say("Next, on a GPU:  irlens passk --model mathstral  and  irlens train --objective contrastive --model mathstral")
+
+
+def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
+    """Results of majority voting, of the oracle (Pass@N) and of a random pick, over the draws of a passk folder."""
+    from irlens import tables
+    from irlens.commands.best_of_n import SHOWN, picker
+    from irlens.measure import best_of_n as measured
+    from irlens.rerank.by_name import Scores
+    from irlens.rerank.vote import answers_of
+    from irlens.tasks.gsm8k import extract
+
+    run = tables.read_run(folder)
+    run = run[run["temperature"] == temperature].reset_index(drop=True)
+    grades = measured.grades_of(run, tables.read_qrels(folder))
+    pickers = {
+        "oracle": measured.by_scores(grades),
+        "majority": picker(Scores(grades * 0, answers_of(run, extract)), seeds.derive(seed, 0, "votes")),
+        "random": measured.by_scores(grades * 0),
+    }
+    results, _ = measured.curves(run, grades, pickers, CUTOFFS, seeds.derive(seed, 0, "bootstrap"))
+    return results.replace({"run": SHOWN})
+
+
+def _value(found: pd.DataFrame, run: str, cutoff: int) -> float:
+    return float(found[(found["run"] == run) & (found["cutoff"] == cutoff)]["value"].iloc[0])
+
+
+def _crossing(passed: pd.DataFrame) -> str:
+    """Which temperature is best at the smallest and at the largest N."""
+    first = passed[passed["cutoff"] == CUTOFFS[0]].sort_values("value").iloc[-1]
+    last = passed[passed["cutoff"] == CUTOFFS[-1]].sort_values("value").iloc[-1]
+    if first["run"] == last["run"]:
+        return f"{first['run']} is best at N = {CUTOFFS[0]} and still at N = {CUTOFFS[-1]}: here the curves do not cross as in the paper."
+    return (
+        f"At N = {CUTOFFS[0]} the best is {first['run']} ({first['value']:.3f}); at N = {CUTOFFS[-1]} it is {last['run']} "
+        f"({last['value']:.3f}): one draw wants a low temperature, many draws a high one."
+    )
+
+
+def _gap(voted: pd.DataFrame) -> str:
+    most = CUTOFFS[-1]
+    oracle, vote, alone = (
+        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "random (one draw)")
+    )
+    return (
+        f"With {most} draws a right answer is among them for {100 * oracle:.0f} % of the problems, voting finds it for "
+        f"{100 * vote:.0f} %, one draw alone has it for {100 * alone:.0f} %: the rest is what a better reranker, or "
+        f"training on its rankings, could win."
+    )
+
+
+def _write_figures(out: Path, folder: Path, passed, voted, curve) -> None:
+    from irlens.measure.plots import curves as plots
+
+    measuring.plot_passk(passed, out / "fig2b", "Pass@N of tiny on sums")
+    table = voted.assign(curve=voted["run"], x=voted["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
+    plots.curves(
+        table,
+        out / "best-of-n",
+        title="Best of N, temperature 0.7",
+        x_label="N (draws per problem)",
+        y_label="share of problems solved",
+        log_x=True,
+    )
+    measuring.plot_iterations(curve, out / "fig3", "LarPO, contrastive, on sums")
+
+
+def _summary(voted: pd.DataFrame, tally: pd.DataFrame, curve: pd.DataFrame, tests: pd.DataFrame) -> Table:
+    most = CUTOFFS[-1]
+    table = report.new_table("irlens demo", "", "start", "after LarPO", "points", "p (Holm)")
+    for row in tests.itertuples():
+        of = curve[curve["curve"] == row.measure].set_index("x")
+        start, end = (report.short_value(of.loc[x]) for x in (0, of.index.max()))
+        table.add_row(f"{row.measure}, T = 1", start, end, f"{100 * row.difference:+.1f}", f"{row.p_holm:.4f}")
+    table.add_row(f"vote of {most}", f"{_value(voted, 'majority vote', most):.3f}")
+    table.add_row(f"oracle of {most}", f"{_value(voted, 'oracle (Pass@N)', most):.3f}")
+    for row in tally.itertuples():
+        table.add_row(f"{row.tier} negatives", f"{row.prompts_with} of {row.prompts} prompts")
+    return table

@@ -1,0 +1,69 @@
+"""A stage's settings as options of its command: one list of names, defaults and help for recipes and command line."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Annotated, get_args, get_type_hints
+
+import typer
+
+from irlens.base.errors import UserError
+from irlens.rerank.options import ScoringOptions
+from irlens.retrieve.options import EncoderOptions, EngineOptions
+
+PANELS = {  # shared, so listed last
+    EngineOptions: "Engine options",
+    EncoderOptions: "Encoder and index options",
+    ScoringOptions: "Scoring options",
+}
+
+
+def takes(kind: type) -> Callable:
+    """Makes `command(settings)` a command whose options are the fields of `kind`; a tuple is written with commas."""
+    types = get_type_hints(kind)
+    panels = {f.name: panel for base, panel in PANELS.items() if issubclass(kind, base) for f in fields(base)}
+    known = sorted(fields(kind), key=lambda f: f.name in panels)
+    tuples = {f.name: number for f in known if (number := _number(types[f.name]))}
+
+    def decorate(command: Callable) -> Callable:
+        @functools.wraps(command)
+        def wrapped(**given) -> None:
+            for name, number in tuples.items():
+                if given[name] is not None:
+                    given[name] = numbers(given[name], "--" + name.replace("_", "-"), number)
+            command(kind(**given))
+
+        parameters = [_parameter(f, str | None if f.name in tuples else types[f.name], panels) for f in known]
+        wrapped.__signature__ = inspect.Signature(parameters)
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return decorate
+
+
+def numbers(text: str, option: str, kind: type = float) -> tuple:
+    """Comma-separated numbers. Raises UserError for anything else."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise UserError(f"{option} {text!r}: expected {what} separated by commas, such as 1,10") from None
+
+
+def _number(annotation) -> type | None:
+    """float of `tuple[float, ...] | None`; None of anything that is not a tuple."""
+    for part in (annotation, *get_args(annotation)):
+        if getattr(part, "__origin__", None) is tuple:
+            return get_args(part)[0]
+    return None
+
+
+def _parameter(field: Field, annotation, panels: dict[str, str]) -> inspect.Parameter:
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    if field.metadata.get("argument"):
+        place = Annotated[annotation, typer.Argument(help=field.metadata["help"])]
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=place)
+    more = {"rich_help_panel": panels[field.name]} if field.name in panels else {}
+    option = Annotated[annotation, typer.Option(*field.metadata["flags"], help=field.metadata["help"], **more)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)

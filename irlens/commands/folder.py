@@ -1,0 +1,162 @@
+"""An output folder: one command's settings, its manifest, and the promise that continuing never mixes two runs."""
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from irlens.base.errors import UserError
+from irlens.base.files import write_text
+
+PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
+            "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+
+
+def _difference(was, now, where: str) -> tuple[str, object, object] | None:
+    """The first place where two settings differ, and what stands there; what is not there counts as None."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        inner = ((was.get(k), now.get(k), f"{where}.{k}") for k in sorted({*was, *now}))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        inner = ((a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(was, now)))
+    else:
+        return None if was == now else (where, was, now)
+    return next((found for parts in inner if (found := _difference(*parts)) is not None), None)
+
+
+class OutputFolder:
+    """Used as `with OutputFolder(path, command, settings) as folder:`; writes `manifest.json` at both ends.
+
+    A folder that holds the same command with the same settings is continued. Settings named in `growing` may be larger
+    than before (more draws), every other difference is refused. Raises UserError: other settings, another process at
+    work in it, a folder that holds something else, a path that cannot be written.
+    """
+
+    def __init__(self, path: Path | str, command: str, settings: dict, growing: tuple[str, ...] = ()):
+        self.path, self.command, self.growing = Path(path), command, growing
+        self.settings = json.loads(json.dumps(settings))
+        self.facts: dict = {}
+        self.continued = False
+
+    def check(self) -> dict | None:
+        """Raises UserError if the folder holds something else; returns the manifest that is there. Writes nothing."""
+        before = self._read_manifest()
+        if before is not None:
+            self._compare(before)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
+        return before
+
+    def __enter__(self) -> "OutputFolder":
+        before = self.check()
+        self._lock()
+        self.continued = before is not None
+        self.facts = {
+            k: v for k, v in (before or {}).items() if k in ("wall_seconds", "tokens_generated", "tokens_trained")
+        }
+        self._started = time.monotonic()
+        self._write("running")
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        seconds = time.monotonic() - self._started
+        self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
+        self.facts["peak_memory_bytes"] = _peak_memory()
+        try:
+            self._write("complete" if kind is None else "interrupted")
+        except OSError:  # such as a full disk: the manifest of before stays, and says "running"
+            if kind is None:
+                raise
+        finally:
+            os.close(self._lock_file)
+
+    def note(self, **facts) -> None:
+        """Adds facts to the manifest: revisions, prompt template, tokens, counts."""
+        self.facts |= facts
+        self._write("running")
+
+    def _read_manifest(self) -> dict | None:
+        file = self.path / "manifest.json"
+        if not file.is_file():
+            return None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: not a readable manifest ({error}); choose another --out") from error
+
+    def _compare(self, before: dict) -> None:
+        if before.get("command") != self.command:
+            raise UserError(
+                f"--out {self.path}: holds the output of `irlens {before.get('command')}`; choose another --out"
+            )
+        old = before.get("settings", {})
+        for key in sorted({*old, *self.settings}):
+            was, now = old.get(key), self.settings.get(key)
+            if key in self.growing and isinstance(was, int) and isinstance(now, int) and now > was:
+                continue
+            if (found := _difference(was, now, key)) is None:
+                continue
+            where, was, now = found
+            hint = f"; {key} can only grow" if key in self.growing else ""
+            raise UserError(
+                f"--out {self.path}: was made with {where} = {was!r}, now {now!r}{hint}; "
+                f"choose another --out or go back to the old setting"
+            )
+
+    def _lock(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock_file)
+            raise UserError(f"--out {self.path}: another irlens process is at work in it") from error
+
+    def _write(self, status: str) -> None:
+        manifest = {
+            "command": self.command,
+            "status": status,
+            "settings": self.settings,
+            **self.facts,
+            "versions": {name: v for name in PACKAGES if (v := version(name))} | {"python": platform.python_version()},
+            "git_commit": git_commit(),
+            "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
+        }
+        write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
+
+
+def version(package: str) -> str | None:
+    """The installed version of a distribution, None if it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package is imported from; None for an installed copy."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", "folder.py"]
+    try:
+        if subprocess.run(command, capture_output=True, timeout=10).returncode:
+            return None
+        head = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() or None
+
+
+def _peak_memory() -> dict:
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated()
+    return peak

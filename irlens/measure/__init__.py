@@ -1,0 +1,1 @@
+"""Runs and qrels to results: measures, intervals, paired tests, best-of-N, and their figures."""

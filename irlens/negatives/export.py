@@ -1,0 +1,115 @@
+"""Lists as the files that other trainers read: TRL's preference pairs and KTO rows, sentence-transformers' tuples.
+
+`tables.read_lists` reads the pairs back. Each file is JSON lines with one object per row and all rows of one shape.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from irlens.base.errors import UserError
+from irlens.base.files import write_text
+from irlens.negatives.text_similarity import without_spacing
+from irlens.tables import check
+
+Prompts = dict[str, str | list[dict]]  # query_id → the text that the policy reads, or the messages of a chat
+
+
+def pairs(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
+    """TRL's preference form: prompt, chosen, rejected for every positive of a list with every other row of it.
+
+    prompts: what the policy reads; without it the plain query. Messages make the conversational form, where chosen and
+    rejected are one assistant message each. More keys say where a pair is from (query_id, query, chosen_id,
+    rejected_id, tier, iteration, list); TRL leaves them alone. Source: TRL's documentation, "Dataset formats".
+    """
+    rows = []
+    for query_id, query, group, good, bad in _split(lists):
+        for chosen in good.itertuples():
+            for rejected in bad.itertuples():
+                rows.append(
+                    {
+                        **_preference(query_id, query, prompts, chosen=chosen.text, rejected=rejected.text),
+                        "query_id": query_id,
+                        "query": query,
+                        "chosen_id": chosen.doc_id,
+                        "rejected_id": rejected.doc_id,
+                        "tier": rejected.tier,
+                        "iteration": group[0],
+                        "list": group[1],
+                    }
+                )
+    return rows
+
+
+def kto(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
+    """TRL's unpaired form: prompt, completion, label (true for a positive), each response of a prompt once."""
+    rows = {}
+    for query_id, query, _, good, bad in _split(lists):
+        for some, label in ((good, True), (bad, False)):
+            for text in some["text"]:
+                row = {**_preference(query_id, query, prompts, completion=text), "label": label}
+                if rows.setdefault((query_id, without_spacing(text)), row)["label"] != label:
+                    raise UserError(f"lists: a response of {query_id} is both a positive and a negative: {text[:60]!r}")
+    return list(rows.values())
+
+
+def triplets(lists: pd.DataFrame) -> list[dict]:
+    """sentence-transformers' triplets: anchor (the query), positive, negative; one per pair of a list."""
+    return [
+        {"anchor": query, "positive": positive, "negative": negative}
+        for _, query, _, good, bad in _split(lists)
+        for positive in good["text"]
+        for negative in bad["text"]
+    ]
+
+
+def tuples(lists: pd.DataFrame, negatives: int | None = None) -> tuple[list[dict], int]:
+    """(rows, lists left out): sentence-transformers' n-tuples anchor, positive, negative_1 … negative_n per list.
+
+    All rows must have as many negatives: `negatives`, by default as many as the largest list. A list with more gives its
+    first ones; lists with fewer are left out and counted.
+    """
+    split = list(_split(lists))
+    count = negatives or max((len(bad) for *_, bad in split), default=0)
+    rows, left_out = [], 0
+    for _, query, _, good, bad in split:
+        if len(bad) < count:
+            left_out += 1
+            continue
+        numbered = {f"negative_{i}": text for i, text in enumerate(bad["text"].tolist()[:count], 1)}
+        rows += [{"anchor": query, "positive": positive, **numbered} for positive in good["text"]]
+    return rows, left_out
+
+
+def write_all(lists: pd.DataFrame, folder: Path, prompts: Prompts | None = None) -> dict[str, int]:
+    """Writes trl.jsonl, kto.jsonl, triplets.jsonl and tuples.jsonl into `folder`; returns the rows of each, by name,
+    and under "lists_without_tuple" the lists that have too few negatives for tuples.jsonl.
+    """
+    rows, left_out = tuples(lists)
+    files = {"trl": pairs(lists, prompts), "kto": kto(lists, prompts), "triplets": triplets(lists), "tuples": rows}
+    for name, some in files.items():
+        write_jsonl(some, folder / f"{name}.jsonl")
+    return {name: len(some) for name, some in files.items()} | {"lists_without_tuple": left_out}
+
+
+def write_jsonl(rows: list[dict], path: Path) -> None:
+    """Writes one JSON object per line, atomically."""
+    write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
+
+
+def _split(lists: pd.DataFrame) -> Iterator[tuple[str, str, tuple[int, int], pd.DataFrame, pd.DataFrame]]:
+    """(query_id, query, (iteration, list), positives, others) of every list."""
+    check(lists, "lists")
+    numbered = lists if "list" in lists.columns else lists.assign(list=0)
+    for (query_id, *group), rows in numbered.groupby(["query_id", "iteration", "list"], sort=False):
+        good = rows["tier"] == "positive"
+        yield query_id, rows["query"].iloc[0], tuple(map(int, group)), rows[good], rows[~good]
+
+
+def _preference(query_id: str, query: str, prompts: Prompts | None, **responses: str) -> dict:
+    prompt = query if prompts is None else prompts[query_id]
+    if isinstance(prompt, str):
+        return {"prompt": prompt, **responses}
+    return {"prompt": prompt, **{k: [{"role": "assistant", "content": text}] for k, text in responses.items()}}

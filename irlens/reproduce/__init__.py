@@ -1,0 +1,1 @@
+"""The paper's figures and tables as recipes that one command runs."""

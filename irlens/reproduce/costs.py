@@ -1,0 +1,169 @@
+"""What a recipe will cost: tokens from its settings, GPU-hours and memory from parameter counts, CPU minutes from rates.
+
+Estimates from above: every prompt is taken to give all its lists, every response to have its data set's typical length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from irlens.base.errors import UserError
+from irlens.commands.settings import Index, PassK, Recall, Train
+from irlens.models import catalog
+
+if TYPE_CHECKING:
+    from irlens.reproduce.recipe import Step
+
+GENERATE, READ = 0.10, 0.40  # the share of a GPU's peak that sampling, and reading or training, reach
+PEAK = 989e12  # FLOP/s of an H100 in bfloat16
+KEPT = 16  # bytes per parameter in training: weights 2, gradients 2, AdamW's two moments 8, full-precision copy 4
+GIB = 2**30
+TOKENS = {  # data set → typical tokens of a prompt, of a response
+    "sums": (37, 49),
+    "gsm8k": (100, 200),
+    "math": (110, 400),
+    "ultrafeedback": (160, 400),
+}
+SIZES = {"sums": 1000, "gsm8k": 1319, "math": 5000}  # problems in the split test
+CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
+DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
+FORMULA = (
+    "GPU-hours on one H100, 989 TFLOP/s in bfloat16: 2·parameters FLOP for a token generated (10 % of the peak) or read by "
+    "the reference, a reward model or an encoder (40 %), 6·parameters for a token trained on (40 %). GPU memory: "
+    "16 bytes·parameters to train (AdamW), 2 to sample or score, which take turns; activations and caches come on top, and "
+    "several GPUs share it. Tokens from above: every prompt gives all its lists. CPU minutes: on one core, from "
+    f"measured rates of the embedded models ({DRAWS} draws/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate)."
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step, or several, will do. None: not known, since a model's parameters are not."""
+
+    prompts: int = 0
+    draws: int = 0
+    lists: int = 0
+    generated: int = 0  # tokens
+    trained: int = 0  # tokens, over all epochs
+    read: int = 0  # tokens that a reference, reward model or encoder reads
+    gpu_hours: float | None = 0.0
+    gpu_gib: float | None = 0.0
+    cpu_minutes: float | None = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both one after the other: sums, but for the memory, of which the larger counts."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return Cost(**{n: None if None in p else max(p) if n == "gpu_gib" else sum(p) for n, p in pairs.items()})
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The cost of all of them, one after the other."""
+    return sum(costs, Cost())
+
+
+def of_steps(steps: Sequence[Step]) -> list[Cost]:
+    """The cost of each step; a model `@name` is the one that step trains."""
+    models = {step.name: step.settings.model for step in steps if step.stage == "train"}
+    return [of_step(step.settings, models) for step in steps]
+
+
+def of_step(settings, models: dict[str, str] | None = None) -> Cost:
+    """The cost of a stage with these settings; of a stage that neither samples, trains nor encodes, nothing."""
+    if isinstance(settings, Train):
+        return _train(settings, _policy(settings.model))
+    if isinstance(settings, PassK):
+        name = (models or {}).get(settings.model.removeprefix("@"), settings.model)
+        policy = _policy(name)
+        dataset = settings.dataset or policy.dataset
+        prompts = settings.limit or SIZES.get(dataset, 1000)
+        draws = prompts * settings.n * len(settings.temperature)
+        generated = draws * TOKENS.get(dataset, TOKENS["gsm8k"])[1]
+        return Cost(prompts, draws, generated=generated, **_machine(policy, generated, draws=draws))
+    if isinstance(settings, (Recall, Index)):
+        return total(_encode(name, settings.dataset) for name in settings.retriever.split(","))
+    return Cost()
+
+
+def _policy(name: str) -> catalog.Model:
+    try:
+        return catalog.model(name)
+    except UserError:
+        return catalog.Model(name, name)
+
+
+def _train(settings: Train, policy: catalog.Model) -> Cost:
+    """All iterations, the held-out draws before and after each, and the test draws of the start and the chosen."""
+    from irlens.commands.train import list_shape
+
+    dataset = settings.dataset or policy.dataset
+    asked, answer = TOKENS.get(dataset, TOKENS["gsm8k"])
+    rounds = settings.iterations * settings.prompts
+    draws = rounds * settings.n * len(settings.temperature)
+    draws += 2 * rounds * settings.lists * (settings.tier == "easiest")  # answers to unrelated prompts
+    tested = 0 if settings.eval_split == "test" else 2 * settings.test_limit
+    problems = (settings.iterations + 1) * settings.eval_limit + tested
+    held_out = problems * settings.eval_n * len(settings.eval_temperature)
+    lists, size = rounds * settings.lists, sum(list_shape(settings))
+    once = lists * (asked + size * answer)
+    generated, trained = (draws + held_out) * answer, settings.epochs * once
+    read, scored = once, 0.0
+    for name, count, of in _judges(settings, draws, held_out):
+        judged = count * _read_by(name, asked, answer, of)
+        read += judged
+        known = (found := catalog.reward(name)) and found.parameters
+        scored = None if known is None or scored is None else scored + 2 * known * judged
+    machine = _machine(policy, generated, trained, once, scored, draws + held_out, (settings.epochs * lists, size))
+    return Cost(rounds, draws + held_out, lists, generated, trained, read, **machine)
+
+
+def _judges(settings: Train, draws: int, held_out: int) -> list[tuple[str, int, int]]:
+    """(reward model, responses that it judges, how many stand in a list)."""
+    found = [(settings.reward, draws, settings.n * len(settings.temperature))] if settings.reward else []
+    if judge := settings.eval_reward or settings.reward:
+        found.append((judge, held_out, 2 * settings.eval_n))
+    return found
+
+
+def _read_by(name: str, asked: int, answer: int, of: int) -> int:
+    """Tokens that a reward model reads for a response: PairRM reads it with every other one of its list, both ways."""
+    found = catalog.reward(name)
+    pairs = found is not None and found.form == "pairrm"
+    return (of - 1) * (asked + 2 * answer) if pairs else asked + answer
+
+
+def _machine(
+    policy: catalog.Model,
+    generated: int,
+    trained: int = 0,
+    reference: int = 0,
+    scored: float | None = 0.0,
+    draws: int = 0,
+    passes: tuple[int, int] = (0, 0),
+) -> dict[str, float | None]:
+    """gpu_hours, gpu_gib and cpu_minutes of tokens `generated`, `trained`, read by the `reference`; `scored` is FLOP."""
+    if policy.name == "tiny":
+        lists, size = passes
+        seconds = draws / DRAWS + lists * (LIST + size * CANDIDATE)
+        return {"cpu_minutes": None if scored is None or scored else seconds / 60}
+    n = policy.parameters
+    if n is None or scored is None:
+        return {"gpu_hours": None, "gpu_gib": None}
+    flop = 2 * n * generated / GENERATE + (6 * n * trained + 2 * n * reference + scored) / READ
+    return {"gpu_hours": flop / PEAK / 3600, "gpu_gib": n * (KEPT if trained else 2) / GIB}
+
+
+def _encode(name: str, dataset: str) -> Cost:
+    """A corpus encoded by a retriever; BM25 and the embedded encoder run on the CPU."""
+    passages, tokens = CORPORA.get(dataset, (None, None))
+    if name == "bm25" or name == "tiny-e5":
+        return Cost(cpu_minutes=None if passages is None else passages / PASSAGES / 60)
+    try:
+        n = catalog.encoder(name).parameters
+    except UserError:
+        n = None
+    if n is None or passages is None:
+        return Cost(gpu_hours=None, gpu_gib=None)
+    read = passages * tokens
+    return Cost(read=read, gpu_hours=2 * n * read / READ / PEAK / 3600, gpu_gib=2 * n / GIB)

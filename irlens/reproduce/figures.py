@@ -1,0 +1,97 @@
+"""The figure of a study: its arms as bars, on an axis, by iteration or by budget, and the paper's beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from irlens.measure.plots.panels import Panel
+    from irlens.reproduce.recipe import Recipe
+
+LABELS = {"iterations": "LarPO iteration", "budget": "tokens generated for training"}
+
+
+def curves_along(values: dict[str, list[np.ndarray]], places: dict[str, np.ndarray | None]) -> pd.DataFrame:
+    """`curve, x, value, low, high, n`: a curve per arm of values[iterations][seeds, problems], with intervals over both.
+
+    places: arm → x[seeds, iterations], whose mean over seeds is drawn; None for the iteration's number.
+    """
+    import pandas as pd
+
+    from irlens.measure import stats
+
+    rows = []
+    for arm, arrays in values.items():
+        spent = range(len(arrays)) if places[arm] is None else places[arm].mean(axis=0)
+        for x, array in zip(spent, arrays):
+            low, high = stats.crossed_interval(array)
+            rows.append((arm, x, array.mean(), low, high, array.shape[1]))
+    return pd.DataFrame(rows, columns=["curve", "x", "value", "low", "high", "n"])
+
+
+def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: Path, style: str) -> list[Path]:
+    """Draws the arms' `table` (or the curves `along` iterations or tokens); the paper's, where the study names them, in a
+    panel of their own, since their units differ. Writes `path` + .png, .pdf and .csv."""
+    from irlens.measure.plots import curves as plots
+    from irlens.measure.plots import panels
+    from irlens.reproduce import paper
+
+    study, ours = recipe.study, _ours(recipe, table, along)
+    if study.beside:
+        there = paper.beside(study.beside, study.column)
+        left = replace(ours, table=ours.table.assign(origin="measured"), title=f"ours, {ours.title}")
+        both = [left, _theirs(recipe, there, ours)]
+        return panels.panels(both, path, style=style, share_y=False)
+    title = f"{recipe.title} ({ours.title})"
+    if "bar" in ours.table.columns:
+        return plots.bars(ours.table, path, title=title, value_label=ours.x_label, style=style)
+    labels = {"x_label": ours.x_label, "y_label": ours.y_label}
+    return plots.curves(ours.table, path, title=title, style=style, **labels)
+
+
+def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Panel:
+    """Our panel; its title says which model was trained on what."""
+    from irlens.measure.plots.panels import Panel
+    from irlens.models import catalog
+
+    study = recipe.study
+    chosen = table[table["measure"] == study.measure]
+    heat = [f"T = {t:g}" for t in chosen["temperature"]]
+    trained = next(step.settings for step in recipe.steps if step.stage == "train")
+    title = f"{trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
+    if along is not None:
+        return Panel(along, title, LABELS[study.kind], f"{study.label} on held-out problems")
+    if study.kind == "bars":
+        bars = chosen.assign(group=heat, bar=chosen["arm"])[["group", "bar", "value", "low", "high", "n"]]
+        return Panel(bars, title, f"{study.measure} on held-out problems", "")
+    arms = [arm for arm in dict.fromkeys(chosen["arm"]) if arm != "start"]
+    curves = chosen.assign(curve=heat, x=chosen["arm"].map(dict(zip(arms, study.x))))
+    placed = curves[curves["arm"] != "start"][["curve", "x", "value", "low", "high", "n"]]
+    return Panel(placed, title, study.x_label, f"{study.measure} on held-out problems")
+
+
+def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
+    """The paper's panel; a curve that names an arm of ours in its first word, or a bar of ours, looks as ours does."""
+    from irlens.measure.plots.panels import Panel
+
+    if "bar" in there.columns:
+        shown = list(dict.fromkeys(ours.table["bar"]))
+        order = {name: shown.index(name) if name in shown else len(shown) for name in there["bar"]}
+        there = there.sort_values("bar", key=lambda bars: bars.map(order), kind="stable", ignore_index=True)
+        label = recipe.study.column.replace("_lc_wr", ", length-controlled win rate (%)").replace(
+            "_wr", ", win rate (%)"
+        )
+        label = label.replace("alpacaeval2", "AlpacaEval2").replace("_", " ")
+        return Panel(there.assign(origin="paper"), "the paper", label, "")
+    shown = list(dict.fromkeys(ours.table["curve"]))
+    names = there["curve"].map(lambda name: name.split()[0] if name.split()[0] in shown else name)
+    points = there.assign(curve=names, origin="paper")[["curve", "x", "value", "origin"]]
+    order = {name: shown.index(name) if name in shown else len(shown) for name in names}
+    points = points.sort_values("curve", key=lambda curves: curves.map(order), kind="stable", ignore_index=True)
+    units = min(there["y_name"].unique(), key=len)  # of "LC win rate" and "win rate" what they share: curves have names
+    return Panel(points, "the paper", there["x_name"].iloc[0], units)

@@ -1,0 +1,233 @@
+"""A TOML recipe: stages of a preset, checked before the first one starts, then run one after the other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base.errors import UserError, did_you_mean
+from irlens.base.options import settings_from
+from irlens.commands.best_of_n import best_of_n
+from irlens.commands.folder import OutputFolder
+from irlens.commands.index import index
+from irlens.commands.mine_negatives import mine_negatives
+from irlens.commands.passk import passk
+from irlens.commands.recall import recall
+from irlens.commands.rerank import rerank, verify
+from irlens.commands.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
+from irlens.commands.train import train
+from irlens.reproduce import figure2
+from irlens.reproduce import kept as kept_values
+from irlens.reproduce import study as studies
+from irlens.reproduce.arms import Done
+from irlens.reproduce.study import Study, check_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PER_PROBLEM = "per_problem.parquet"  # what the figure and the verdicts are drawn from
+STAGES = {
+    "passk": (PassK, passk),
+    "index": (Index, index),
+    "recall": (Recall, recall),
+    "mine-negatives": (Mine, mine_negatives),
+    "train": (Train, train),
+    "rerank": (Rerank, rerank),
+    "verify": (Verify, verify),
+    "best-of-n": (BestOfN, best_of_n),
+}
+REFERENCES = ("model", "run", "qrels")
+KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "study")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose, a run or
+    qrels `@name` its folder."""
+
+    stage: str
+    name: str
+    settings: object
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe: the steps of one preset; `figure` names the paper's figure and `claim` what that is to show,
+    `study` what trained arms are to show."""
+
+    name: str
+    title: str
+    figure: str | None
+    preset: str
+    steps: tuple[Step, ...]
+    study: Study | None = None
+    claim: figure2.Claim | None = None
+
+
+def folder() -> Path:
+    """Where the recipes are: beside the package in a checkout, inside it once installed."""
+    here = Path(__file__).parent.parent
+    installed = here / "experiments"
+    return installed if installed.is_dir() else here.parent / "experiments"
+
+
+def names() -> list[str]:
+    """The recipes that ship with irlens."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name: str, preset: str) -> Recipe:
+    """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting."""
+    path, content = _content(name)
+    presets = content.get("preset", {})
+    if preset not in presets:
+        raise UserError(
+            f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
+        )
+    entries = presets[preset]
+    if isinstance(entries, str):  # another preset's stages, with settings of its own
+        if not isinstance(presets.get(entries), list):
+            raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
+        entries = presets[entries]
+    shared = content.get("shared", {})
+    for table in ("shared", "test"):
+        for other in content.get(table, {}).keys() - presets.keys():
+            raise UserError(f"{path}: {table}.{other}: no such preset; {did_you_mean(other, presets)}")
+    steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
+    tested = content.get("test", {}).get(preset)
+    if tested:
+        steps += _tests(steps, tested, f"{path}: test {preset}")
+    figure, claim, study = content.get("figure"), None, None
+    if figure is not None:
+        figure2.check(figure, steps, f"{path}: figure")
+    if "claim" in content:
+        if "study" in content:
+            raise UserError(f"{path}: a recipe has a claim (of Figure 2b) or a study: both write tests.csv")
+        claim = settings_from(figure2.Claim, content["claim"], f"{path}: claim")
+        figure2.check_claim(claim, steps, f"{path}: claim")
+    if "study" in content:
+        plain = {key: value for key, value in content["study"].items() if key not in presets}
+        study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
+        check_study(study, steps, f"{path}: study")
+    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim)
+
+
+def presets(name: str) -> list[str]:
+    """The presets of a recipe."""
+    return list(_content(name)[1].get("preset", {}))
+
+
+def _content(name: str) -> tuple[Path, dict]:
+    """The file of a recipe and what it says, with what it takes from the recipe that it is `like`."""
+    path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file"
+            if name.endswith(".toml")
+            else f"unknown recipe {name!r}; {did_you_mean(name, names())}"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: malformed TOML ({error})") from error
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, KEYS)}")
+    if "like" in content:
+        if content["like"] == name:
+            raise UserError(f"{path}: a recipe cannot be like itself")
+        content = _over(_content(content["like"])[1], content)
+    return path, content
+
+
+def _over(below: dict, above: dict) -> dict:
+    """`below` with what `above` says, table by table."""
+    both = {k: _over(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | both
+
+
+def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
+    """The stages of a preset; each has the `shared` settings and, before those, its own."""
+    steps: list[Step] = []
+    for number, entry in enumerate(entries, 1):
+        here = f"{where}, stage {number}"
+        entry = shared | entry
+        stage, name = entry.pop("stage", None), entry.pop("name", None)
+        if stage not in STAGES:
+            raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
+        if "out" in entry:
+            raise UserError(f"{here}: `out` is given by the command, not by the recipe")
+        steps.append(_named(Step(stage, name or stage, settings_from(STAGES[stage][0], entry, here)), steps, here))
+    if not steps:
+        raise UserError(f"{where} has no stage")
+    return steps
+
+
+def _named(step: Step, before: list[Step], where: str) -> Step:
+    """`step`, if its name is its own and the policy it asks for is made by an earlier one."""
+    if step.name in {other.name for other in before}:
+        raise UserError(f"{where}: two stages are called {step.name!r}; give each a `name`")
+    for key in REFERENCES:
+        given = getattr(step.settings, key, None)
+        known = [other.name for other in before if key != "model" or other.stage == "train"]
+        if isinstance(given, str) and given.startswith("@") and given[1:] not in known:
+            what = "train stage" if key == "model" else "stage"
+            raise UserError(
+                f"{where}: {key} {given!r}: no earlier {what} of that name; {did_you_mean(given[1:], known)}"
+            )
+    return step
+
+
+def _tests(steps: list[Step], entries: list[dict], where: str) -> list[Step]:
+    """Pass@N of the start and of every trained policy on the same test problems: steps `test start`, `test NAME`.
+
+    Each entry is such a set of steps: other temperatures may need fewer draws. From the second on, names end in its number.
+    """
+    arms = {step.name: step.settings for step in steps if step.stage == "train"}
+    if not arms:
+        raise UserError(f"{where}: no stage trains, so there is nothing to test")
+    start, made = next(iter(arms.values())).model, []
+    for number, entry in enumerate(entries, 1):
+        settings = settings_from(PassK, {"model": start} | entry, where)
+        for arm in ("start", *arms):
+            name = f"test {arm}" + (f" {number}" if number > 1 else "")
+            made.append(Step("passk", name, replace(settings, model=start if arm == "start" else f"@{arm}")))
+    return made
+
+
+def redraw(
+    recipe: Recipe, table: Path, out: Path | None, say: Callable[[str], None] = print, style: str = "screen"
+) -> Path:
+    """Draws the figure and judges the claims of an earlier run again, from its per_problem.parquet alone.
+
+    Raises UserError: no such table, one of another recipe or preset, a recipe that draws nothing.
+    """
+    if not (recipe.figure or recipe.claim or recipe.study):
+        raise UserError(f"{recipe.name} has neither a figure nor a claim to draw again")
+    values = kept_values.read(table, recipe)
+    out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}-redrawn"
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "redrawn_from": str(table), "style": style}
+    with OutputFolder(out, "reproduce", kept) as folder:
+        say(f"{recipe.title} (preset {recipe.preset}), again from {table}")
+        folder.note(**_drawn(recipe, values, out, say, style))
+    return out
+
+
+def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], None], style: str) -> dict:
+    """Draws what the recipe draws from a table of values per problem; {"conclusions": sentences} where it claims."""
+    if recipe.figure:
+        figure2.draw(recipe, table, out / recipe.name, style)
+    if recipe.claim:
+        return {"conclusions": figure2.report(recipe, recipe.claim, table, out, say)}
+    if recipe.study:
+        return {"conclusions": studies.report(recipe, table, out, say, style)}
+    return {}
+
+
+def _ended(step: Step, found: dict[str, Done]) -> str | None:
+    """The step that this one needs and that ended; None if there is none."""
+    needs = [given[1:] for key in REFERENCES if (given := str(getattr(step.settings, key, ""))).startswith("@")]
+    return next((name for name in needs if found[name].ended), None)

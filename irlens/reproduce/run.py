@@ -1,0 +1,184 @@
+"""A recipe run: its stages one after the other or several at once, for each seed, then its figure and what it found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base import files, parallel
+from irlens.base.errors import NothingToRank, UserError
+from irlens.base.seeds import check as check_seed
+from irlens.commands.folder import OutputFolder
+from irlens.models import catalog
+from irlens.reproduce import arms as of_arms
+from irlens.reproduce import kept as kept_values
+from irlens.reproduce.arms import Done
+from irlens.tasks import contamination
+
+if TYPE_CHECKING:
+    pass
+from irlens.reproduce.recipe import PER_PROBLEM, REFERENCES, STAGES, Recipe, Step, _drawn, _ended
+
+
+def run(
+    recipe: Recipe,
+    out: Path | None,
+    say: Callable[[str], None] = print,
+    seeds: Sequence[int] | None = None,
+    style: str = "screen",
+    jobs: int | None = None,
+) -> Path:
+    """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
+    draws the figure with the paper's points beside ours and says what the study found.
+
+    jobs: how many parts to run at once (seeds, and arms that need nothing of each other), by default as
+    `parallel.jobs_for` has it; one at a time they run in this process.
+    """
+    if seeds and len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
+    for seed in seeds or ():
+        check_seed(seed, "--seeds")
+    out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
+    steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
+    with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
+        say(f"{recipe.title} (preset {recipe.preset})")
+        found = _run_all(recipe, out, seeds, jobs, say)
+        ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := of_arms.ended(s.name, found))}
+        folder.note(contamination=_contamination(recipe, found[0]), **_account(found), arms_ended=ended)
+        for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
+            say(f"contamination: {words}")
+        if recipe.figure or recipe.claim or recipe.study:
+            table = kept_values.collect(recipe, found)
+            files.write_parquet(table, out / PER_PROBLEM)
+            folder.note(**_drawn(recipe, table, out, say, style))
+    return out
+
+
+def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
+    """Train stage → how many of the problems that it, or a step `test …`, measures occur among its training prompts."""
+    from irlens import tasks
+    from irlens.retrieve.policy import train_split
+
+    out = {}
+    for step in recipe.steps:
+        if step.stage != "train" or found[step.name].ended:
+            continue
+        s = step.settings
+        dataset = s.dataset or catalog.model(s.model).dataset
+        held_out = json.loads((found[step.name].folder / "manifest.json").read_text(encoding="utf-8"))
+        out[step.name] = held_out.get("contamination", {})
+        tests = {
+            (t.settings.dataset or dataset, t.settings.split, t.settings.limit)
+            for t in recipe.steps
+            if t.name.startswith("test ")
+        }
+        for asked in sorted(tests, key=lambda test: test[2] or float("inf")):  # the largest set of a split counts
+            trained, test = tasks.load(dataset, train_split(s)), tasks.load(*asked)
+            out[step.name][test.split] = contamination.overlap(trained.topics, test.topics)
+    return out
+
+
+def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
+    """Tokens and seconds over all steps and seeds, as their manifests have them."""
+    sums = dict.fromkeys(
+        ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "wall_seconds"), 0
+    )
+    for done in (done for seed in found for done in seed.values()):
+        if done.ended and not (done.folder / "manifest.json").is_file():  # it never began
+            continue
+        manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+        sums = {key: value + (manifest.get(key) or 0) for key, value in sums.items()}
+    return {f"{key}_of_steps" if key == "wall_seconds" else key: round(value, 1) for key, value in sums.items()}
+
+
+def _run_all(
+    recipe: Recipe, out: Path, seeds: Sequence[int] | None, jobs: int | None, say: Callable[[str], None]
+) -> list[dict[str, Done]]:
+    """What every step made, a dictionary per seed (one of them where no seeds are given)."""
+    groups, several = _independent(recipe.steps), seeds or [None]
+    count = len(several) * len(groups)
+    jobs = min(jobs or parallel.jobs_for(count), count)
+    if jobs == 1:
+        units = [(seed, tuple(step.name for step in recipe.steps)) for seed in several]
+        done = [_run_steps(recipe, out, *unit, say) for unit in units]
+    else:
+        units = [(seed, group) for seed in several for group in groups]
+        done = parallel.run(_run_steps, [_part(recipe, out, *unit, len(groups) > 1) for unit in units], jobs, say)
+    found: dict[int | None, dict[str, Done]] = {seed: {} for seed, _ in units}
+    for (seed, _), made in zip(units, done):
+        found[seed] |= made
+    return [{step.name: made[step.name] for step in recipe.steps} for made in found.values()]
+
+
+def _independent(steps: Sequence[Step]) -> list[tuple[str, ...]]:
+    """The names of the steps, in groups that need nothing of each other.
+
+    Every `@name` binds. Stages other than sampling and training may share an index or read a default folder: with one of
+    those, all are one group.
+    """
+    if any(step.stage not in ("passk", "train") for step in steps):
+        return [tuple(step.name for step in steps)]
+    groups: dict[str, list[str]] = {}
+    for step in steps:
+        first = groups[step.settings.model[1:]][0] if step.settings.model.startswith("@") else step.name
+        groups.setdefault(first, []).append(step.name)
+        groups[step.name] = groups[first]
+    return list(dict.fromkeys(map(tuple, groups.values())))
+
+
+def _part(recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], divided: bool) -> parallel.Part:
+    words = [*([] if seed is None else [f"seed {seed}"]), *([group[0]] if divided else [])]
+    log = (f"log-{group[0]}" if divided else "log").replace(" ", "-")
+    return parallel.Part(", ".join(words), _of_seed(out, seed) / f"{log}.txt", (recipe, out, seed, group))
+
+
+def _of_seed(out: Path, seed: int | None) -> Path:
+    return out if seed is None else out / f"seed-{seed}"
+
+
+def _run_steps(
+    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = print
+) -> dict[str, Done]:
+    """The steps of a group, in the recipe's order; training that finds nothing to rank ends, and what needs it with it."""
+    if seed is not None:
+        say(f"seed {seed}")
+    found: dict[str, Done] = {}
+    for number, step in enumerate(recipe.steps, 1):
+        if step.name not in group:
+            continue
+        say(f"stage {number} of {len(recipe.steps)}: {step.name}")
+        folder = _of_seed(out, seed) / f"{number}-{step.name.replace(' ', '-')}"
+        if (without := _ended(step, found)) is not None:
+            say(f"left out: {without} ended")
+            found[step.name] = Done(folder, None, f"{without} ended")
+            continue
+        settings = replace(step.settings, out=str(folder))
+        if seed is not None:
+            settings = replace(settings, seed=seed)
+        settings = _resolved(settings, found)
+        try:
+            path, results, *_ = STAGES[step.stage][1](settings, say)
+        except NothingToRank as error:
+            say(f"{step.name} ended: {error}")
+            found[step.name] = Done(folder, None, str(error))
+        else:
+            found[step.name] = Done(path, results)
+    return found
+
+
+def _resolved(settings, found: dict[str, Done]):
+    """`settings` with "@name" replaced: a `model` by the policy that step chose, `run` and `qrels` by its folder."""
+    for key in REFERENCES:
+        given = getattr(settings, key, None)
+        if isinstance(given, str) and given.startswith("@"):
+            folder = found[given[1:]].folder
+            if key == "model":
+                chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
+                inside = folder / f"iteration-{chosen['iteration']}" / "model"
+                folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
+            settings = replace(settings, **{key: str(folder)})
+    return settings

@@ -1,0 +1,1 @@
+"""Every ranking and preference loss, by name: pure functions of log-probabilities and grades."""

@@ -1,0 +1,39 @@
+"""The figure of dots in panels: what is drawn, and what is refused."""
+
+import pandas as pd
+import pytest
+
+from irlens.base.errors import UserError
+from irlens.measure.plots import curves as plots
+from irlens.measure.plots import dots
+
+TABLE = pd.DataFrame(
+    [
+        ("gap (nats)", "easy", -90.0, -100.0, -80.0),
+        ("gap (nats)", "hard", -0.5, -0.7, 0.1),
+        ("share", "easy", 0.0, None, None),
+        ("share", "hard", 0.25, 0.1, 0.4),
+        ("tokens", "hard", 50.0, 48.0, 52.0),
+    ],
+    columns=["group", "bar", "value", "low", "high"],
+)
+
+
+def test_a_panel_per_group_with_a_row_per_bar(tmp_path):
+    figure = dots.dots_figure(plots.bar_table(TABLE), 2, "title", "screen")
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["gap (nats)", "share", "tokens"]
+    assert [axes.get_xscale() for axes in panels] == ["symlog", "linear", "linear"]
+    assert [len(axes.lines) for axes in panels] == [4, 3, 2]  # dots, and the intervals that are known
+    assert panels[0].get_ylim() == (1.5, -0.5)
+    png, pdf, csv = dots.dots(TABLE, tmp_path / "x", columns=2)
+    first = png.read_bytes(), pdf.read_bytes()
+    assert dots.dots(plots.read_results(csv), tmp_path / "x", columns=2)
+    assert (png.read_bytes(), pdf.read_bytes()) == first
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(UserError, match="columns must be at least 1"):
+        dots.dots_figure(plots.bar_table(TABLE), 0, None, "screen")
+    with pytest.raises(UserError, match="occurs more than once"):
+        dots.dots(pd.concat([TABLE, TABLE]), "x")

@@ -1,0 +1,259 @@
+"""Our losses beside TRL's own code on the same token log-probabilities: values and gradients.
+
+TRL's trainers compute their losses in methods that also run the model and log, so each trainer here is made without its
+constructor, given the attributes that the method reads and a model that answers with the log-probabilities of the test.
+Needs the extra `bench`; written for TRL 1.16. TRL has no RRHF, R-DPO, SPIN or IRFT (the last two are its DPO loss), and
+of SLiC-HF the hinge loss alone: `tests/test_baselines.py` works those out by hand.
+"""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from irlens.train.losses.ranking import Scores, get
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+pytest.importorskip("trl", minversion="1.16")
+
+B, PROMPT, RESPONSE, WORDS = 6, 3, 9, 11
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """B winners, then their B losers: `logits` is the leaf that both losses are differentiated by."""
+
+    logits: torch.Tensor  # [2B, S, WORDS]
+    ids: torch.Tensor  # [2B, S]
+    lengths: torch.Tensor  # [2B]
+    reference: torch.Tensor  # [2B, S - 1] per token, 0 outside the response
+
+    @property
+    def completion(self) -> torch.Tensor:
+        """[2B, S] bool: is this token one of the response's?"""
+        place = torch.arange(self.ids.shape[1])
+        return (place >= PROMPT) & (place < PROMPT + self.lengths[:, None])
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.ids.masked_fill(~self.completion, -100)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """[2B, S - 1]: the log-probability of every token of a response, 0 elsewhere."""
+        chosen = self.logits.log_softmax(-1)[:, :-1].gather(2, self.ids[:, 1:, None])[..., 0]
+        return chosen * self.completion[:, 1:]
+
+    @property
+    def scores(self) -> Scores:
+        """[B, 2]: winner and loser."""
+        logprob, reference, length = (
+            part.view(2, B).T for part in (self.tokens.sum(1), self.reference.sum(1), self.lengths)
+        )
+        return Scores(logprob, reference, length, torch.tensor([[1.0, 0.0]]).expand(B, 2), torch.ones(B, 2).bool())
+
+
+def make_pairs(seed: int, same_length: bool = False, scale: float = 1.0) -> Pairs:
+    rng = torch.Generator().manual_seed(seed)
+    width = PROMPT + RESPONSE
+    logits = (torch.randn(2 * B, width, WORDS, generator=rng) * scale).double().requires_grad_()
+    lengths = torch.randint(1, RESPONSE + 1, (2 * B,), generator=rng)
+    if same_length:  # of the winners: TRL's NLL weighs tokens, ours lists
+        lengths[:B] = 5
+    pairs = Pairs(logits, torch.randint(0, WORDS, (2 * B, width), generator=rng), lengths, torch.zeros(()))
+    drift = torch.randn(pairs.tokens.shape, generator=rng).double() * scale
+    return replace(pairs, reference=(pairs.tokens.detach() + drift) * pairs.completion[:, 1:])
+
+
+def bare(trainer_class, **attributes):
+    """A trainer that was never constructed, with what its loss method reads."""
+    from accelerate import Accelerator
+
+    trainer = object.__new__(trainer_class)
+    common = {
+        "model": SimpleNamespace(training=True),
+        "accelerator": Accelerator(cpu=True),
+        "aux_loss_enabled": False,
+        "precompute_ref_logps": True,
+        "_metrics": {"train": defaultdict(list)},
+        "_total_train_tokens": 0,
+        "_tp_size": 1,
+    }
+    vars(trainer).update(common | attributes)
+    return trainer
+
+
+def output(log_probs: torch.Tensor) -> SimpleNamespace:
+    zeros = torch.zeros_like(log_probs)
+    return SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+
+
+def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[float]) -> torch.Tensor:
+    from trl import DPOTrainer
+
+    trainer = bare(
+        DPOTrainer,
+        beta=beta,
+        loss_types=loss_types,
+        loss_weights=weights,
+        ld_alpha=None,
+        f_divergence_type="reverse_kl",
+        label_smoothing=0.0,
+        use_weighting=False,
+    )
+    chosen, rejected = pairs.reference.sum(1).chunk(2)
+    inputs = {
+        "input_ids": pairs.ids,
+        "attention_mask": torch.ones_like(pairs.ids),
+        "completion_mask": pairs.completion.long(),
+        "ref_chosen_logps": chosen,
+        "ref_rejected_logps": rejected,
+    }
+    return trainer._compute_loss(lambda **kwargs: output(pairs.tokens), inputs, return_outputs=False)
+
+
+def trl_cpo(pairs: Pairs, beta: float, loss_type: str, alpha: float, gamma: float = 0.0) -> torch.Tensor:
+    from trl.experimental.cpo import CPOTrainer
+
+    trainer = bare(
+        CPOTrainer,
+        beta=beta,
+        loss_type=loss_type,
+        cpo_alpha=alpha,
+        simpo_gamma=gamma,
+        alpha=0.0,
+        label_smoothing=0.0,
+        is_encoder_decoder=False,
+        pad_token_id=0,
+    )
+    batch = {}
+    for side, rows in (("chosen", slice(0, B)), ("rejected", slice(B, 2 * B))):
+        batch |= {f"{side}_input_ids": pairs.ids[rows], f"{side}_labels": pairs.labels[rows]}
+        batch[f"{side}_attention_mask"] = torch.ones_like(pairs.ids[rows])
+    loss, _ = trainer.get_batch_loss_metrics(lambda *args, **kwargs: SimpleNamespace(logits=pairs.logits), batch)
+    return loss
+
+
+def trl_kto(pairs: Pairs, beta: float, weights: tuple[float, float], other: Pairs) -> torch.Tensor:
+    """The mismatched responses are the winners of `other`."""
+    from trl import KTOTrainer
+
+    trainer = bare(
+        KTOTrainer,
+        beta=beta,
+        loss_type="kto",
+        calculate_KL=True,
+        desirable_weight=weights[0],
+        undesirable_weight=weights[1],
+    )
+    inputs = {
+        "input_ids": pairs.ids,
+        "attention_mask": torch.ones_like(pairs.ids),
+        "completion_mask": pairs.completion.long(),
+        "KL_input_ids": other.ids[:B],
+        "KL_attention_mask": torch.ones_like(other.ids[:B]),
+        "KL_completion_mask": other.completion[:B].long(),
+        "label": torch.arange(2 * B) < B,
+        "ref_logps": pairs.reference.sum(1),
+        "ref_KL_logps": other.reference[:B].sum(1),
+    }
+
+    def model(input_ids, **kwargs):
+        return output(pairs.tokens if input_ids is pairs.ids else other.tokens[:B])
+
+    return trainer._compute_loss(model, inputs, return_outputs=False)
+
+
+def agree(pairs: Pairs, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    gradients = [torch.autograd.grad(loss, pairs.logits)[0] for loss in (ours, theirs)]
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9) and ours.item() != 0
+    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, rtol=1e-9, atol=1e-12)
+
+
+seeds = pytest.mark.parametrize("seed", range(4))
+
+
+@seeds
+@pytest.mark.parametrize("name", ["pairwise", "contrastive", "lambdarank", "listmle", "spin", "irft"])
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_dpo(name, beta, seed):
+    """On a pair each of these is DPO."""
+    pairs = make_pairs(seed)
+    agree(pairs, get(name)(pairs.scores, beta=beta), trl_dpo(pairs, beta, ["sigmoid"], [1.0]))
+
+
+@seeds
+def test_r_dpo_without_its_penalty_is_dpo(seed):
+    pairs = make_pairs(seed)
+    agree(pairs, get("r-dpo")(pairs.scores, alpha=0), trl_dpo(pairs, 0.1, ["sigmoid"], [1.0]))
+
+
+@seeds
+def test_length_normalised_dpo(seed):
+    pairs = make_pairs(seed)
+    ours = get("pairwise")(pairs.scores, beta=2.0, length_normalised=True)
+    agree(pairs, ours, trl_dpo(pairs, 2.0, ["sigmoid_norm"], [1.0]))
+
+
+@seeds
+@pytest.mark.parametrize("weight", [0.2, 1.0])
+def test_dpo_with_nll(seed, weight):
+    """RPO. TRL averages over the batch's tokens, so the winners are equally long."""
+    pairs = make_pairs(seed, same_length=True)
+    agree(pairs, get("pairwise")(pairs.scores, nll=weight), trl_dpo(pairs, 0.1, ["sigmoid", "sft"], [1.0, weight]))
+
+
+@seeds
+def test_sft(seed):
+    pairs = make_pairs(seed, same_length=True)
+    agree(pairs, get("sft")(pairs.scores), trl_dpo(pairs, 0.1, ["sft"], [1.0]))
+
+
+@seeds
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_ipo(beta, seed):
+    pairs = make_pairs(seed)
+    agree(pairs, get("ipo")(pairs.scores, beta=beta), trl_dpo(pairs, beta, ["ipo"], [1.0]))
+
+
+@seeds
+@pytest.mark.parametrize("beta, nll", [(0.1, 1.0), (0.5, 0.0), (0.5, 0.3)])
+def test_cpo(beta, nll, seed):
+    pairs = make_pairs(seed, same_length=nll > 0)
+    agree(pairs, get("cpo")(pairs.scores, beta=beta, nll=nll), trl_cpo(pairs, beta, "sigmoid", nll))
+
+
+@seeds
+@pytest.mark.parametrize("beta, ratio", [(2.0, 0.5), (2.5, 0.1), (10.0, 0.3)])
+def test_simpo(beta, ratio, seed):
+    pairs = make_pairs(seed)
+    ours = get("simpo")(pairs.scores, beta=beta, gamma_beta_ratio=ratio)
+    agree(pairs, ours, trl_cpo(pairs, beta, "simpo", 0.0, gamma=ratio * beta))
+
+
+@seeds
+@pytest.mark.parametrize("delta", [1.0, 4.0])
+@pytest.mark.parametrize("nll", [0.0, 0.1])
+def test_slic_hf(delta, nll, seed):
+    """TRL's hinge is max(0, 1 - beta (s_w - s_l)): delta times it, with beta = 1 / delta, is SLiC's."""
+    pairs = make_pairs(seed, same_length=True)
+    ours = get("slic-hf")(pairs.scores, delta=delta, nll=nll, nll_per_token=True)
+    agree(pairs, ours, delta * trl_cpo(pairs, 1 / delta, "hinge", nll / delta))
+
+
+@seeds
+@pytest.mark.parametrize("beta, weights", [(0.1, (1.0, 1.0)), (0.5, (1.33, 0.7))])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kto(beta, weights, sign, seed):
+    """With mismatched responses that the policy likes more than the reference (z > 0), and less (z = 0)."""
+    pairs, other = make_pairs(seed), make_pairs(seed + 100)
+    other = replace(other, reference=other.tokens.detach() - sign * torch.rand(other.reference.shape).double())
+    with torch.no_grad():
+        mismatched, reference = other.tokens[:B].sum(1), other.reference[:B].sum(1)
+    assert ((mismatched - reference).mean() > 0) == (sign > 0)
+    scores = replace(pairs.scores, mismatched=mismatched, mismatched_reference=reference)
+    ours = get("kto")(scores, beta=beta, desirable=weights[0], undesirable=weights[1])
+    agree(pairs, ours, trl_kto(pairs, beta, weights, other))

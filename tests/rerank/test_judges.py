@@ -1,0 +1,154 @@
+"""A reward model as the judge of training: prompts without answers, win rates against the start, list-relative scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.commands.settings import Train
+from irlens.commands.train import train as run_train
+from irlens.models import catalog
+from irlens.rerank import judges as judging
+from irlens.tasks import sums
+
+SMALL = {"prompts": 12, "n": 4, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
+SMALL["test_limit"] = 2
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A random reward model with the embedded encoder's tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("reward")
+    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=32, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": row["query"]}) for row in sums.take("train", 20)))
+    return str(path)
+
+
+def test_prompts_without_answers_are_trained_on_by_a_reward(tmp_path, classifier, prompts):
+    plan = Train(dataset=prompts, reward=str(classifier), out=str(tmp_path / "out"), **SMALL)
+    told = []
+    folder, results, _ = run_train(plan, told.append)
+    assert list(dict.fromkeys(results["curve"])) == ["win rate", "reward"]
+    start = results[(results["curve"] == "win rate") & (results["x"] == 0)].iloc[0]
+    assert start["value"] == 0.5 and start["low"] < 0.5 < start["high"] and start["n"] == 6
+    lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
+    judged = pd.read_parquet(folder / "iteration-1" / "qrels.parquet")
+    qrels = judged.set_index("doc_id")["relevance"]
+    assert (lists["grade"].to_numpy() == qrels[lists["doc_id"]].to_numpy()).all()
+    best = lists[lists["tier"] == "positive"].set_index("query_id")["grade"]
+    assert (lists.groupby("query_id")["grade"].max() == best).all()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["settings"]["reward_files"] and manifest["contamination"]
+    cut = int(judged["truncated"].sum())
+    assert manifest["truncated_by_reward"] == cut > 0  # of 64 tokens that this model reads
+    assert any(f": {cut:,} of {len(judged):,} texts were longer than the model reads, and were cut" in t for t in told)
+    assert "win rate" in set(pd.read_csv(folder / "training.csv")["curve"])
+    again = run_train(plan, lambda line: None)[1]
+    pd.testing.assert_frame_equal(again, results)
+
+
+def test_another_models_scores_are_not_taken_for_this_ones(tmp_path, classifier):
+    """Same rows, same folder, same name: only the weights differ."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    topics = pd.DataFrame({"query_id": ["q"], "query": ["1+1?"]})
+    run = pd.DataFrame({"query_id": "q", "doc_id": list("ab"), "text": ["two", "three apples"]})
+    first = judging.of_reward(str(classifier), "", say=str).grade(run, topics, tmp_path / "scores")
+    other = tmp_path / "other" / classifier.name
+    shutil.copytree(classifier, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({k: -v if k == "classifier.weight" else v for k, v in weights.items()}, other / "model.safetensors", {"format": "pt"})  # fmt: skip
+    told = []
+    second = judging.of_reward(str(other), "", say=told.append).grade(run, topics, tmp_path / "scores")
+    assert (first["relevance"] != second["relevance"]).all() and "by another scorer" in told[0]
+    asked = judging.of_reward(str(classifier), "Say N.", say=str).grade(run, topics, tmp_path / "scores")
+    assert (asked["relevance"] != first["relevance"]).all()  # the same draws, another prompt
+    again = judging.of_reward(str(classifier), "", say=str).grade(run, topics, tmp_path / "scores")
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_large_weights_are_told_apart_wherever_they_differ(tmp_path, classifier, monkeypatch):
+    """A fine-tuned copy may begin with the very bytes of its base: its embeddings were never changed."""
+    import shutil
+
+    from irlens.commands import index as indexing
+
+    monkeypatch.setattr(indexing, "SMALL", 1000)
+    other = tmp_path / "copy"
+    shutil.copytree(classifier, other)
+    assert files.digest(other) == files.digest(classifier)
+    with (other / "large.bin").open("wb") as file:
+        file.write(b"0" * (20 << 20))
+    before = files.digest(other)
+    with (other / "large.bin").open("r+b") as file:
+        file.seek(18 << 20)
+        file.write(b"1")
+    assert files.digest(other) != before
+
+
+def test_win_rates_by_hand(tmp_path):
+    def run(*texts):
+        rows = [("q", f"{i}", text, 1.0) for i, text in enumerate(texts)]
+        return pd.DataFrame(rows, columns=["query_id", "doc_id", "text", "temperature"])
+
+    judge = judging.Judge(
+        "length", lambda r, t, f: r[["query_id", "doc_id"]].assign(relevance=r["text"].map(len)), True
+    )
+    found = judging.against_start(judge, run("aaa", "a"), run("aa", "a"), None, tmp_path, tmp_path)
+    assert found["win rate"].tolist() == [(1 + 1 + 0 + 0.5) / 4] and found["reward"].tolist() == [2.0]
+
+
+def test_a_list_relative_judge_sees_both_in_one_list(tmp_path):
+    seen = []
+
+    def grade(run, topics, folder):
+        seen.append(run)
+        centred = run["text"].map(len) - run.groupby(["query_id", "tag"])["text"].transform(lambda s: s.map(len).mean())
+        return run[["query_id", "doc_id"]].assign(relevance=centred)
+
+    rows = [(q, f"{q}/{t}/{i}", "a" * (i + 1 + (q == "p")), t) for q in "qp" for t in (0.5, 1.0) for i in range(2)]
+    run = pd.DataFrame(rows, columns=["query_id", "doc_id", "text", "temperature"])
+    judge = judging.Judge("centred", grade, True, relative=True)
+    found = judging.against_start(judge, run.assign(text=run["text"] + "aa"), run, None, tmp_path, tmp_path)
+    assert list(found.columns) == ["query_id", "temperature", "win rate"] and (found["win rate"] == 1.0).all()
+    (both,) = seen
+    assert both["doc_id"].is_unique and np.all(both.groupby(["query_id", "tag"]).size() == 4)
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--reward", "fsfair"], "--reward 'fsfair': fsfairx, pairrm"),
+    (["--reward", "CLASSIFIER", "--tier", "easy"], "--tier easy needs a verifier"),
+    (["--reward", "CLASSIFIER", "--positives-from", "gold"], "has no solutions; use own"),
+    ([], "has no verifier"),
+])  # fmt: skip
+def test_refusals(refused, classifier, prompts, options, message):
+    options = [str(classifier) if word == "CLASSIFIER" else word for word in options]
+    assert message in refused("train", "--dataset", prompts, "--prompts", 12, "--eval-limit", 6, *options)
+
+
+def test_a_model_of_two_labels_is_no_judge(tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="exactly one"):
+        judging.of_reward(str(tmp_path), "")
