@@ -16,7 +16,6 @@ app = typer.Typer(
     help="Language-model alignment through the eyes of information retrieval: the LLM is a retriever, the reward model a "
     "reranker. Start with `irlens demo`.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )

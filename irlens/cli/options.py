@@ -64,6 +64,30 @@ def _parameter(field: Field, annotation, panels: dict[str, str]) -> inspect.Para
     if field.metadata.get("argument"):
         place = Annotated[annotation, typer.Argument(help=field.metadata["help"])]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=place)
-    more = {"rich_help_panel": panels[field.name]} if field.name in panels else {}
-    option = Annotated[annotation, typer.Option(*field.metadata["flags"], help=field.metadata["help"], **more)]
+    option = Annotated[
+        annotation,
+        typer.Option(
+            *_flags(field),
+            help=_help(field.metadata["help"], default),
+            show_default=False,
+            metavar=_metavar(annotation),
+            rich_help_panel=panels.get(field.name),
+        ),
+    ]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+
+
+def _flags(field: Field) -> tuple[str, ...]:
+    """A switch that is off has one flag: what turns it on."""
+    return field.metadata["flags"] or (("--" + field.name.replace("_", "-"),) if field.default is False else ())
+
+
+def _help(text: str, default) -> str:
+    """What an option means, and its default in brackets unless it is None or off."""
+    return text if default is None or default is False else rf"{text} \[{default}]"
+
+
+def _metavar(annotation) -> str:
+    """One letter for a number and nothing else, so that a narrow page keeps its room for words."""
+    kinds = {annotation, *get_args(annotation)}
+    return "N" if int in kinds else "X" if float in kinds else ""

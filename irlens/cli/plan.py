@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from irlens.cli.report import new_table, say, tables
@@ -14,39 +13,49 @@ from irlens.reproduce.costs import Cost
 
 
 def listing() -> None:
-    """A table of all recipes in all presets, and how the numbers are estimated."""
-    table = new_table(
-        "Recipes (one seed)", "recipe", "preset", "GPU memory", "GPU-hours", "tokens generated", "trained", "CPU minutes",
-        left=2,
-    )  # fmt: skip
+    """All recipes in all presets with what each costs, within 80 columns, and how the numbers are estimated."""
+    say(f"{'Recipes (one seed)':<22}{'GPU memory':>11}{'GPU-hours':>11}{'generated':>11}{'trained':>10}{'CPU min':>9}")
     for name in recipe.names():
         for number, preset in enumerate(sorted(recipe.presets(name), key=lambda preset: (preset != "tiny", preset))):
             loaded = recipe.load(name, preset)
+            if not number:
+                say(f"\n{name}: {loaded.title.partition(': ')[2] or loaded.title}")
             cost = costs.total(costs.of_steps(loaded.steps))
-            first = f"{name}\n[dim]{loaded.title.partition(': ')[2] or loaded.title}[/dim]" if not number else ""
-            table.add_row(first, preset, *_numbers(cost))
-    tables.print(table)
-    say(costs.FORMULA)
+            memory, hours, generated, trained, minutes = _numbers(cost)
+            say(f"  {preset:<20}{memory:>11}{hours:>11}{generated:>11}{trained:>10}{minutes:>9}")
+    say("\ngenerated, trained: tokens")
+    tables.print(costs.FORMULA, markup=False)
 
 
 def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
-    """The stages in order: their settings, resolved, and what each one does and costs."""
-    say(f"{loaded.title} (preset {loaded.preset}), {seeds} seed{'s' * (seeds > 1)}; nothing is run or downloaded")
-    table = new_table(
-        "", "stage", "prompts", "draws", "lists", "tokens generated", "trained", "GPU-hours", "CPU minutes"
-    )
+    """What the stages share and how they differ, and what each one does and costs."""
+    runs = f"{seeds} seed{'s' * (seeds > 1)}; nothing is run or downloaded"
+    tables.print(f"{loaded.title} (preset {loaded.preset}), {runs}", markup=False)
+    for stage in dict.fromkeys(step.stage for step in loaded.steps):
+        own = {step.name: _resolved(step.settings) for step in loaded.steps if step.stage == stage}
+        shared = dict(set.intersection(*(set(found.items()) for found in own.values())))
+        first = next(iter(own.values()))
+        words = ", ".join(f"{key} {first[key]}" for key in first if key in shared)
+        tables.print(f"\n{stage}{f', all {len(own)}' if len(own) > 1 else ''}: {words}", markup=False)
+        if len(own) > 1:
+            different = [key for key in dict.fromkeys(k for found in own.values() for k in found) if key not in shared]
+            table = new_table("", stage, *different, left=1 + len(different))
+            for name, found in own.items():
+                table.add_row(name, *(found.get(key, "–") for key in different))
+            tables.print(table)
+    table = new_table("", "stage", "prompts", "draws", "lists", "tokens", "trained", "GPU-h", "CPU min")
     spent = costs.of_steps(loaded.steps)
-    for number, (step, cost) in enumerate(zip(loaded.steps, spent), 1):
-        say(f"{number}. {step.name}: {step.stage}, {', '.join(_resolved(step.settings))}")
+    for step, cost in zip(loaded.steps, spent):
         table.add_row(step.name, *_counts(cost))
     every = costs.total(spent * seeds)
     table.add_row("all", *_counts(every), style="bold")
     tables.print(table)
-    say(f"GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}")
+    note = "tokens: generated; trained: tokens, over all epochs"
+    tables.print(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}", markup=False)
 
 
-def _resolved(settings) -> Iterator[str]:
-    """`name value` of every setting that is given, or that the model decides."""
+def _resolved(settings) -> dict[str, str]:
+    """Name → value of every setting that is given, or that the model decides."""
     from irlens.train.losses import ranking as objectives
 
     found = {key: value for key, value in asdict(settings).items() if value is not None and key != "out"}
@@ -61,14 +70,13 @@ def _resolved(settings) -> Iterator[str]:
     if isinstance(settings, Train):
         found["positives"], found["negatives"] = list_shape(settings)
     shown = ("model", "dataset", "objective", "n", "temperature", "iterations", "prompts", "lists", "epochs", "seed")
-    for key, value in found.items():
-        if key in shown or plain.get(key) != value:
-            text = (
-                ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-                if isinstance(value, tuple)
-                else value
-            )
-            yield f"{key} {text}"
+    return {key: _text(value) for key, value in found.items() if key in shown or plain.get(key) != value}
+
+
+def _text(value) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _numbers(cost: Cost) -> list[str]:
@@ -82,8 +90,8 @@ def _numbers(cost: Cost) -> list[str]:
 
 
 def _counts(cost: Cost) -> list[str]:
-    counts = [f"{n:,}" if n else "–" for n in (cost.prompts, cost.draws, cost.lists)]
-    return [*counts, _short(cost.generated), _short(cost.trained), _hours(cost.gpu_hours), _hours(cost.cpu_minutes)]
+    counts = (cost.prompts, cost.draws, cost.lists, cost.generated, cost.trained)
+    return [*map(_short, counts), _hours(cost.gpu_hours), _hours(cost.cpu_minutes)]
 
 
 def _gib(value: float | None) -> str:
@@ -94,9 +102,9 @@ def _hours(value: float | None) -> str:
     return "not known" if value is None else f"{value:,.1f}" if value else "–"
 
 
-def _short(tokens: int) -> str:
+def _short(count: int) -> str:
     """`4.6 M`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.1f} {letter}"
-    return str(tokens) if tokens else "–"
+        if count >= size:
+            return f"{count / size:.1f} {letter}"
+    return str(count) if count else "–"
