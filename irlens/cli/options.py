@@ -9,21 +9,28 @@ from typing import Annotated, get_args, get_type_hints
 import typer
 
 from irlens.base.errors import UserError
-from irlens.rerank.options import ScoringOptions
-from irlens.retrieve.options import EncoderOptions, EngineOptions
 
-PANELS = {  # shared, so listed last
-    EngineOptions: "Engine options",
-    EncoderOptions: "Encoder and index options",
-    ScoringOptions: "Scoring options",
-}
+PANELS = (
+    "Data",
+    "Draws",
+    "Judging",
+    "Lists",
+    "Objective",
+    "Trainer",
+    "Measuring",
+    "Index",
+    "Output",
+    "Engine",
+)  # in order
 
 
 def takes(kind: type) -> Callable:
-    """Makes `command(settings)` a command whose options are the fields of `kind`; a tuple is written with commas."""
+    """Makes `command(settings)` a command whose options are the fields of `kind`, in the panels of --help that they name.
+
+    A tuple is written with commas.
+    """
     types = get_type_hints(kind)
-    panels = {f.name: panel for base, panel in PANELS.items() if issubclass(kind, base) for f in fields(base)}
-    known = sorted(fields(kind), key=lambda f: f.name in panels)
+    known = sorted(fields(kind), key=lambda f: PANELS.index(f.metadata["panel"]) if "panel" in f.metadata else -1)
     tuples = {f.name: number for f in known if (number := _number(types[f.name]))}
 
     def decorate(command: Callable) -> Callable:
@@ -34,7 +41,7 @@ def takes(kind: type) -> Callable:
                     given[name] = numbers(given[name], "--" + name.replace("_", "-"), number)
             command(kind(**given))
 
-        parameters = [_parameter(f, str | None if f.name in tuples else types[f.name], panels) for f in known]
+        parameters = [_parameter(f, str | None if f.name in tuples else types[f.name]) for f in known]
         wrapped.__signature__ = inspect.Signature(parameters)
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapped
@@ -59,7 +66,7 @@ def _number(annotation) -> type | None:
     return None
 
 
-def _parameter(field: Field, annotation, panels: dict[str, str]) -> inspect.Parameter:
+def _parameter(field: Field, annotation) -> inspect.Parameter:
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
     if field.metadata.get("argument"):
         place = Annotated[annotation, typer.Argument(help=field.metadata["help"])]
@@ -71,7 +78,7 @@ def _parameter(field: Field, annotation, panels: dict[str, str]) -> inspect.Para
             help=_help(field.metadata["help"], default),
             show_default=False,
             metavar=_metavar(annotation),
-            rich_help_panel=panels.get(field.name),
+            rich_help_panel=field.metadata["panel"],
         ),
     ]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
