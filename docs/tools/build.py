@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 
 import commands  # noqa: E402
-import figures  # noqa: E402
 import layout  # noqa: E402
 import links  # noqa: E402
 import tables  # noqa: E402
+
+import figures  # noqa: E402
 
 STAGE, SITE = ROOT / "build" / "docs", ROOT / "build" / "site"
 

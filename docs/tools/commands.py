@@ -1,10 +1,10 @@
 """A page per command, written from the command itself, so that it cannot be out of date."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
 import typer
-
 from irlens.cli.app import app
 
 
@@ -32,19 +32,28 @@ def _file(name: str) -> str:
 
 def _page(name: str, command, told: str, rest: str) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name != "argument" and not getattr(p, "hidden", False)]
+    options = [p for p in command.params if p.param_type_name != "argument" and not p.hidden]
     usage = " ".join(["irlens", name, *(f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
-    parts = [f"# irlens {name}", told, rest, f"```text\n{usage}\n```"]
+    parts = [f"# irlens {name}", told, f"```text\n{usage}\n```"]
+    if example := re.fullmatch(r"Example: `(.*)`", rest):
+        parts += ["For example:", f"```sh\n{example[1]}\n```"]
+    elif rest:
+        parts += [rest]
     if arguments:
-        rows = [f"| `{p.name.upper()}` | {_cell(p.help)} | {_default(p)} |" for p in arguments]
-        parts += ["## Arguments", "\n".join(["| argument | meaning | default |", "|---|---|---|", *rows])]
+        parts += ["## Arguments", *(_entry(f"`{p.name.upper()}`", p) for p in arguments)]
     panels = defaultdict(list)
     for p in options:
-        panels[getattr(p, "rich_help_panel", None) or "Options"].append(p)
+        panels[p.rich_help_panel or "Options"].append(p)
     for panel, members in panels.items():
-        rows = [f"| {_flags(p)} | {_cell(p.help)} | {_default(p)} |" for p in members]
-        parts += [f"## {panel}", "\n".join(["| option | meaning | default |", "|---|---|---|", *rows])]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts += [f"## {panel}", *(_entry(_flags(p), p) for p in members)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(term: str, p) -> str:
+    """An option as a term and its meaning, with its default unless the meaning ends with it."""
+    told, default = " ".join((p.help or "").split()), _default(p)
+    told = told.removesuffix(f"[{p.default}]").removesuffix("\\").strip()
+    return f"{term}\n:   {_cell(told)}" + (f" Default: {default}." if default else "")
 
 
 def _help(command) -> str:
@@ -54,7 +63,7 @@ def _help(command) -> str:
 
 def _flags(p) -> str:
     kind = "" if p.is_flag else f" {_kind(p)}"
-    return "<br>".join(f"`{flag}{kind}`" for flag in (*p.opts, *p.secondary_opts))
+    return ", ".join(f"`{flag}{kind}`" for flag in (*p.opts, *p.secondary_opts))
 
 
 def _kind(p) -> str:
@@ -68,9 +77,9 @@ def _default(p) -> str:
     if value is None or value == () or callable(value) or type(value).__name__ == "Sentinel":
         return ""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "yes" if value else ""
     return f"`{value}`"
 
 
-def _cell(text: str | None) -> str:
-    return (text or "").replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|").replace("<", "&lt;")

@@ -6,7 +6,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
-MARK = re.compile(r"<!-- (verdicts|tally): (\w+) -->")
+MARK = re.compile(r"<!-- tally: (\w+) -->")
 
 
 def write(root: Path, stage: Path) -> None:
@@ -15,7 +15,9 @@ def write(root: Path, stage: Path) -> None:
     for path in (root / "figures").iterdir():
         if path.suffix in (".png", ".csv"):
             shutil.copy(path, stage / "figures" / path.name)
-    names = sorted((p.name.removesuffix(".manifest.json") for p in (root / "figures").glob("*.manifest.json")), key=_order)
+    names = sorted(
+        (p.name.removesuffix(".manifest.json") for p in (root / "figures").glob("*.manifest.json")), key=_order
+    )
     parts = ["# Gallery", "Every figure was drawn by the command under it, from the table beside it."]
     for name in names:
         parts += [_entry(root, name)]
@@ -23,9 +25,8 @@ def write(root: Path, stage: Path) -> None:
 
 
 def fill(text: str, root: Path) -> str:
-    """Puts a recipe's verdicts, or how many claims they confirm, in the place of `<!-- verdicts: NAME -->`, `tally`."""
-    known = {"verdicts": verdicts, "tally": tally}
-    return MARK.sub(lambda found: known[found[1]](root, found[2]), text)
+    """Puts how many of a recipe's claims are confirmed in the place of `<!-- tally: NAME -->`."""
+    return MARK.sub(lambda found: tally(root, found[1]), text)
 
 
 def verdicts(root: Path, name: str) -> str:
@@ -38,7 +39,7 @@ def tally(root: Path, name: str) -> str:
     """`5 of 6`, linked: how many of a recipe's claims were confirmed; its arms against the start are no claims."""
     told = verdicts(root, name)
     yes, no = len(re.findall(r": confirmed\b", told)), len(re.findall(r": not confirmed\b", told))
-    return f"[{yes} of {yes + no}](#{name})"
+    return f"[{yes} of {yes + no}](../gallery.md#{name})"
 
 
 def title(root: Path, name: str) -> str:

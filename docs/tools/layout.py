@@ -5,7 +5,19 @@ import re
 from pathlib import Path
 
 MARK = "<!-- layout -->"
-ORDER = "base models tasks retrieve rerank negatives train measure commands reproduce cli".split()
+ORDER = [
+    "base",
+    "models",
+    "tasks",
+    "retrieve",
+    "rerank",
+    "negatives",
+    "train",
+    "measure",
+    "commands",
+    "reproduce",
+    "cli",
+]
 
 
 def fill(text: str, root: Path) -> str:
@@ -17,10 +29,10 @@ def sections(root: Path) -> str:
     """Every module under its room, rooms in the order of the story, a room that is not in it last."""
     package = root / "irlens"
     rooms = sorted((p.parent for p in package.glob("*/__init__.py")), key=lambda p: (_place(p.name), p.name))
-    parts = [_table("irlens/", "", sorted(package.glob("*.py")), package)]
+    parts = [_section("irlens/", "", sorted(package.glob("*.py")), package)]
     for room in rooms:
         told = purpose(room / "__init__.py")
-        parts.append(_table(f"irlens/{room.name}/", told, sorted(room.rglob("*.py")), room))
+        parts.append(_section(f"irlens/{room.name}/", told, sorted(room.rglob("*.py")), room))
     return "\n\n".join(parts)
 
 
@@ -31,15 +43,10 @@ def purpose(path: Path) -> str:
     return re.split(r"(?<=[^.].[.!?]) ", first)[0]
 
 
-def _table(name: str, told: str, files: list[Path], room: Path) -> str:
+def _section(name: str, told: str, files: list[Path], room: Path) -> str:
     named = [path for path in files if path.name != "__init__.py" or path.parent != room]
-    rows = [f"| `{path.relative_to(room)}` | {_cell(purpose(path))} |" for path in named if purpose(path)]
-    head = f"## `{name}`" + (f"\n\n{told}" if told else "")
-    return "\n".join([head, "", "| file | its one purpose |", "|---|---|", *rows]) if rows else head
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
+    rows = [f"`{path.relative_to(room)}`\n:   {purpose(path).replace('<', '&lt;')}" for path in named if purpose(path)]
+    return "\n\n".join([f"## `{name}`", *([told] if told else []), *rows])
 
 
 def _place(name: str) -> int:
