@@ -35,4 +35,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) irlens-out build dist
+	rm -rf $(VENV) $(DOCS_VENV) .cache irlens-out build dist

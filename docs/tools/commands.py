@@ -35,10 +35,7 @@ def _page(name: str, command, told: str, rest: str) -> str:
     options = [p for p in command.params if p.param_type_name != "argument" and not p.hidden]
     usage = " ".join(["irlens", name, *(f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
     parts = [f"# irlens {name}", told, f"```text\n{usage}\n```"]
-    if example := re.fullmatch(r"Example: `(.*)`", rest):
-        parts += ["For example:", f"```sh\n{example[1]}\n```"]
-    elif rest:
-        parts += [rest]
+    parts += [re.sub(r"^Example: `(.*)`$", r"For example:\n\n```sh\n\1\n```", rest, flags=re.M)] if rest else []
     if arguments:
         parts += ["## Arguments", *(_entry(f"`{p.name.upper()}`", p) for p in arguments)]
     panels = defaultdict(list)

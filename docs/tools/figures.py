@@ -38,8 +38,8 @@ def verdicts(root: Path, name: str) -> str:
 def tally(root: Path, name: str) -> str:
     """`5 of 6`, linked: how many of a recipe's claims were confirmed; its arms against the start are no claims."""
     told = verdicts(root, name)
-    yes, no = len(re.findall(r": confirmed\b", told)), len(re.findall(r": not confirmed\b", told))
-    return f"[{yes} of {yes + no}](../gallery.md#{name})"
+    judged = re.findall(r": (confirmed|not confirmed|contradicted)\b", told)
+    return f"[{judged.count('confirmed')} of {len(judged)}](../gallery.md#{name})"
 
 
 def title(root: Path, name: str) -> str:

@@ -37,7 +37,7 @@ def tools():
 def lines(text):
     """Every `irlens …` line in a page's code blocks, without what follows a comment, and every one in its text."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M):
-        for line in block.splitlines() if language in ("", "sh", "python", "toml") else ():
+        for line in block.replace("\\\n ", "").splitlines() if language in ("", "sh", "python", "toml") else ():
             if found := re.search(r"(?:^|-m |^# \w+\.(?:py|toml): |\w=\S+ )irlens +(.*?)(?: +#.*)?$", line):
                 yield found[1]
     yield from re.findall(r"`irlens ((?!--)[^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))

@@ -16,6 +16,11 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
 
 
+def joined(block):
+    """The lines of a block, with those that end in a backslash joined to the next."""
+    return block.replace("\\\n ", "").splitlines()
+
+
 def execute(code, page):
     """Runs code in a namespace of its own; a traceback names the page."""
     namespace = {}
@@ -24,7 +29,7 @@ def execute(code, page):
 
 
 def test_the_loop_by_commands(tmp_path, irlens):
-    commands = [line for block in blocks("docs/tutorials/commands.md", "sh") for line in block.splitlines()]
+    commands = [line for block in blocks("docs/tutorials/commands.md", "sh") for line in joined(block)]
     assert len(commands) >= 7 and all(line.startswith("irlens ") for line in commands)
     for line in commands:
         irlens(*shlex.split(line)[1:], cwd=tmp_path)
