@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 import commands  # noqa: E402
 import layout  # noqa: E402
 import links  # noqa: E402
+import public  # noqa: E402
 import tables  # noqa: E402
 
 import figures  # noqa: E402
@@ -34,7 +35,9 @@ def stage() -> None:
     commands.write(STAGE / "reference" / "commands")
     for page in STAGE.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(layout.fill(tables.fill(figures.fill(text, ROOT), ROOT), ROOT), encoding="utf-8")
+        for filled in (figures, tables, layout):
+            text = filled.fill(text, ROOT)
+        page.write_text(public.fill(text), encoding="utf-8")
 
 
 def main() -> int:

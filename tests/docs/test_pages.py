@@ -137,6 +137,18 @@ def test_names_told_are_the_names_there_are():
     assert set(TIERS) <= told
 
 
+def test_public_names_told_are_the_public_names():
+    import irlens
+
+    told = re.findall(r"^`(?:irlens)?\.?(\w+)", PAGES["docs/reference/api/index.md"], re.M)
+    public = {name for name in irlens.__all__ if not name.startswith("_")} - {"Task"}
+    assert public <= set(told) | {"train", "losses", "export"}, public - set(told)
+    every = set(re.findall(r"\birlens\.(\w+)(?:\.(\w+))?", PAGES["docs/reference/api/index.md"]))
+    for name, member in every - {("__version__", "")}:
+        assert not member or hasattr(getattr(irlens, name), member), f"irlens.{name}.{member}"
+        assert hasattr(irlens, name), f"irlens.{name}"
+
+
 def test_extras_told_are_the_extras():
     told = set(re.findall(r"`([\w-]+)`", PAGES["docs/index.md"].split("| extra | for |")[1].split("\n\n")[0]))
     assert told == set(PROJECT["optional-dependencies"]) - {"test", "bench", "docs", "dev"}
