@@ -31,7 +31,7 @@ def stage() -> None:
     shutil.copytree(ROOT / "docs", STAGE, ignore=shutil.ignore_patterns("tools", "__pycache__"))
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, STAGE / name.lower())
-    figures.write(ROOT, STAGE)
+    figures.copy(ROOT, STAGE)
     commands.write(STAGE / "reference" / "commands")
     for page in STAGE.rglob("*.md"):
         text = page.read_text(encoding="utf-8")

@@ -6,27 +6,29 @@ import shutil
 import tomllib
 from pathlib import Path
 
-MARK = re.compile(r"<!-- tally: (\w+) -->")
+GALLERY = "<!-- gallery -->"
+TALLY = re.compile(r"<!-- tally: (\w+) -->")
 
 
-def write(root: Path, stage: Path) -> None:
-    """Copies the figures and writes the gallery and a page per recipe that was run."""
+def copy(root: Path, stage: Path) -> None:
+    """Copies the figures and their tables to where the gallery looks for them."""
     (stage / "figures").mkdir()
     for path in (root / "figures").iterdir():
         if path.suffix in (".png", ".csv"):
             shutil.copy(path, stage / "figures" / path.name)
-    names = sorted(
-        (p.name.removesuffix(".manifest.json") for p in (root / "figures").glob("*.manifest.json")), key=_order
-    )
-    parts = ["# Gallery", "Every figure was drawn by the command under it, from the table beside it."]
-    for name in names:
-        parts += [_entry(root, name)]
-    (stage / "gallery.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def fill(text: str, root: Path) -> str:
-    """Puts how many of a recipe's claims are confirmed in the place of `<!-- tally: NAME -->`."""
-    return MARK.sub(lambda found: tally(root, found[1]), text)
+    """Puts every figure in the place of `<!-- gallery -->`, how many claims hold in that of `<!-- tally: NAME -->`."""
+    if GALLERY in text:
+        text = text.replace(GALLERY, gallery(root))
+    return TALLY.sub(lambda found: tally(root, found[1]), text)
+
+
+def gallery(root: Path) -> str:
+    """A section per figure, in the paper's order."""
+    names = sorted((p.name.split(".")[0] for p in (root / "figures").glob("*.manifest.json")), key=_order)
+    return "\n\n".join(_entry(root, name) for name in names)
 
 
 def verdicts(root: Path, name: str) -> str:

@@ -111,7 +111,7 @@ def test_every_page_is_in_the_navigation(tools, tmp_path):
     nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
     tools["commands"].write(tmp_path / "commands")
     generated = {f"reference/commands/{path.name}" for path in (tmp_path / "commands").glob("*.md")}
-    generated |= {"gallery.md", "changelog.md", "contributing.md"}
+    generated |= {"changelog.md", "contributing.md"}
     assert set(leaves(nav)) == generated | {name.removeprefix("docs/") for name in PAGES}
 
 
@@ -124,6 +124,7 @@ def leaves(nav):
 
 
 def test_names_told_are_the_names_there_are():
+    from irlens import tasks
     from irlens.negatives.mine import TIERS
     from irlens.train.losses.ranking import names
 
@@ -135,6 +136,8 @@ def test_names_told_are_the_names_there_are():
         re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", PAGES["docs/concepts/negatives.md"], re.M)))
     )
     assert set(TIERS) <= told
+    first = PAGES["docs/howto/data.md"].split("takes a name (")[1].split(")")[0]
+    assert set(re.findall(r"`(\w+)`", first)) == set(tasks.NAMES)
 
 
 def test_public_names_told_are_the_public_names():
@@ -185,6 +188,8 @@ def test_the_intervals_of_the_results_page_are_the_figures():
 def test_verdicts_and_tables_are_filled_in(tools):
     filled = tools["figures"].fill(PAGES["docs/paper/index.md"], ROOT)
     assert "<!--" not in filled and re.search(r"`fig3c`.*\[\d+ of \d+\]", filled)
+    filled = tools["figures"].fill(PAGES["docs/gallery.md"], ROOT)
+    assert "<!--" not in filled and "irlens reproduce fig2b --preset tiny --seeds 0,1,2,3,4\n" in filled
     filled = tools["tables"].fill(PAGES["docs/performance.md"], ROOT)
     assert "<!--" not in filled and "| flattened list |" in filled
 
