@@ -30,7 +30,7 @@ ELSEWHERE = {
 def tools():
     """The programs of docs/tools, which write the generated pages."""
     sys.path.insert(0, str(ROOT / "docs" / "tools"))
-    yield {name: importlib.import_module(name) for name in ("commands", "figures", "layout", "tables")}
+    yield {name: importlib.import_module(name) for name in ("commands", "figures", "layout", "links", "tables")}
     sys.path.remove(str(ROOT / "docs" / "tools"))
 
 
@@ -199,3 +199,18 @@ def test_coming_from_trl_changes_five_lines_at_most():
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGES["docs/howto/from-trl.md"], re.S)
     changed = [sum(line.startswith(sign) for line in diff.splitlines()) for sign in "+-"]
     assert 0 < max(changed) <= 5
+
+
+def test_links_that_lead_nowhere_or_load_from_elsewhere_are_found(tools, tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">top</a><a href="https://example.org">away</a>'
+        '<a href="b.html#gone">1</a><a href="c.html">2</a><script src="https://cdn.example.org/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<h2 id="there">B</h2><img src="none.png">')
+    wrong = tools["links"].wrong(tmp_path)
+    assert [line.split()[-3 if "nowhere" in line else -1] for line in wrong] == [
+        "b.html#gone",
+        "c.html",
+        "https://cdn.example.org/x.js",
+        "none.png",
+    ]
