@@ -9,27 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from irlens.commands.compare import compare
-    from irlens.commands.larpo import larpo
-    from irlens.measure import measure
-    from irlens.measure.best_of_n import best_of_n
-    from irlens.negatives import export
-    from irlens.negatives.lists import lists
-    from irlens.negatives.mine import mine
-    from irlens.rerank.by_name import reranker
-    from irlens.rerank.verify import verify
-    from irlens.retrieve.dense import Dense
-    from irlens.retrieve.lexical import BM25
-    from irlens.retrieve.policy import Policy
-    from irlens.tables import run, topics
-    from irlens.tasks import Task, load
-    from irlens.train import losses
+    from irlens.retrieve.lexical import BM25 as BM25
+    from irlens.tables import run as run
+    from irlens.tables import topics as topics
+    from irlens.tasks import Task as Task
+    from irlens.tasks import load as load
 
 # public name → the module that has it; a module is its own
 _WHERE = {
     "BM25": "irlens.retrieve.lexical",
-    "Dense": "irlens.retrieve.dense",
-    "Policy": "irlens.retrieve.policy",
     "Task": "irlens.tasks",
     "load": "irlens.tasks",
     "run": "irlens.tables",

@@ -1,0 +1,119 @@
+"""What README and docs/ show works as it stands: the tutorials, the files of one's own, the recipe, the notebook."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def blocks(page, language):
+    """A page's code blocks of a language, those within tabs left out."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
+
+
+def joined(block):
+    """The lines of a block, with those that end in a backslash joined to the next."""
+    return block.replace("\\\n ", "").splitlines()
+
+
+def execute(code, page):
+    """Runs code in a namespace of its own; a traceback names the page."""
+    namespace = {}
+    exec(compile(code, page, "exec"), namespace)
+    return namespace
+
+
+def test_the_loop_by_commands(tmp_path, irlens):
+    commands = [line for block in blocks("docs/tutorials/commands.md", "sh") for line in joined(block)]
+    assert len(commands) >= 7 and all(line.startswith("irlens ") for line in commands)
+    for line in commands:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    told = pd.read_csv(tmp_path / "measured" / "results.csv").set_index("measure")["value"]
+    assert 0 < told["Pass@1"] < told["Pass@16"] < 1
+    lists = pd.read_parquet(tmp_path / "mined" / "lists.parquet")
+    assert {"positive", "easy", "hard", "hardest"} <= set(lists["tier"])
+    assert json.loads((tmp_path / "trained" / "manifest.json").read_text())["status"] == "complete"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/notebook.md"])
+def test_a_notebook(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = execute("\n".join(blocks(page, "python")), page)
+    assert len(found["run"]) == 40 * 16 and len(found["lists"]) > 40
+    assert "Pass@1" in capsys.readouterr().out or page == "README.md"
+
+
+def test_own_draws(capsys):
+    (code,) = blocks("docs/howto/data.md", "python")
+    assert len(execute(code, "docs/howto/data.md")["run"]) == 2
+
+
+def test_a_script_of_trl_changed(tmp_path, monkeypatch):
+    from irlens.models import catalog
+
+    (diff,) = blocks("docs/howto/from-trl.md", "diff")
+    code = "\n".join(line[1:] for line in diff.splitlines() if not line.startswith("-"))
+    rows = [{"prompt": f"What is {i} + 1?", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(8)]
+    (tmp_path / "preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    assert "my-model" in code
+    execute(code.replace("my-model", str(catalog.fetch(catalog.model("tiny")))), "docs/howto/from-trl.md")
+
+
+def test_what_lm_eval_has_drawn_is_judged(tmp_path, monkeypatch, capsys):
+    from irlens import tasks
+
+    (code,) = blocks("docs/howto/from-lm-eval.md", "python")
+    topics = tasks.load("sums", "test", 4).topics
+    rows = [
+        {"doc": {"question": query}, "resps": [[f"#### {answers[0]}", "#### -1"]]}
+        for query, answers in zip(topics["query"], topics["answers"])
+    ]
+    (tmp_path / "samples_gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    assert '"gsm8k"' in code
+    found = execute(code.replace('"gsm8k"', '"sums"'), "docs/howto/from-lm-eval.md")
+    assert found["qrels"]["relevance"].tolist() == [1, 0] * 4
+
+
+OWN = [
+    (block, *re.match(r"# (\w+\.py): irlens (.*)", block).groups())
+    for block in blocks("docs/howto/extend.md", "python")
+]
+
+
+@pytest.mark.parametrize("code, name, command", OWN, ids=[name for _, name, _ in OWN])
+def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens, monkeypatch):
+    assert len(OWN) == 4 and len(code.splitlines()) <= 14
+    (tmp_path / name).write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = shlex.split(command)
+    if args[0] == "rerank":
+        irlens("passk", "--limit", "3", "-n", "4", "--temperature", "1.0", cwd=tmp_path)
+    if args[0] == "train":
+        args += ["--prompts", "16", "-n", "4", "--eval-limit", "4", "--eval-n", "2", "--test-limit", "0"]
+    irlens(*args, "--out", tmp_path / "out", cwd=tmp_path)
+    if args[0] == "passk":
+        results = pd.read_csv(tmp_path / "out" / "results.csv")
+        assert set(results["n"]) == {20} and (args[1] != "--engine" or (results["value"] < 0.5).all())
+    elif args[0] == "rerank":
+        run = pd.read_parquet(tmp_path / "out" / "run.parquet").sort_values(["query_id", "rank"])
+        assert run.groupby("query_id")["text"].apply(lambda texts: texts.str.len().is_monotonic_increasing).all()
+    else:
+        log = pd.read_csv(tmp_path / "out" / "iteration-1" / "log.csv")
+        assert log["loss"].iloc[0] == pytest.approx(2.0, abs=1e-3)  # the margin, where policy and reference are one
+
+
+def test_ones_own_recipe_is_valid(tmp_path):
+    from irlens.reproduce import recipe
+
+    (code,) = blocks("docs/howto/study.md", "toml")
+    (tmp_path / "mine.toml").write_text(code)
+    mine, base = recipe.load(str(tmp_path / "mine.toml"), "tiny"), recipe.load("fig3b", "tiny")
+    assert mine.title != base.title and mine.study == base.study and len(mine.steps) == len(base.steps)
+    assert {step.settings.n for step in mine.steps} == {16} != {step.settings.n for step in base.steps}
