@@ -6,6 +6,8 @@ import json
 import pandas as pd
 import pytest
 
+from irlens.base import files as written_whole
+
 
 def test_passk_killed_half_way_ends_as_unbroken(tmp_path, irlens, files, kill_and_continue):
     args = ("passk", "--limit", "30", "-n", "50", "--temperature", "0.7,1.0")
@@ -64,9 +66,9 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(tmp_path, monkey
         return writer
 
     with monkeypatch.context() as patch:
-        patch.setattr("irlens.retrieve.sample.write_parquet", full(files.write_parquet))
-        patch.setattr("irlens.commands.folder.write_text", full(files.write_text))
-        patch.setattr("irlens.retrieve.meter.write_text", full(files.write_text))
+        patch.setattr("irlens.retrieve.sample.write_parquet", full(written_whole.write_parquet))
+        patch.setattr("irlens.commands.folder.write_text", full(written_whole.write_text))
+        patch.setattr("irlens.retrieve.meter.write_text", full(written_whole.write_text))
         assert "the disk is full" in refused(*args, "--out", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["status"] == "running"
     assert "reused 400 of 800 draws" in irlens(*args, "--out", tmp_path / "a").stdout

@@ -11,7 +11,7 @@ import pytest
 
 from irlens.reproduce import kept, recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TABLES = sorted((ROOT / "figures").glob(f"*.{recipe.PER_PROBLEM}"))
 
 

@@ -90,7 +90,7 @@ def test_large_weights_are_told_apart_wherever_they_differ(tmp_path, classifier,
     """A fine-tuned copy may begin with the very bytes of its base: its embeddings were never changed."""
     import shutil
 
-    from irlens.commands import index as indexing
+    from irlens.base import files as indexing
 
     monkeypatch.setattr(indexing, "SMALL", 1000)
     other = tmp_path / "copy"

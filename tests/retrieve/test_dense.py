@@ -133,7 +133,7 @@ def test_an_unfinished_index_is_continued(tmp_path, monkeypatch):
     path.unlink()
     index = Index(kept, "IVF16,Flat", say=lambda line: None)
     monkeypatch.setattr(indexes, "CHECKPOINT", -1)
-    monkeypatch.setattr(indexes.tables, "write_atomically", stop_at_second(indexes.tables.write_atomically))
+    monkeypatch.setattr(indexes.files, "write_atomically", stop_at_second(indexes.files.write_atomically))
     with pytest.raises(KeyboardInterrupt):
         index.open()
     monkeypatch.undo()
