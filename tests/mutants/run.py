@@ -65,7 +65,9 @@ def main() -> int:
         share = 1 - len(alive) / len(results)
         failed |= share < LEAST or None in whys
         rows.append((name, total, len(results), len(results) - len(alive), share, alive, whys))
-        print(f"{name}: {len(results) - len(alive)} of {len(results)} die ({time.monotonic() - began:.0f} s)", flush=True)
+        print(
+            f"{name}: {len(results) - len(alive)} of {len(results)} die ({time.monotonic() - began:.0f} s)", flush=True
+        )
         for one, reason in zip(alive, whys):
             print(f"  lives: {one['function']}\n    - {one['was']}\n    + {one['now']}\n    {reason or 'NOT NAMED'}")
     if given.only == ",".join(MODULES):
@@ -117,9 +119,7 @@ def codes(work: Path) -> dict[str, int | None]:
 def difference(name: str, mutant: str) -> dict[str, str]:
     """The function of a mutant and its line before and after."""
     work = ROOT / "build" / "mutants" / name
-    shown = subprocess.run(
-        [MUTMUT, "show", mutant], cwd=work, capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run([MUTMUT, "show", mutant], cwd=work, capture_output=True, text=True, check=True).stdout
     lines = [line for line in shown.splitlines() if re.match(r"[-+](?![-+])", line)]
     was, now = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
     module, _, function = mutant.rpartition("__mutmut_")[0].rpartition(".")
