@@ -1,8 +1,6 @@
 """An output folder: one command's settings, its manifest, and the promise that continuing never mixes two runs."""
 
-import fcntl
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -73,7 +71,7 @@ class OutputFolder:
             if kind is None:
                 raise
         finally:
-            os.close(self._lock_file)
+            self._held.release()
 
     def note(self, **facts) -> None:
         """Adds facts to the manifest: revisions, prompt template, tokens, counts."""
@@ -109,16 +107,17 @@ class OutputFolder:
             )
 
     def _lock(self) -> None:
+        """Holds `.lock`, until the folder is left or the process ends, however it ends."""
+        from filelock import FileLock, Timeout
+
+        self._held = FileLock(self.path / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+            self._held.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(f"--out {self.path}: another irlens process is at work in it") from error
         except OSError as error:
             raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock_file)
-            raise UserError(f"--out {self.path}: another irlens process is at work in it") from error
 
     def _write(self, status: str) -> None:
         manifest = {

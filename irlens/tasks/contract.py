@@ -69,7 +69,7 @@ def pick_split(split: str | None, present: Iterable[str], source: str) -> str:
 
 def split_files(folder: Path, suffix: re.Pattern) -> dict[str, Path]:
     """{file name without `suffix`: path} of a folder; a plain file goes before its gzipped copy."""
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if suffix.search(path.name) and not path.name.startswith("."):
             found.setdefault(suffix.sub("", path.name), path)

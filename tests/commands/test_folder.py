@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -84,6 +86,26 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         with pytest.raises(UserError, match="another irlens process"), OutputFolder(tmp_path, "passk", SETTINGS):
             pass
     with OutputFolder(tmp_path, "passk", SETTINGS) as folder:
+        assert folder.continued
+
+
+HOLD = """
+import sys, time
+from irlens.commands.folder import OutputFolder
+with OutputFolder(sys.argv[1], "passk", {}):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "o"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another irlens process"), OutputFolder(tmp_path / "o", "passk", {}):
+        pass
+    process.kill()
+    process.wait()
+    with OutputFolder(tmp_path / "o", "passk", {}) as folder:
         assert folder.continued
 
 

@@ -275,3 +275,8 @@ def test_merged_iterations_make_lists_as_one_run_would(rounds, p, q):
     assert lists["text"].tolist() == alone["text"].tolist() and lists["grade"].tolist() == alone["grade"].tolist()
     for row in lists.itertuples():
         assert grades[row.doc_id] == row.grade
+
+
+def test_beside_the_solution_only_the_best_draws_are_positives():
+    both = cut_lists(*judged([2, 1, 0]), TOPICS, 3, 1, positives_from="both")
+    assert docs(both, "positive") == [{"q/gold", "d0"}] and docs(both, "own") == [{"d2"}]

@@ -12,7 +12,7 @@ from irlens.base.errors import UserError
 from irlens.negatives.false_negatives import false_negatives
 from irlens.negatives.lists import cut_lists
 from irlens.negatives.margin import Bound, with_rewards
-from irlens.negatives.mine import COUNTS, mine_negatives, parse_tiers, positives_from
+from irlens.negatives.mine import COUNTS, as_pairs, mine_negatives, parse_tiers, positives_from
 
 TOPICS = pd.DataFrame(
     {
@@ -398,3 +398,37 @@ def test_as_many_prompts_have_a_negative_as_can(texts):
         sum(text in some for some, text in zip(texts.values(), order)) for order in permutations(answers, len(texts))
     )
     assert len(tier(mined, "hard")) == most
+
+
+def test_of_a_score_the_highest_come_first_whatever_the_order_of_the_run():
+    draws = pool(*[("a", f"a{i}", f"is {20 + i}") for i in range(4)]).assign(logprob=[-9.0, -6.0, -8.0, -7.0])
+    mined = mine_negatives(TOPICS, {"margin": draws}, GOLD.assign(logprob=-1.0), screen, per_tier=3)
+    assert mined.lists.query("tier == 'margin'")["text"].tolist() == ["is 21", "is 23", "is 22"]
+
+
+def test_what_is_not_needed_is_counted_as_unused():
+    mined = mine_negatives(TOPICS, {"hard": OWN}, GOLD, screen)
+    assert mined.report[["used", "unused", "duplicates", "right_answer"]].values.tolist() == [[2, 1, 1, 2]]
+
+
+def test_nearness_orders_the_easy_tier_alone():
+    others = pool(*[(f"x{i}", f"x{i}", f"is {20 + i}") for i in range(6)])
+    mined = mine_negatives(TOPICS, {"easiest": others, "easy": others}, GOLD, screen, neighbours={"a": ["x4"]})
+    assert tier(mined, "easy") == {"a": "is 24"} and len(tier(mined, "easiest")) == 3
+
+
+def test_a_positives_text_from_another_prompt_is_named():
+    others = pool(("x", "x0", "#### 2"))
+    mined = mine_negatives(TOPICS.iloc[:1], {"easiest": others}, GOLD, screen)
+    assert mined.skipped["why"].tolist() == ["no negative: every response is a positive's text"]
+
+
+def test_mined_lists_become_pairs_of_the_positive_and_one_negative():
+    lists = mine_negatives(TOPICS, {"hard": OWN}, GOLD, screen, per_tier=2).lists
+    pairs = as_pairs(lists.sample(frac=1, random_state=0))
+    assert pairs[["query_id", "list", "grade"]].values.tolist() == [
+        *(["a", 0, 1.0], ["a", 0, 0.0], ["a", 1, 1.0], ["a", 1, 0.0]),
+        *(["b", 0, 1.0], ["b", 0, 0.0]),
+    ]
+    assert set(pairs["text"][[0, 2]]) == {"#### 2"} and set(pairs["text"][[1, 3]]) == {"is 3", "is 9"}
+    assert list(pairs.columns) == list(lists.columns)

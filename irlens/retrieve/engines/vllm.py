@@ -1,5 +1,6 @@
 """The vllm engine: vLLM in this process, all draws of a prompt in one request, prefixes cached."""
 
+import contextlib
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,8 +56,10 @@ class VllmEngine(Engine):
             for prompt in prompts
         ]
         inputs = [{"prompt_token_ids": ids} for ids in encoded]
+        with _last_words("stopped while drawing"):
+            answers = self.llm.generate(inputs, asked, use_tqdm=False)
         out = []
-        for prompt, ids, request in zip(prompts, encoded, self.llm.generate(inputs, asked, use_tqdm=False)):
+        for prompt, ids, request in zip(prompts, encoded, answers):
             assert list(request.prompt_token_ids) == ids, "vLLM read another prompt than it was given"
             children = sorted(request.outputs, key=lambda child: child.index)
             assert len(children) == len(draws), "vLLM made another number of draws than it was asked for"
@@ -78,6 +81,17 @@ class VllmEngine(Engine):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _last_words(what: str):
+    """One line with what vLLM said last, where it ends here: such as a size of heads that its kernels do not know."""
+    try:
+        yield
+    except Exception as error:  # of whatever kind: its own, CUDA's, one of a pydantic model
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = lines[-1] if lines else type(error).__name__
+        raise UserError(f"--engine vllm: vLLM {what}: {said} (or use --engine transformers)") from error
 
 
 def _draw(query_id: str, number: int, child) -> Draw:
@@ -131,4 +145,6 @@ def load(options: EngineOptions, weights: Path) -> VllmEngine:
         given["enable_chunked_prefill"] = False  # vLLM 0.32 cannot rewind a CPU's seeded generator after half a prompt
     if options.batch_size:
         given["max_num_seqs"] = options.batch_size
-    return VllmEngine(LLM(model=str(weights), **(given | engine_args(options))), options.tensor_parallel if cuda else 0)
+    with _last_words("could not start"):
+        llm = LLM(model=str(weights), **(given | engine_args(options)))
+    return VllmEngine(llm, options.tensor_parallel if cuda else 0)

@@ -350,3 +350,21 @@ def test_the_parts_of_scores_must_fit():
     for wrong in ((part, part, part, part[:, :2], part.bool()), (part,) * 5, (part[0],) * 4 + (part[0].bool(),)):
         with pytest.raises(ValueError, match=r"each \[B, L\]"):
             Scores(*wrong)
+
+
+@pytest.mark.parametrize("objective", [LIPO, RANKED, WEIGHTED])
+def test_weights_read_neither_padding_nor_the_precision_of_the_grades(objective):
+    """Grades of few bits, such as a reward model's, are brought to the precision of gamma before they are divided."""
+    gamma, grade, mask = lists(HAND, HAND[:2])
+    alone = [objective(*lists(row)).item() for row in (HAND, HAND[:2])]
+    assert objective(gamma, grade, mask).item() == pytest.approx(sum(alone) / 2)
+    thirds = torch.tensor([[3.0, 1.0, 0.0]])
+    whole = objective(gamma[:1], thirds, mask[:1]).item()
+    assert objective(gamma[:1], thirds.bfloat16(), mask[:1]).item() == pytest.approx(whole, abs=1e-9)
+
+
+def test_what_is_wrong_with_an_objective_or_its_scores_is_named():
+    with pytest.raises(UserError, match="--objective no_such_module:loss"):
+        get("no_such_module:loss")
+    with pytest.raises(ValueError, match=r"\[2, 3\], \[2, 3\], \[2, 3\], \[2, 2\], \[2, 3\]"):
+        Scores(*[torch.zeros(2, 3)] * 3, torch.zeros(2, 2), torch.ones(2, 3).bool())
