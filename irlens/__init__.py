@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irlens.retrieve.dense import Dense as Dense
     from irlens.retrieve.lexical import BM25 as BM25
+    from irlens.retrieve.policy import Policy as Policy
     from irlens.tables import run as run
     from irlens.tables import topics as topics
     from irlens.tasks import Task as Task
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # public name → the module that has it; a module is its own
 _WHERE = {
     "BM25": "irlens.retrieve.lexical",
+    "Dense": "irlens.retrieve.dense",
+    "Policy": "irlens.retrieve.policy",
     "Task": "irlens.tasks",
     "load": "irlens.tasks",
     "run": "irlens.tables",

@@ -12,12 +12,13 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.commands import validation as held_out_problems
+from irlens.commands.drawing import default_out, identity, load_policy, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Train, heat
 from irlens.commands.validation import Job
 from irlens.rerank import judges as judging
-from irlens.retrieve.policy import Policy, Say, concat, default_out, identity, load_policy, train_split
+from irlens.retrieve.policy import Policy, Say, concat
 from irlens.train.options import FOREIGN
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Drawing:
 
     def sample(self, topics: pd.DataFrame, n: int, temperature: tuple[float, ...], seed: int) -> pd.DataFrame:
         """A run of n draws per topic and temperature; what an earlier call has drawn is kept."""
-        policy, shards = self.job.policy, self.job.out / f"iteration-{self.s}" / "draws"
+        from irlens.retrieve.sample import Draws
+
+        policy, shards = self.job.policy.at(self.weights), self.job.out / f"iteration-{self.s}" / "draws"
         asked = policy.prompts(policy.task, topics)
-        return policy.draw(asked, n, temperature, seed, shards, self.job.say, f"iteration {self.s}", self.weights)
+        return policy.draw(asked, Draws(n, temperature, seed), shards, self.job.say, f"iteration {self.s}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _policies(job: Job) -> list[Path]:
     from irlens.train.larpo import cut_from, iterate
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
-    folders = Folders(settings, kept, policy.model.name)
+    folders = Folders(settings, kept, policy.name)
 
     def cut(pool: pd.DataFrame, topics: pd.DataFrame, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
         if settings.tier in FOREIGN:
@@ -162,12 +165,13 @@ def _foreign_lists(job: Job, run: pd.DataFrame, some: pd.DataFrame, now: Drawing
 def _unrelated(job: Job, prompts: int, now: Drawing) -> pd.DataFrame:
     """Draws for prompts of another data set, enough for the negatives of so many prompts."""
     from irlens import tasks
+    from irlens.retrieve.sample import Draws
 
     settings, policy = job.settings, job.policy
     asked = policy.prompts(policy.fitting(tasks.load(policy.task.unrelated, None, prompts), job.say))
     enough, seed = -(-2 * settings.lists * prompts // len(asked)), settings.seed_of("unrelated draws", now.s)
     shards, label = job.out / f"iteration-{now.s}" / "draws-unrelated", f"iteration {now.s}, unrelated"
-    return policy.draw(asked, enough, settings.temperature[:1], seed, shards, job.say, label, now.weights)
+    return policy.at(now.weights).draw(asked, Draws(enough, settings.temperature[:1], seed), shards, job.say, label)
 
 
 # -- before it -----------------------------------------------------------------------------------------------------
@@ -185,8 +189,8 @@ def _prepare(settings: Train, say: Say) -> Job:
     _check_prompts(settings, policy)
     held_out = policy.fitting(held_out, say)
     test = test and policy.fitting(test, say)
-    out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
-    return Job(settings.of_model(policy.model, policy.positions), policy, held_out, test, judge, eval_judge, out, say)
+    out = default_out(settings, settings.objective, policy.name, policy.task.name)
+    return Job(settings.of_model(policy.entry, policy.positions), policy, held_out, test, judge, eval_judge, out, say)
 
 
 def _judges(settings: Train, task: Task, say: Say) -> tuple[judging.Judge, judging.Judge]:
@@ -234,7 +238,7 @@ def _check_prompts(settings: Train, policy: Policy) -> None:
 def _identity(job: Job) -> dict:
     """The settings that make the result what it is, with what the model and the data decide of them."""
     settings, test_split = job.settings, job.test and job.test.split
-    resolved = {"base": job.policy.model.name, "parameters": settings.parameters, "trainer_args": settings.arguments}
+    resolved = {"base": job.policy.name, "parameters": settings.parameters, "trainer_args": settings.arguments}
     kept = identity(settings, job.policy, eval_split=job.held_out.split, test_split=test_split, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
     return kept | {name: judge.identity for name, judge in judges.items() if judge.identity}

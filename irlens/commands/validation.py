@@ -49,7 +49,7 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     """
     from irlens import tasks
 
-    dataset = settings.dataset or policy.model.dataset
+    dataset = settings.dataset or policy.entry.dataset
     splits = tasks.splits(dataset)
     present = [split for split in splits if split != policy.task.split]
     between = settings.eval_split or ("validation" if "validation" in present else None)
@@ -100,7 +100,7 @@ def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tupl
         named = f"{task.split}[{rows[0]}:{last}]"
         parts[name] = replace(task, split=named, topics=topics.iloc[rows].reset_index(drop=True))
         start += size
-    return parts, replace(policy, task=replace(task, topics=topics[stays].reset_index(drop=True)))
+    return parts, policy.for_task(replace(task, topics=topics[stays].reset_index(drop=True)))
 
 
 def _refuse_shared(role: str, task: Task, held_out: Task) -> None:
@@ -140,11 +140,12 @@ def measure(job: Job, weights: Path, s: int, where: str) -> tuple[pd.DataFrame, 
     Returns results (curve, x = s, value, low, high, n), values per problem [query_id × curve], and tokens generated;
     `out/where/s/` holds the draws, run, qrels, results.csv and per_query.parquet.
     """
+    from irlens.retrieve.sample import Draws
+
     settings, here = job.settings, job.out / where / str(s)
     task, name = (job.test, "test") if where == "test" else (job.held_out, "held-out")
-    draws = {"n": settings.eval_n, "temperatures": settings.eval_temperature, "seed": settings.seed_of("evaluation")}
-    kept = {"shards": here / "draws", "say": job.say, "name": f"{name}, policy {s}", "weights": weights}
-    run = job.policy.draw(job.policy.prompts(task), **draws, **kept)
+    draws = Draws(settings.eval_n, settings.eval_temperature, settings.seed_of("evaluation"))
+    run = job.policy.at(weights).draw(job.policy.prompts(task), draws, here / "draws", job.say, f"{name}, policy {s}")
     files.write_parquet(run, here / "run.parquet")
     if job.eval_judge.is_reward:
         found = _against_start(run, s, task, job.eval_judge, job.out / where)

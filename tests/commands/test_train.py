@@ -9,13 +9,13 @@ import pytest
 
 from irlens import tasks
 from irlens.base.errors import NothingToRank, UserError
+from irlens.commands import drawing as common
 from irlens.commands import train as training
 from irlens.commands import validation as held_out
+from irlens.commands.drawing import load_policy, train_split
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import PassK, Train
 from irlens.commands.train import train as run_train
-from irlens.retrieve import policy as common
-from irlens.retrieve.policy import load_policy, train_split
 from irlens.train import larpo
 from irlens.train import losses as objectives
 
@@ -71,7 +71,7 @@ def test_patience_stops_and_the_same_command_says_the_same(tmp_path, monkeypatch
 
     monkeypatch.setattr(larpo, "iterate", iterate)
     settings, said = Train(iterations=5, patience=1), []
-    policy = SimpleNamespace(model=SimpleNamespace(name="tiny"), folder=tmp_path / "start", task=None)
+    policy = SimpleNamespace(name="tiny", folder=tmp_path / "start", task=None)
     job = held_out.Job(settings, policy, None, None, None, None, tmp_path, said.append)
     policies = training._policies(job)
     assert [p.parent.name for p in policies[1:]] == ["iteration-1", "iteration-2"] and made == [1, 2]
@@ -293,7 +293,7 @@ def test_prompts_of_chats_have_the_papers_limit(tmp_path):
     rows = [{"prompt": "Say it again. " * count} for count in (3, 300)]
     (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task, said = tasks.load(str(tmp_path / "chat.jsonl")), []
-    kept = common.load_policy(Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8), None, None, said.append, False)
+    kept = load_policy(Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8), None, None, said.append, False)
     assert (
         task.max_prompt_length == 1000 and kept.task.topics["query_id"].tolist() == task.topics["query_id"].tolist()[:1]
     )
@@ -306,7 +306,7 @@ def test_prompts_of_chats_have_the_papers_limit(tmp_path):
 
 def _said(settings):
     said = []
-    common.load_policy(settings, None, None, said.append, False)
+    load_policy(settings, None, None, said.append, False)
     return said
 
 
