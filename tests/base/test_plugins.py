@@ -12,7 +12,7 @@ from irlens.commands.runs import Source
 from irlens.commands.settings import Rerank
 from irlens.rerank.by_name import build
 from irlens.retrieve import engines
-from irlens.train.losses import ranking as objectives
+from irlens.train import losses as objectives
 
 CODE = """
 number = 3

@@ -18,14 +18,14 @@ from irlens.commands.train import train as run_train
 from irlens.models import chat
 from irlens.models.chat import prompts
 from irlens.models.likelihood import Likelihood
-from irlens.negatives.lists import cut_lists
+from irlens.negatives.lists import Cut, cut_lists
 from irlens.retrieve.engines import Prompt
 from irlens.retrieve.engines.transformers import TransformersEngine
 from irlens.retrieve.sample import Draws, sample_run
 from irlens.train import adapters
 from irlens.train.data import tokenise, with_reference
-from irlens.train.losses import ranking as objectives
-from irlens.train.trainer import Plan, train
+from irlens.train.options import TrainOptions
+from irlens.train.trainer import train
 
 TEXT = ["the answer is seven, for two and five make seven", "Seven. #### 7", "what is two and five? system user model"]
 ALTERNATE = (
@@ -136,7 +136,7 @@ def draws(path, n=24):
 def judged_lists(run):
     """Lists of a run whose draws are right every other time."""
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["draw"] % 2)
-    return cut_lists(run, qrels, TOPICS, 2, 3, lists=2)
+    return cut_lists(run, qrels, TOPICS, Cut(2, 3, lists=2))
 
 
 def check_one_logprob(path):
@@ -162,12 +162,9 @@ def test_a_draw_has_one_log_probability_before_and_after_a_save(folder, family, 
     _, examples = check_one_logprob(folder)
     model, tokenizer = adapters.load(folder)
     before = chat.stop_tokens(model, tokenizer)
-    plan = Plan(objectives.get("contrastive"), 1e-3, 1, 4, 4, 0)
-
-    def finish(trainer):
-        adapters.save(trainer, folder, tokenizer, "tiny", tmp_path / "trained")
-
-    train(model, tokenizer, examples, plan, tmp_path / "checkpoints", finish)
+    how = TrainOptions(learning_rate=1e-3, epochs=1, batch_lists=4, lists_at_once=4)
+    trainer = train(model, tokenizer, examples, how, tmp_path / "checkpoints")
+    adapters.save(trainer, folder, tokenizer, "tiny", tmp_path / "trained")
     saved, again = adapters.load(tmp_path / "trained")
     assert chat.stop_tokens(saved, again) == before and len(before) == (1 if family == "mistral" else 3)
     assert not torch.equal(saved.get_input_embeddings().weight, adapters.load(folder)[0].get_input_embeddings().weight)
@@ -215,7 +212,7 @@ def test_what_is_no_draw_of_the_prompt_is_text(tmp_path):
     engine, _, run = draws(save_model("phi3", tmp_path / "m"))
     gold = TOPICS.assign(solution="seven")
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["draw"] % 2)
-    lists = cut_lists(run, qrels, gold, 1, 2, positives_from="gold")
+    lists = cut_lists(run, qrels, gold, Cut(1, 2, positives_from="gold"))
     of = dict(zip(run["doc_id"], run["tokens"]))
     assert [ids is None for ids in lists["tokens"]] == lists["doc_id"].str.endswith("/gold").tolist()
     assert all(ids is None or list(ids) == list(of[doc_id]) for doc_id, ids in zip(lists["doc_id"], lists["tokens"]))
