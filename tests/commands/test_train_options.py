@@ -33,7 +33,7 @@ BASE |= {"test_limit": 0, "objective": "pairwise"}
 
 ELSEWHERE = {  # options that have no end in a training run, and why
     **dict.fromkeys(("base_url", "api_key_env", "concurrency", "timeout", "chat", "served_model"), "a server's engine, refused"),
-    "out": "where it goes, not what it is; tests/test_training.py",
+    "out": "where it goes, not what it is; tests/commands/test_train.py",
 }  # fmt: skip
 
 

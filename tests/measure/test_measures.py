@@ -532,3 +532,13 @@ MORE = table([(f"x{i}", "a", 1.0) for i in range(5)])
 def test_evaluate_refuses(run, qrels, measures, part):
     with pytest.raises(UserError, match=part):
         evaluate(run, qrels, measures)
+
+
+def test_columns_have_one_type_whatever_is_measured():
+    """A cutoff is a whole number or missing, and rows are numbered from 0, of several runs too."""
+    both = pd.concat([RUN.assign(tag=tag, doc_id=RUN["doc_id"]) for tag in ("a", "b")])
+    for measures in ("RR", "P@2", "RR P@2"):
+        results, per_query = evaluate(both, QRELS, measures)
+        assert results["cutoff"].dtype == "Int64"
+        assert results.index.tolist() == list(range(len(results)))
+        assert per_query.index.tolist() == list(range(len(per_query)))

@@ -258,6 +258,7 @@ def test_an_untested_architecture_goes_the_plain_way_and_says_so():
     said = []
     explain(model, said.append)
     assert len(said) == 1 and said[0].startswith("gpt_neox: ") and "not tested" in said[0]
+    assert "all logits at once (what it does to its logits was not tested)" in said[0]
     explain(small("llama"), said.append)
     assert len(said) == 1, "nothing to say of a supported one"
 
@@ -269,6 +270,22 @@ def test_attention_that_takes_no_mask_gets_a_row_per_response_and_says_so():
     explain(model, said.append)
     assert "flash_attention_2" in said[0] and "all logits" not in said[0]
     assert fuses_head(model)[0]
+
+
+def test_bidirectional_attention_gets_a_row_per_response():
+    model = small("llama")
+    model.config.use_bidirectional_attention = "all"
+    assert layout(model).refusal == "its attention is bidirectional"
+    model.config.use_bidirectional_attention = "vision"  # of images only
+    assert layout(model).refusal == ""
+
+
+def test_a_batch_goes_to_a_device_whole():
+    batch = packed(small("llama"))
+    there = batch.to("meta")
+    tensors = {name for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    assert len(tensors) == 7 and all(getattr(there, name).device.type == "meta" for name in tensors)
+    assert there.shared is batch.shared and there.shape == batch.shape
 
 
 @pytest.fixture

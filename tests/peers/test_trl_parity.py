@@ -3,7 +3,7 @@
 TRL's trainers compute their losses in methods that also run the model and log, so each trainer here is made without its
 constructor, given the attributes that the method reads and a model that answers with the log-probabilities of the test.
 Needs the extra `bench`; written for TRL 1.16. TRL has no RRHF, R-DPO, SPIN or IRFT (the last two are its DPO loss), and
-of SLiC-HF the hinge loss alone: `tests/test_baselines.py` works those out by hand.
+of SLiC-HF the hinge loss alone: `tests/train/losses/test_preference.py` works those out by hand.
 """
 
 import os

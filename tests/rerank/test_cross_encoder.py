@@ -3,28 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from irlens.base.errors import UserError
-from irlens.models import catalog
 from irlens.rerank import cross_encoder
 
 BY = {"model": "random"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A cross-encoder with random weights and the embedded encoder's tokenizer."""
+def folder(save_classifier, tmp_path_factory):
+    """A cross-encoder with random weights."""
     from sentence_transformers import CrossEncoder
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    plain, path = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("cross")
-    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=128, num_labels=1, initializer_range=0.5)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(plain)
-    tokenizer.save_pretrained(plain)
+    plain, path = save_classifier(tmp_path_factory.mktemp("plain"), 128), tmp_path_factory.mktemp("cross")
     CrossEncoder(str(plain), device="cpu").save_pretrained(str(path))
     return path
 

@@ -5,33 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.commands.settings import Train
 from irlens.commands.train import train as run_train
-from irlens.models import catalog
 from irlens.rerank import judges as judging
 from irlens.tasks import sums
 
 SMALL = {"prompts": 12, "n": 4, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
 SMALL["test_limit"] = 2
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """A random reward model with the embedded encoder's tokenizer."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("reward")
-    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -91,9 +74,7 @@ def test_large_weights_are_told_apart_wherever_they_differ(tmp_path, classifier,
     """A fine-tuned copy may begin with the very bytes of its base: its embeddings were never changed."""
     import shutil
 
-    from irlens.base import files as indexing
-
-    monkeypatch.setattr(indexing, "SMALL", 1000)
+    monkeypatch.setattr(files, "SMALL", 1000)
     other = tmp_path / "copy"
     shutil.copytree(classifier, other)
     assert files.digest(other) == files.digest(classifier)

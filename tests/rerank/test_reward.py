@@ -74,21 +74,6 @@ def llama(tmp_path_factory):
     return save_llama(tmp_path_factory.mktemp("llama"))
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    """A classifier with the embedded encoder's tokenizer, which has no chat template."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_a_chat_model_reads_the_template_with_one_bos_and_no_generation_prompt(llama):
     model = reward.load(llama, TALK)
     assert model.text("q", " two ") == "<|bos|><|h|>user<|/h|>how many<|eot|><|h|>assistant<|/h|>two<|eot|>"
@@ -144,13 +129,13 @@ def test_a_long_text_loses_its_beginning_and_is_counted(llama):
     assert model._cut({"input_ids": whole})["input_ids"] == [whole[0], *whole[-7:]]
 
 
-def test_a_model_without_a_template_reads_a_pair(bert):
+def test_a_model_without_a_template_reads_a_pair(classifier):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    found = reward.load(bert, TALK)(ROWS)["score"].tolist()
+    found = reward.load(classifier, TALK)(ROWS)["score"].tolist()
     tokenizer, plain = (
-        AutoTokenizer.from_pretrained(bert),
-        AutoModelForSequenceClassification.from_pretrained(bert).eval(),
+        AutoTokenizer.from_pretrained(classifier),
+        AutoModelForSequenceClassification.from_pretrained(classifier).eval(),
     )
     for value, query_id, text in zip(found, ROWS["query_id"], ROWS["text"]):
         with torch.no_grad():

@@ -17,7 +17,6 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.retrieve.lexical import BM25
 
-DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "nq"
 CORPUS = pd.DataFrame(
     {
         "doc_id": ["d1", "d2", "d3"],
@@ -161,12 +160,14 @@ def test_the_scores_do_not_depend_on_the_hash_seed():
     assert len(done.stdout.splitlines()) == 41
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no folder {DATA}")
-def test_recall_on_natural_questions():
-    corpus = pd.DataFrame([row for _, row in files.read_jsonl(DATA / "corpus.jsonl")]).rename(columns={"_id": "doc_id"})
-    queries = pd.DataFrame([row for _, row in files.read_jsonl(DATA / "queries.jsonl")])
+def test_recall_on_natural_questions(real_data):
+    folder = real_data("nq")
+    corpus = pd.DataFrame([row for _, row in files.read_jsonl(folder / "corpus.jsonl")]).rename(
+        columns={"_id": "doc_id"}
+    )
+    queries = pd.DataFrame([row for _, row in files.read_jsonl(folder / "queries.jsonl")])
     queries = queries.rename(columns={"_id": "query_id", "text": "query"})
-    qrels = tables.read_qrels(DATA / "qrels" / "test.tsv")
+    qrels = tables.read_qrels(folder / "qrels" / "test.tsv")
     run = BM25(corpus).search(queries, k=100)
     floors = {"Success@1": 0.77, "Success@20": 0.965, "Success@100": 0.98}
     measures = [ir_measures.parse_measure(name) for name in floors]

@@ -15,8 +15,6 @@ from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.tasks.beir import answer_qrels, has_answer
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "nq"
-
 CORPUS = [{"_id": "d1", "title": "One", "text": "Marie Curie won it."}, {"_id": "d2", "text": "A long party."}]
 QUERIES = [
     {"_id": "q1", "text": "who won", "metadata": {"answers": ["Marie Curie"]}},
@@ -201,10 +199,8 @@ def test_answer_qrels_refuses_what_it_cannot_judge(tmp_path, run, topics, messag
         answer_qrels(run, changed, task.corpus)
 
 
-def test_the_gold_passages_of_natural_questions_have_their_answers():
-    if not DATA.exists():
-        pytest.skip(f"no folder {DATA}")
-    task = tasks.load(DATA)
+def test_the_gold_passages_of_natural_questions_have_their_answers(real_data):
+    task = tasks.load(real_data("nq"))
     assert (len(task.topics), len(task.corpus), len(task.qrels)) == (2655, 2600, 2655)
     assert answer_qrels(task.qrels, task.topics, task.corpus)["relevance"].all()
     others = task.qrels.assign(doc_id=task.qrels["doc_id"].to_numpy()[::-1].copy())

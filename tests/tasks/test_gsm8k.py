@@ -14,8 +14,6 @@ from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.tasks.gsm8k import extract, is_correct
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
-
 STATED = {  # text: the answer it states
     # the markers
     "#### 18": 18,
@@ -323,10 +321,8 @@ def test_a_huge_text_takes_no_long_time(text):
 
 
 @pytest.mark.parametrize(("split", "size"), [("train", 7473), ("test", 1319)])
-def test_real_solutions_are_accepted_and_their_neighbours_rejected(split, size):
-    if not DATA.exists():
-        pytest.skip(f"no folder {DATA}")
-    lines = (DATA / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")
+def test_real_solutions_are_accepted_and_their_neighbours_rejected(real_data, split, size):
+    lines = (real_data("gsm8k") / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")
     solutions = [json.loads(line)["answer"] for line in lines]
     golds = [re.search(r"#### (\S+)$", solution)[1].replace(",", "") for solution in solutions]
     assert len(solutions) == size

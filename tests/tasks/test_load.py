@@ -12,8 +12,6 @@ import pytest
 from irlens import tasks
 from irlens.base.errors import UserError
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "ultrafeedback"
-
 
 def write(path: Path, rows: list) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,10 +177,8 @@ def test_a_bad_prompt_is_refused_with_its_line(tmp_path, row, message):
         tasks.load(write(tmp_path / "prompts.jsonl", [{"prompt": "Hi"}, row]))
 
 
-def test_real_prompts():
-    if not DATA.exists():
-        pytest.skip(f"no folder {DATA}")
-    task = tasks.load(DATA)
+def test_real_prompts(real_data):
+    task = tasks.load(real_data("ultrafeedback"))
     assert (task.name, task.split, len(task.topics)) == ("ultrafeedback", "prompts", 5000)
     assert all(m[-1]["content"] == query for m, query in zip(task.topics["messages"], task.topics["query"]))
 
