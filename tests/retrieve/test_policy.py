@@ -200,6 +200,16 @@ def test_a_mistake_is_told_in_one_line(make, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_server_draws_by_its_address(task, serve):
+    policy = irlens.Policy("tiny", base_url=serve(), max_tokens=16)
+    found = policy.sample(task.topics, n=3)
+    assert policy.options.engine == "openai" and len(found) == 12
+    chat = irlens.Policy("known to its server", base_url=serve(), chat=True, max_tokens=16)
+    assert len(chat.sample(task, n=3)) == 12 and chat.tokenizer is None
+    with pytest.raises(UserError, match="a server holds this model"):
+        _ = chat.model
+
+
 def test_settings_of_the_engine_go_by_keyword(task, run):
     policy = irlens.Policy("tiny", engine="transformers", batch_size=3, max_tokens=5)
     assert policy.options.batch_size == 3
