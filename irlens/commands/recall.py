@@ -50,8 +50,9 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
             facts |= {label: made} if made else {}
             runs.append(retriever(task.topics, depth).drop(columns="query"))
             if stages.reranker:
-                shards = out / "rerank" / label
-                runs.append(_reranked(runs[-1], task, settings, stages.reranker, shards, truncated, say))
+                again, cut = _reranked(runs[-1], task, settings, stages.reranker, out / "rerank" / label, say)
+                truncated[again["tag"].iloc[0]] = cut
+                runs.append(again)
         table = _measure(runs, task, at, out, settings.seed_of("bootstrap"))
         files.write_parquet(concat([run[run["rank"] < at[-1]] for run in runs]), out / "run.parquet")
         counts = {"questions": len(task.topics), "passages": len(task.corpus), "truncated": truncated}
@@ -138,20 +139,18 @@ def _reranker(settings: Recall) -> Path | None:
 
 
 def _reranked(
-    run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path, truncated: dict, say: Say
-) -> pd.DataFrame:
-    """The second stage's run; how many pairs it read cut goes to `truncated`, by its tag."""
+    run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path, say: Say
+) -> tuple[pd.DataFrame, int]:
+    """The second stage's run, and how many pairs it read cut."""
     from irlens.rerank.cross_encoder import load, rerank
 
-    tag = (
-        f"{run['tag'].iloc[0]}, {model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition('/')[2]}"
-    )
+    name = model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition("/")[2]
+    tag = f"{run['tag'].iloc[0]}, {name}"
     made_by, depth = {"kind": "cross-encoder", "model": digest(model)}, settings.rerank_depth
     run, cut = rerank(lambda: load(model), run, task.topics, depth, shards, tag, made_by=made_by, say=say)
-    truncated[tag] = cut
     if cut:
         say(f"{tag}: {cut:,} pairs were longer than the model reads, and were cut")
-    return run
+    return run, cut
 
 
 def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, seed: int) -> pd.DataFrame:

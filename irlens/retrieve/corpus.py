@@ -83,21 +83,28 @@ def encode_corpus(
         return key
     encoder = load_encoder()
     try:
-        with progress_bar() as progress:
-            bar = progress.add_task("encoding", total=total - done, rate="")
-            for number, rows in enumerate(chunks(corpus, done, shard), done // shard):
-                started = time.monotonic()
-                texts = tables.passage_texts(tables.check(rows, "corpus"))
-                vectors = encoder.encode(texts, "passage", lambda n: progress.update(bar, advance=n))
-                rate = f"{len(rows) / (time.monotonic() - started):,.0f} texts/s"
-                progress.update(bar, completed=min(total - done, (number + 1) * shard - done), rate=rate)
-                check_vectors(vectors, rows["doc_id"])
-                kept = [c for c in PASSAGE if c in rows.columns]
-                files.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
-                write_vectors(vectors.astype(store), folder / f"{number:06d}-{key}.npy")
+        for number, rows, vectors in _encoded(encoder, corpus, done, shard):
+            kept = [c for c in PASSAGE if c in rows.columns]
+            files.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
+            write_vectors(vectors.astype(store), folder / f"{number:06d}-{key}.npy")
     finally:
         encoder.close()
     return key
+
+
+def _encoded(encoder: DenseEncoder, corpus, done: int, shard: int) -> Iterator[tuple[int, pd.DataFrame, np.ndarray]]:
+    """(number, passages, vectors) of every shard from passage `done` on, under a bar."""
+    todo = len(corpus) - done
+    with progress_bar() as progress:
+        bar = progress.add_task("encoding", total=todo, rate="")
+        for number, rows in enumerate(chunks(corpus, done, shard), done // shard):
+            started = time.monotonic()
+            texts = tables.passage_texts(tables.check(rows, "corpus"))
+            vectors = encoder.encode(texts, "passage", lambda n: progress.update(bar, advance=n))
+            rate = f"{len(rows) / (time.monotonic() - started):,.0f} texts/s"
+            progress.update(bar, completed=min(todo, (number + 1) * shard - done), rate=rate)
+            check_vectors(vectors, rows["doc_id"])
+            yield number, rows, vectors
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -317,7 +316,7 @@ class Policy:
             engine = engines.module(self.options.engine).load(self.options, self.folder)
         if not self._kept:
             return engine
-        self._engine = _lent(engine, self.close)
+        self._engine = engines.Lent(engine, self.close)
         return self._engine
 
     @contextlib.contextmanager
@@ -394,26 +393,6 @@ def _asked(run: pd.DataFrame) -> pd.DataFrame:
     if "query" not in kept:
         raise UserError("logprobs: the run has no column query, so its prompts are not known; hand over the topics too")
     return run[kept].drop_duplicates("query_id", ignore_index=True)
-
-
-def _lent(engine: Engine, close) -> Engine:
-    """An engine that stays open when a call of it ends well; its policy closes it."""
-    from irlens.retrieve.engines import Engine as Base
-
-    class Lent(Base):
-        gpus, at_once, shard_rows = engine.gpus, engine.at_once, engine.shard_rows
-
-        def __init__(self):
-            self.engine = engine
-
-        def sample(self, prompts, draws, sampling, on_batch=None):
-            return engine.sample(prompts, draws, sampling, on_batch)
-
-        def close(self) -> None:
-            if sys.exc_info()[0] is not None:  # a call that failed may leave others in flight
-                close()
-
-    return Lent()
 
 
 def concat(frames: list[pd.DataFrame]) -> pd.DataFrame:

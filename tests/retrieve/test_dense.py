@@ -357,3 +357,62 @@ def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no modules.json"):
         (tmp_path / "config.json").unlink()
         catalog.encoder(str(tmp_path))
+
+
+# -- as a retriever ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of `irlens index` over `facts`."""
+    from irlens.commands.index import index
+    from irlens.commands.settings import Index as Settings
+
+    folder, _ = index(Settings(out=str(tmp_path_factory.mktemp("built") / "index")), lambda line: None)
+    return folder
+
+
+def test_a_small_corpus_in_memory_gives_the_run_of_its_index_in_a_folder(built, facts):
+    from irlens.retrieve.dense import Dense
+
+    asked = facts.topics.head(20)
+    here, there = Dense("tiny-e5", facts.corpus)(asked, 7), Dense("tiny-e5", index=built)(asked, 7)
+    pd.testing.assert_frame_equal(here, there)
+    assert tables.check(here, "run") is here and set(here["tag"]) == {"tiny-e5"}
+    assert dict(zip(here["query_id"], here["query"])) == dict(zip(asked["query_id"], asked["query"]))
+    assert set(here["text"]) <= set(facts.corpus["text"])
+
+
+def test_more_than_there_are_gives_all(tiny_encoder, facts):
+    from irlens.retrieve.dense import Dense
+
+    corpus = facts.corpus.head(5)
+    run = Dense(tiny_encoder, corpus)(facts.topics.head(2), 100)
+    assert run.groupby("query_id")["doc_id"].apply(set).tolist() == [set(corpus["doc_id"])] * 2
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda c, b: c("e6", pd.DataFrame()), "unknown retriever .e6."),
+    (lambda c, b: c("tiny-e5"), "give a corpus, or the folder of an index"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": [], "text": []})), "the corpus is empty"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": ["a"]})), "missing: text"),
+    (lambda c, b: c("tiny-e5", index="nowhere"), "nowhere: no folder of a finished `irlens index`"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": ["a"], "text": ["b"]}), b), "index holds 2,000 passages, the corpus 1"),
+])  # fmt: skip
+def test_what_dense_cannot_retrieve_from_is_told_in_one_line(built, make, message):
+    from irlens.retrieve.dense import Dense
+
+    with pytest.raises(UserError, match=message):
+        make(Dense, built)
+
+
+def test_an_index_of_another_encoder_is_refused(built, tmp_path):
+    from irlens.retrieve.dense import Dense
+
+    folder = tmp_path / "other"
+    folder.mkdir()
+    manifest = json.loads((built / "manifest.json").read_text())
+    manifest["settings"]["encoder_digest"] = "0" * 16
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="made by another encoder .tiny-e5."):
+        Dense("tiny-e5", index=folder)

@@ -10,6 +10,7 @@ An engine is a module of this folder and a line in NAMES. The module has
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from types import ModuleType, SimpleNamespace
@@ -80,6 +81,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what it holds, and ends calls that still run."""
+
+
+class Lent(Engine):
+    """An engine that stays open when a call of it ends well: `owner` closes it."""
+
+    def __init__(self, engine: Engine, owner: Callable[[], None]):
+        self.engine, self.owner, self.sample = engine, owner, engine.sample
+        self.gpus, self.at_once, self.shard_rows = engine.gpus, engine.at_once, engine.shard_rows
+
+    def close(self) -> None:
+        """Ends it after a failure, which may have left calls in flight; else nothing."""
+        if sys.exc_info()[0] is not None:
+            self.owner()
 
 
 def module(name: str) -> ModuleType | SimpleNamespace:
