@@ -164,8 +164,8 @@ def opened(policy) -> Policy:
 
 
 def rewarded(judge, task: Task) -> tuple[Callable, bool]:
-    """((run, s) → the run with `reward`, whether that is a reward): of a reranker, its name, a judge, or the task's
-    verifier, which gives 1 for right and 0 for wrong."""
+    """((run, s) → the run with `reward`, whether that is a reward): of a reranker, its name, a function that gives a
+    score per row, a judge, or the task's verifier, which gives 1 for right and 0 for wrong."""
     if isinstance(judge, str):
         from irlens.rerank import by_name
 
@@ -180,6 +180,8 @@ def rewarded(judge, task: Task) -> tuple[Callable, bool]:
         if judge is None:
             return run.assign(reward=verify(run, task.topics, task.verifier)["relevance"].to_numpy(dtype=float))
         found = judge(run)
+        if not hasattr(found, "columns"):  # a score per row
+            return run.assign(reward=list(map(float, found)))
         if "reward" in found.columns:
             return found
         return graded(run, found).rename(columns={"grade": "reward"})

@@ -171,3 +171,11 @@ def test_trl_trains_on_the_pairs_and_on_the_kto_rows(tmp_path, name):
 def test_a_response_that_differs_in_white_space_is_the_same_row():
     twice = pd.concat([LISTS, LISTS.assign(text=" " + LISTS["text"] + "\n", list=1)])
     assert export.kto(twice, PROMPTS) == export.kto(LISTS, PROMPTS)
+
+
+def test_the_public_names_give_rows():
+    import irlens
+
+    assert irlens.export.trl is export.trl and irlens.export.kto is export.kto
+    assert irlens.export.sentence_transformers(LISTS) == export.tuples(LISTS)[0]
+    assert set(irlens.export.sentence_transformers(LISTS, 1)[0]) == {"anchor", "positive", "negative_1"}

@@ -45,7 +45,7 @@ def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
 def test_without_a_folder_every_policy_holds_weights_of_its_own():
     start = irlens.Policy("tiny")
     policies = irlens.larpo(
-        start, irlens.load("sums", "train", 12), judge=lambda run: run.assign(reward=-run["text"].str.len()),
+        start, irlens.load("sums", "train", 12), judge=lambda run: -run["text"].str.len(),
         objective="pairwise", iterations=1, learning_rate=1e-3, **{**SMALL, "prompts": 12},
     )  # fmt: skip
     assert policies[0] is start and policies[1].model is not start.model
