@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irlens import train as train
+    from irlens.negatives import export as export
+    from irlens.negatives.lists import lists as lists
     from irlens.retrieve.dense import Dense as Dense
     from irlens.retrieve.lexical import BM25 as BM25
     from irlens.retrieve.policy import Policy as Policy
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from irlens.tables import topics as topics
     from irlens.tasks import Task as Task
     from irlens.tasks import load as load
+    from irlens.train import losses as losses
+    from irlens.train.larpo import larpo as larpo
 
 # public name → the module that has it; a module is its own
 _WHERE = {
@@ -23,9 +28,14 @@ _WHERE = {
     "Dense": "irlens.retrieve.dense",
     "Policy": "irlens.retrieve.policy",
     "Task": "irlens.tasks",
+    "export": "irlens.negatives.export",
+    "larpo": "irlens.train.larpo",
+    "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",
+    "losses": "irlens.train.losses",
     "run": "irlens.tables",
     "topics": "irlens.tables",
+    "train": "irlens.train",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]
@@ -39,7 +49,8 @@ def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'irlens' has no attribute {name!r}")
     where = _WHERE[name]
-    return import_module(where) if where.endswith(f".{name}") else getattr(import_module(where), name)
+    module = import_module(where)
+    return getattr(module, name, module)  # a module without such a name is itself what is meant
 
 
 def __dir__() -> list[str]:

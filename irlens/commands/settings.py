@@ -200,29 +200,17 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     dataset: str | None = _dataset()
     split: str | None = _split()
     reward: str | None = option(
-        None,
-        "A reward model that judges draws in the verifier's place: fsfairx, pairrm, a hub id or folder of one.",
-        panel="Judging",
+        None, "Reward model that judges: fsfairx, pairrm, a hub id or folder. Default: the verifier.", panel="Judging"
     )
-    eval_reward: str | None = option(
-        None, "Another one for held-out draws. Default: the one that judges.", panel="Judging"
-    )
-    patience: int | None = option(
-        None, "Iterations without a better validation value before it stops.", panel="Trainer"
-    )
+    eval_reward: str | None = option(None, "Another one for held-out draws.", panel="Judging")
+    patience: int | None = option(None, "Stop after so many iterations without a gain.", panel="Trainer")
     eval_split: str | None = option(
-        None,
-        "Held-out split in between; test chooses nothing. Default: validation, else out of training.",
-        panel="Measuring",
+        None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
     )
     eval_limit: int = option(200, "Held-out problems in between.", panel="Measuring")
     eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring")
-    eval_temperature: tuple[float, ...] = option(
-        (1.0,), "Temperatures of the held-out draws; the first one chooses.", panel="Measuring"
-    )
-    test_limit: int = option(
-        500, "Test problems at the end, for the start and the chosen policy; 0 for none.", panel="Measuring"
-    )
+    eval_temperature: tuple[float, ...] = option((1.0,), "Of these draws; the first chooses.", panel="Measuring")
+    test_limit: int = option(500, "Test problems at the end; 0: none.", panel="Measuring")
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()

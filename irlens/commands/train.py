@@ -74,12 +74,12 @@ class Drawing:
     weights: Path
     s: int
 
-    def sample(self, topics: pd.DataFrame, n: int, temperature: tuple[float, ...], seed: int) -> pd.DataFrame:
-        """A run of n draws per topic and temperature; what an earlier call has drawn is kept."""
+    def sample(self, part: Task, n: int, temperature: tuple[float, ...], seed: int) -> pd.DataFrame:
+        """A run of n draws per topic of the task and temperature; what an earlier call has drawn is kept."""
         from irlens.retrieve.sample import Draws
 
         policy, shards = self.job.policy.at(self.weights), self.job.out / f"iteration-{self.s}" / "draws"
-        asked = policy.prompts(policy.task, topics)
+        asked = policy.prompts(part)
         return policy.draw(asked, Draws(n, temperature, seed), shards, self.job.say, f"iteration {self.s}")
 
 
@@ -113,22 +113,23 @@ def _policies(job: Job) -> list[Path]:
     """Algorithm 1 over what the folder holds already: the weights of every policy, each validated, the start first."""
     from irlens.train.in_folder import Folders
     from irlens.train.iterations import Kept
-    from irlens.train.larpo import cut_from, iterate
+    from irlens.train.larpo import cut_from, iterate, remember
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
-    folders = Folders(settings, kept, policy.name)
+    folders, rerank = Folders(settings, kept, policy.name), Judging(job)
 
-    def cut(pool: pd.DataFrame, topics: pd.DataFrame, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def cut(runs: dict, part: Task, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
+        pool = remember(runs, part, settings, rerank)
         if settings.tier in FOREIGN:
-            return _foreign_lists(job, pool, topics, now)
-        return cut_from(pool, topics, settings, s, job.judge.is_reward)
+            return _foreign_lists(job, pool, part.topics, now)
+        return cut_from(pool, part, settings, s, job.judge.is_reward)
 
-    def fit(now: Drawing, lists: pd.DataFrame, topics: pd.DataFrame, s: int) -> Drawing:
-        return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(policy.task, topics), s), s + 1)
+    def fit(now: Drawing, lists: pd.DataFrame, part: Task, s: int) -> Drawing:
+        return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(part), s), s + 1)
 
     start = Drawing(job, policy.folder, 1)
     policies, values = [start.weights], [held_out_problems.value(job, start.weights, 0)]
-    for s, now in enumerate(iterate(start, policy.task, settings, Judging(job), cut, fit, kept), 1):
+    for s, now in enumerate(iterate(start, policy.task, settings, rerank, cut, fit, kept), 1):
         policies.append(now.weights)
         values.append(held_out_problems.value(job, now.weights, s))
         if settings.patience is not None and s - values.index(max(values)) > settings.patience:

@@ -15,7 +15,7 @@ from irlens.negatives.text_similarity import without_spacing
 from irlens.tables import check
 
 COLUMNS = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
-OPTIONAL = ("tokens",)  # columns of a run that its lists have too
+OPTIONAL = ("tokens", "messages")  # columns of a run that its lists have too
 Candidate = tuple[int, float]  # row of the judged draws, grade
 
 

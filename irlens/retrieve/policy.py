@@ -231,7 +231,7 @@ class Policy:
         if not heats or len(set(heats)) < len(heats) or not all(0 <= t < float("inf") for t in heats):
             raise UserError(f"temperature: numbers of 0 (greedy) or above, each once, got {temperature}")
         self.prepare()
-        asked, draws = self.prompts(topics), Draws(n, heats, seeds.check(seed, "seed"))
+        asked, draws = self.prompts(topics), Draws(n, heats, seeds.check(seed, "seed", seeds.DERIVED))
         run = self.draw(asked, draws, Path(out) if out else None, silent)
         run = tables.with_queries(run, table)
         templated = getattr(self.tokenizer, "chat_template", None) or self.tokenizer is None

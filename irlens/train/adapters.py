@@ -24,7 +24,7 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     if quantize:
         options["quantization_config"] = _four_bits()
     model = loader.causal_lm(policy, device="cpu", **options)  # the trainer places it
-    return (_adapted(model, lora_rank) if lora_rank else model), loader.tokenizer(policy)
+    return (adapted(model, lora_rank) if lora_rank else model), loader.tokenizer(policy)
 
 
 def check_adapters(lora_rank: int | None, quantize: str | None) -> None:
@@ -52,7 +52,8 @@ def _four_bits():
     )
 
 
-def _adapted(model, rank: int):
+def adapted(model, rank: int):
+    """The model with new LoRA adapters of this rank over frozen weights."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if getattr(model, "is_loaded_in_4bit", False):

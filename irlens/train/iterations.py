@@ -16,6 +16,8 @@ from irlens.negatives.lists import FAULTS, in_words
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.tasks.contract import Task
+
 Say = Callable[[str], None]
 
 
@@ -57,7 +59,7 @@ class Kept:
             write_parquet(make(), path)
         return pd.read_parquet(wait_for(path))
 
-    def lists(self, s: int, topics: pd.DataFrame, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]):
+    def lists(self, s: int, part: Task, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
         """The lists of an iteration (lists.parquet); `make` gives them, and the prompts without one (skipped.csv).
 
         Raises NothingToRank if there is none.
@@ -79,11 +81,11 @@ class Kept:
             found, without = pd.read_parquet(wait_for(path)), read_skipped(self.folder(s))
         if found.empty:
             why = in_words(without["why"])
-            raise NothingToRank(f"iteration {s}: none of {len(topics):,} prompts gives a list to rank: {why}")
+            raise NothingToRank(f"iteration {s}: none of {len(part.topics):,} prompts gives a list to rank: {why}")
         used, count = found["query_id"].nunique(), len(found.groupby(["query_id", "list"]))
         others = in_words(without["why"], FAULTS)
         others = f" (the others, see skipped.csv: {others})" if others else ""
-        self.say(f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts{others}")
+        self.say(f"iteration {s}: {count:,} lists from {used:,} of {len(part.topics):,} prompts{others}")
         return found
 
 

@@ -5,11 +5,13 @@ Source: Jin et al. 2025, "LLM Alignment as Retriever Optimization", Algorithm 1 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import seeds
+from irlens.base.errors import UserError
 from irlens.negatives.lists import Cut, cut_lists, merge, without_list
 from irlens.train.iterations import Kept
 from irlens.train.options import LarpoOptions
@@ -24,19 +26,18 @@ if TYPE_CHECKING:
 def iterate(policy, task: Task, options: LarpoOptions, rerank: Callable, cut: Callable, fit: Callable, kept: Kept):
     """The policy of each iteration, as it is made; the caller measures it, and stops when it wants.
 
-    policy: has `sample(topics, n, temperature, seed)` → run. rerank: (run, s) → the run with a column `reward`. cut:
-    (pool, topics, s, policy) → lists, and the prompts without one. fit: (policy, lists, topics, s) → policy. kept: what
-    of this an earlier call has made. (Seven parameters: the algorithm's four steps, and what they are taken with.)
+    policy: has `sample(task, n, temperature, seed)` → run. rerank: (run, s) → the run with a column `reward`. cut: (runs
+    by iteration, part, s, policy) → lists, and the prompts without one. fit: (policy, lists, part, s) → policy. `part` is
+    the task with the prompts of iteration s. kept: what of this an earlier call has made. (Seven parameters: the
+    algorithm's four steps, and what they are taken with.)
     """
     runs: dict[int, pd.DataFrame] = {}
     for s in range(1, options.iterations + 1):
-        topics = prompts_of(task.topics, options, s)
-        drawn = {"n": options.n, "temperature": options.temperature, "seed": seeds.derive(options.seed, s, "draws")}
-        runs[s] = kept.run(s, lambda: rerank(policy.sample(topics, **drawn), s))  # retrieve, rerank
-        lists = kept.lists(
-            s, topics, lambda: cut(remember(runs, topics, options, rerank), topics, s, policy)
-        )  # negatives
-        policy = fit(policy, lists, topics, s)  # train
+        part = replace(task, topics=prompts_of(task.topics, options, s))
+        draws = {"n": options.n, "temperature": options.temperature, "seed": seeds.derive(options.seed, s, "draws")}
+        runs[s] = kept.run(s, lambda: rerank(policy.sample(part, **draws), s))  # retrieve, rerank
+        lists = kept.lists(s, part, lambda: cut(runs, part, s, policy))  # negatives
+        policy = fit(policy, lists, part, s)  # train
         yield policy
 
 
@@ -47,7 +48,7 @@ def prompts_of(topics: pd.DataFrame, options: LarpoOptions, s: int) -> pd.DataFr
     return topics.iloc[[i % len(topics) for i in range(first, first + count)]].reset_index(drop=True)
 
 
-def remember(runs: dict[int, pd.DataFrame], topics: pd.DataFrame, options: LarpoOptions, rerank) -> pd.DataFrame:
+def remember(runs: dict[int, pd.DataFrame], part: Task, options: LarpoOptions, rerank) -> pd.DataFrame:
     """The last run with those of earlier iterations that `options.memory` keeps, for the same prompts.
 
     Rewards that hold within one list only (`rerank.relative`) are given anew.
@@ -56,18 +57,18 @@ def remember(runs: dict[int, pd.DataFrame], topics: pd.DataFrame, options: Larpo
     since = {"current": s, "previous": max(1, s - 1), "all": 1}[options.memory]
     if since == s:
         return runs[s]
-    pool = merge({k: runs[k] for k in range(since, s + 1)}, topics["query_id"])
+    pool = merge({k: runs[k] for k in range(since, s + 1)}, part.topics["query_id"])
     return rerank(pool, s) if getattr(rerank, "relative", False) else pool
 
 
-def cut_from(pool: pd.DataFrame, topics: pd.DataFrame, options: LarpoOptions, s: int, by_reward: bool):
+def cut_from(pool: pd.DataFrame, part: Task, options: LarpoOptions, s: int, by_reward: bool):
     """(lists of iteration s, the prompts without one and why) from rewards, or from right (above 0) and wrong ones."""
     positives, negatives = options.shape
     more = {"positives_from": options.source, "self_play": options.loss.gold, "by_reward": by_reward}
     seed = seeds.derive(options.seed, s, "lists")
     cut = Cut(positives, negatives, options.lists, s, seed, **more)
-    lists = cut_lists(pool, None, topics, cut)
-    return lists, without_list(pool, None, topics, lists, cut)
+    lists = cut_lists(pool, None, part.topics, cut)
+    return lists, without_list(pool, None, part.topics, lists, cut)
 
 
 def larpo(
@@ -90,14 +91,15 @@ def larpo(
     from irlens.train.in_memory import opened, rewarded, trained_copy
 
     options = LarpoOptions.of(objective, iterations=iterations, **settings)
+    if options.tier != "own":
+        raise UserError(f"larpo: tier {options.tier!r} is what the command `irlens train` has; here it is own")
     policy, kept = opened(policy), Kept(None if out is None else Path(out))
     rerank, by_reward = rewarded(judge, task)
 
-    def cut(pool, topics, s, policy):
-        return cut_from(pool, topics, options, s, by_reward)
+    def cut(runs, part, s, policy):
+        return cut_from(remember(runs, part, options, rerank), part, options, s, by_reward)
 
-    def fit(policy, lists, topics, s):
-        return trained_copy(policy, lists, task, options, s, kept)
+    def fit(policy, lists, part, s):
+        return trained_copy(policy, lists, part, options, s, kept)
 
-    made: Iterator = iterate(policy, task, options, rerank, cut, fit, kept)
-    return [policy, *made]
+    return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]

@@ -23,49 +23,31 @@ class TrainOptions:
 
     objective: str = option(
         "contrastive",
-        "pairwise, contrastive, lambdarank, listmle, a baseline (sft, simpo, …) or module:function.",
+        "pairwise, contrastive, lambdarank, listmle, sft, simpo, … or module:function.",
         panel="Objective",
     )
-    beta: float | None = option(
-        None, "β of γ = β·(log π − log π_ref). Default: the model's, or the objective's.", panel="Objective"
-    )
-    nll: float | None = option(
-        None, "Weight of the positives' NLL per token, added to the loss (RPO).", panel="Objective"
-    )
-    length_normalised: bool = option(False, "Log-probabilities per token in the place of sums.", panel="Objective")
-    objective_args: str | None = option(
-        None, "JSON object of the objective's other parameters: '{\"weighted\": 1}'.", panel="Objective"
-    )
+    beta: float | None = option(None, "β of γ = β·log(π/π_ref). Default: the model's.", panel="Objective")
+    nll: float | None = option(None, "Weight of the positives' NLL per token (RPO).", panel="Objective")
+    length_normalised: bool = option(False, "Log-probabilities per token, not sums.", panel="Objective")
+    objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
     epochs: int = option(2, "Epochs per iteration.", panel="Trainer")
-    batch_lists: int = option(32, "Lists per optimiser step, over all processes.", panel="Trainer")
+    batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer")
     lists_at_once: int | None = option(
-        None,
-        "Lists per pass; the rest of a step is accumulated. Default: by the model's size.",
-        panel="Trainer",
-        free=True,
+        None, "Lists per pass. Default: by the model's size.", panel="Trainer", free=True
     )
-    max_length: int | None = option(
-        None, "Tokens of prompt and response; longer lists are left out, and counted.", panel="Trainer"
-    )
+    max_length: int | None = option(None, "Tokens; longer lists are left out, and counted.", panel="Trainer")
     pack_up_to: int | None = option(
         None,
-        "Tokens of a list, its prompt once, up to which its responses share a row; speed and memory only. Default: "
-        "where that is estimated to be faster.",
+        "Tokens of a list up to which its responses share a row. Default: where faster.",
         panel="Trainer",
         free=True,
     )
-    lora_rank: int | None = option(
-        None, "Train LoRA adapters of this rank and merge them (extra `lora`).", panel="Trainer"
-    )
-    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).", panel="Trainer")
-    report_to: str = option(
-        "none", "wandb, tensorboard, mlflow … (as transformers reports).", panel="Trainer", free=True
-    )
-    trainer_args: str | None = option(
-        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer"
-    )
-    seed: int = option(0, "Seed of the draws, the lists, the training and the tests, from 0.", panel="Output")
+    lora_rank: int | None = option(None, "LoRA adapters of this rank, merged in the end.", panel="Trainer")
+    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank.", panel="Trainer")
+    report_to: str = option("none", "wandb, tensorboard, mlflow, …", panel="Trainer", free=True)
+    trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer")
+    seed: int = option(0, "Seed of all that is random, from 0.", panel="Output")
 
     @classmethod
     def of(cls, objective: str, **given):
@@ -144,23 +126,19 @@ class TrainOptions:
 class LarpoOptions(TrainOptions):
     """What Algorithm 1 does: which prompts, how many draws, which lists, and how each iteration trains on them."""
 
-    iterations: int = option(3, "LarPO iterations: sample, judge, train.", panel="Data")
+    iterations: int = option(3, "Rounds of sampling, judging, training.", panel="Data")
     prompts: int = option(500, "Prompts per iteration.", panel="Data")
-    same_prompts: bool = option(False, "Every iteration takes the same prompts, not the next ones.", panel="Data")
-    n: int = option(8, "Draws per prompt and temperature.", "-n", "--draws", panel="Draws")
-    temperature: tuple[float, ...] = option((1.0,), "Temperatures of the draws, separated by commas.", panel="Draws")
-    memory: str = option(
-        "current", "Whose draws lists are cut from: current, previous (and current), or all.", panel="Lists"
-    )
-    tier: str = option(
-        "own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).", panel="Lists"
-    )
+    same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
+    n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws")
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
+    memory: str = option("current", "Whose draws: current, previous (too) or all.", panel="Lists")
+    tier: str = option("own", "Negatives: own, or other prompts': easy, easiest.", panel="Lists")
     positives_from: str | None = option(
-        None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.", panel="Lists"
+        None, "gold (solutions), own (draws), or both. Default: the objective's.", panel="Lists"
     )
-    positives: int | None = option(None, "Positives per list. Default: the paper's for the objective.", panel="Lists")
-    negatives: int | None = option(None, "Negatives per list. Default: the paper's for the objective.", panel="Lists")
-    list_size: int | None = option(None, "Candidates per list, in the place of --negatives.", panel="Lists")
+    positives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
+    negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
+    list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists per prompt.", panel="Lists")
 
     def check(self):

@@ -284,10 +284,10 @@ def test_prompts_without_a_list_are_counted_by_their_reasons(tmp_path):
 
 @pytest.mark.parametrize("by_reward, expected", [(True, ["d1"]), (False, [])])
 def test_sft_takes_the_best_by_reward_and_the_right_ones_by_a_verifier(by_reward, expected):
-    topics = tasks.load("sums", "train", 1).topics
-    draws = {"query_id": topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
+    part = tasks.load("sums", "train", 1)
+    draws = {"query_id": part.topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
     run = pd.DataFrame(draws).assign(reward=[-2.0, -1.0] if by_reward else [0, 0])
-    lists, skipped = larpo.cut_from(run, topics, Train(objective="sft"), 1, by_reward)
+    lists, skipped = larpo.cut_from(run, part, Train(objective="sft"), 1, by_reward)
     assert lists["doc_id"].tolist() == expected and skipped["why"].tolist() == ([] if by_reward else ["none right"])
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import irlens
 from irlens.base.errors import UserError
 from irlens.negatives.lists import REASONS, Cut, cut_lists, graded, merge, without_list
 
@@ -278,5 +279,42 @@ def test_merged_iterations_make_lists_as_one_run_would(rounds, p, q):
 
 
 def test_beside_the_solution_only_the_best_draws_are_positives():
-    both = cut_lists(*judged([2, 1, 0]), TOPICS, 3, 1, positives_from="both")
+    both = cut_lists(*judged([2, 1, 0]), TOPICS, Cut(3, 1, positives_from="both"))
     assert docs(both, "positive") == [{"q/gold", "d0"}] and docs(both, "own") == [{"d2"}]
+
+
+# -- from a run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_gives_lists_by_qrels_or_by_its_rewards():
+    run, qrels = judged([1, 0, 0])
+    run = run.assign(query="1+1?", reward=[-1.0, -3.0, -2.0])
+    before = run.copy()
+    right = irlens.lists(run, grades=qrels, positives=1, negatives=3)
+    pd.testing.assert_frame_equal(right, cut_lists(run, qrels, TOPICS, Cut(1, 3)))
+    rewarded = irlens.lists(run, positives=1, negatives=1)
+    assert rewarded["doc_id"].tolist() == ["d0", "d1"] and rewarded["grade"].tolist() == [-1.0, -3.0]
+    assert irlens.lists(run, lists=2, negatives=1)["list"].tolist() == [0, 0, 1, 1]
+    pd.testing.assert_frame_equal(run, before)
+
+
+def test_lists_of_chats_keep_what_was_asked():
+    run, qrels = judged([1, 0])
+    talk = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+1?"}]
+    found = irlens.lists(run.assign(query="1+1?", messages=[talk, talk]), grades=qrels)
+    assert [list(messages) for messages in found["messages"]] == [talk, talk]
+
+
+@pytest.mark.parametrize("columns, more, message", [
+    (["query", "text"], {}, "no column `reward`"),
+    (["text", "reward"], {}, "no column `query`"),
+    (["query", "reward"], {}, "no column `text`"),
+    (["query", "text", "reward"], {"positiv": 2}, "did you mean 'positives"),
+    (["query", "text", "reward"], {"negatives": -1}, "--negatives must be at least 0"),
+    (["query", "text", "reward"], {"positives_from": "gold"}, "has no solutions"),
+])  # fmt: skip
+def test_what_lists_cannot_be_cut_from_is_one_line(columns, more, message):
+    run, _ = judged([1, 0])
+    run = run.assign(query="1+1?", reward=[1.0, 0.0])[["query_id", "doc_id", *columns]]
+    with pytest.raises(UserError, match=message):
+        irlens.lists(run, **more)
