@@ -9,6 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irlens.measure.results import Results as Results
+    from irlens.measure.results import best_of_n as best_of_n
+    from irlens.measure.results import compare as compare
+    from irlens.measure.results import measure as measure
+    from irlens.rerank.by_name import reranker as reranker
+    from irlens.rerank.judges import verify as verify
     from irlens.retrieve.lexical import BM25 as BM25
     from irlens.tables import run as run
     from irlens.tables import topics as topics
@@ -18,10 +24,16 @@ if TYPE_CHECKING:
 # public name → the module that has it; a module is its own
 _WHERE = {
     "BM25": "irlens.retrieve.lexical",
+    "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
+    "best_of_n": "irlens.measure.results",
+    "compare": "irlens.measure.results",
     "load": "irlens.tasks",
+    "measure": "irlens.measure",
+    "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",
+    "verify": "irlens.rerank.judges",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]
