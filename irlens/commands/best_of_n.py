@@ -69,7 +69,7 @@ def _grades(source: Source, settings: BestOfN, say: Say) -> np.ndarray:
     qrels, called = qrels_of(source, settings.qrels)
     grades = picking.grades_of(source.run, qrels, called)
     picking.check_grades(grades, called)
-    if not (grades % 1 == 0).all() or grades.min() < 0:
+    if grades.min() < 0 or (grades.max() > 1 and (grades % 1 != 0).any()):  # rewards, such as a training's
         say(f"grades are {called}, from {grades.min():g} to {grades.max():g}")
     return grades
 
