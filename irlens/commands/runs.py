@@ -110,19 +110,18 @@ def read(
     verifier: str | None = None,
     thought: str | None = None,
 ) -> Source:
-    """The run at `path`: Parquet, TREC, a folder of irlens, or a data set that comes with candidates.
+    """The run at `path`: Parquet, TREC, a folder of irlens, a part of a training's, or a data set that comes with
+    candidates.
 
     `dataset`, `split`, `verifier` and `thought` are the user's; without them, what the folder's manifest says. A response
     that never closed its thought is unfinished (`thoughts.marked`). Raises UserError: nothing there, no run, an unknown
     verifier, tags that are none.
     """
-    from irlens import tables, tasks
     from irlens.models import thoughts
     from irlens.rerank.verifiers import get
     from irlens.tasks import contract
 
     tags = thoughts.parse(thought)
-
     if verifier:
         get(verifier)
     where = Path(path).expanduser()
@@ -130,38 +129,52 @@ def read(
         hint = "; `irlens passk` makes that one" if path == PASSK_OUT else ""
         raise UserError(f"{path}: no such run (a Parquet file, or the folder of a passk or a rerank){hint}")
     if (where.is_dir() and not (where / "run.parquet").is_file()) or contract.SUFFIX.search(where.name):
-        task = tasks.load(where, split)
-        if task.candidates is None:
-            raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
-        data = data_of(path, task.split)
-        run, tags = _after_thoughts(task.candidates, tags)
-        return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
+        return _with_candidates(path, where, split, verifier, tags)
+    found = _of_file(where, verifier)
+    if thought is None:
+        tags = thoughts.recorded(found.manifest.get("settings", {}).get("thought"))
+    run, tags = _after_thoughts(found.run, tags)
+    split = split or (None if dataset else found.split)
+    return replace(found, run=run, thought=tags, dataset=dataset or found.dataset, split=split)
+
+
+def _with_candidates(path: str, where: Path, split: str | None, verifier: str | None, tags: Thought | None) -> Source:
+    """A data set that comes with candidates."""
+    from irlens import tasks
+
+    task = tasks.load(where, split)
+    if task.candidates is None:
+        raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
+    data = data_of(path, task.split)
+    run, tags = _after_thoughts(task.candidates, tags)
+    return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
+
+
+def _of_file(where: Path, verifier: str | None) -> Source:
+    """A run of a file or folder, with what lies beside it and what its manifest says."""
+    from irlens import tables
+    from irlens.tasks import contract
+
     run = tables.read_run(where)
     if run.empty:
-        raise UserError(f"{path}: the run is empty")
+        raise UserError(f"{where}: the run is empty")
     folder = where if where.is_dir() else where.parent
     training = _of_training(folder)
-    manifest, drawn_by = (
-        (training.manifest, training.policy) if training else (_manifest(folder / "manifest.json"), None)
-    )
-    beside = folder / "qrels.parquet"
+    manifest = training.manifest if training else _manifest(folder / "manifest.json")
     data = manifest.get("data") or _named(manifest)
     if training and data:
         data = {**data, "split": training.split}
-    if thought is None:
-        tags = thoughts.recorded(manifest.get("settings", {}).get("thought"))
-    run, tags = _after_thoughts(run, tags)
+    beside = folder / "qrels.parquet"
     return Source(
         where,
         run,
         tables.read_qrels(beside) if beside.is_file() else None,
         manifest,
-        dataset or data.get("dataset"),
-        split or (None if dataset else data.get("split")),
+        data.get("dataset"),
+        data.get("split"),
         contract.digest(where / "run.parquet" if where.is_dir() else where),
         verifier,
-        thought=tags,
-        drawn_by=drawn_by,
+        drawn_by=training.policy if training else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from irlens.models import catalog
 from irlens.rerank.given import Given
 from irlens.rerank.options import ScoringOptions
 from irlens.rerank.reranker import Prepared, Scores, Scoring, as_scoring, of_function
+from irlens.rerank.reward_files import reward_model
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import quiet_if_small
 
@@ -180,8 +181,7 @@ def _scored(
     load: Callable[[pd.DataFrame, Given], Scorer],
     made_by: Mapping,
     rows: int,
-    relative: bool = False,
-    identity: dict | None = None,
+    identity: dict,
 ) -> Scoring:
     """A reranker whose scorer works shard by shard; facts: the sums of what else it counts."""
 
@@ -202,7 +202,7 @@ def _scored(
 
         return Prepared(score, identity)
 
-    return Scoring(name, prepare, given, relative, identity)
+    return Scoring(name, prepare, given, identity=identity)
 
 
 def _likelihood(name: str, given: Given) -> Scoring:
@@ -263,46 +263,14 @@ def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
     return Likelihood(model, tokenizer, prompt_ids, logprobs, given.options.scoring_batch)
 
 
-@dataclass(frozen=True)
-class RewardModel:
-    """The files of a reward model, known to be one: scalar, or PairRM, whose scores hold within one list only."""
-
-    name: str
-    folder: Path
-    pairs: bool
-    digest: str
-
-    @property
-    def made_by(self) -> dict:
-        """What makes its scores what they are."""
-        return {"model_digest": self.digest, "kind": "pairrm" if self.pairs else "reward"}
-
-    def load(self, conversations: dict[str, list[dict]], batch: int | None = None) -> Scorer:
-        """Its scorer, on the device. conversations: query_id → the messages before a response."""
-        from irlens.rerank import pairrm, reward
-
-        quiet_if_small(self.folder)
-        return (pairrm if self.pairs else reward).load(self.folder, conversations, batch)
-
-
-def reward_model(chosen: catalog.Reward, name: str) -> RewardModel:
-    """The reward model that the catalog chose. Raises UserError for one that is not to be had, or has not one label."""
-    from irlens.rerank import pairrm, reward
-
-    folder = catalog.fetch(chosen)
-    pairs = chosen.form == "pairrm" or pairrm.is_layout(folder)
-    if not pairs:
-        reward.check(folder, name)
-    return RewardModel(name, folder, pairs, digest(folder))
-
-
 def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:
     found = reward_model(chosen, name)
 
     def load(run: pd.DataFrame, given: Given) -> Scorer:
         return found.load(given.conversations(run), given.options.scoring_batch)
 
-    return _scored(name, given, load, found.made_by, 512, found.pairs, {"model_digest": found.digest})
+    made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest})
+    return replace(made, relative=found.pairs)
 
 
 def _forced_reward(name: str, argument: str, given: Given) -> Scoring:
@@ -326,7 +294,7 @@ def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "cross-encoder"}
-    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity=identity)
+    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity)
 
 
 # -- by a language model at a server -------------------------------------------------------------------------------
@@ -350,7 +318,7 @@ def _judge_of(name: str, mode: str, given: Given) -> Scoring:
 
     identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
     how = {"kind": mode, "seed": given.seed, "engine_args": options.engine_args, "asked": (PAIR, POINT)}
-    return _scored(name, given, load, identity | how, 256, mode == "pairwise", identity)
+    return replace(_scored(name, given, load, identity | how, 256, identity), relative=mode == "pairwise")
 
 
 def _served(name: str, mode: str, options: ScoringOptions) -> EngineOptions:

@@ -152,7 +152,7 @@ def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = 
     Raises UserError for one that is not known, not to be had, or has not one label.
     """
     from irlens.models.chat import conversations
-    from irlens.rerank.by_name import reward_model
+    from irlens.rerank.reward_files import reward_model
     from irlens.rerank.scoring import score_in_shards
 
     chosen = catalog.reward(name)

@@ -58,6 +58,23 @@ def test_a_run_of_a_training_goes_into_every_command(trained, tmp_path):
     assert "reward" in tables.read_run(folder).columns
 
 
+def test_the_same_in_a_notebook(trained):
+    """A command's numbers, from the public names."""
+    here, task = trained / "iteration-1", package.load("sums", split="train", limit=12)
+    run = tables.read_run(here)
+    qrels = package.verify(run, task)
+    assert qrels["relevance"].tolist() == tables.read_qrels(here)["relevance"].tolist()
+    drawn = package.measure(run, qrels, ["Pass@1", "Success@1"])
+    voted = package.reranker("majority", task=task)(run)
+    tests = package.compare(drawn, package.measure(voted, qrels, ["Success@1"]), measures=["Success@1"])
+    assert tests["n"].tolist() == [12] and tests["after"].tolist() == ["iteration 1 T=1, majority"]
+    best = package.best_of_n(run, qrels, ["majority", "length"], task=task, at=[1, 4])
+    command = best_of_n(
+        settings.BestOfN(run=str(here), rerankers="majority,length", at=(1, 4), out=str(trained.parent / "b")), str
+    )[1]
+    pd.testing.assert_frame_equal(pd.DataFrame(best), command)
+
+
 @pytest.mark.parametrize("where", ["column", "qrels"])
 def test_rewards_are_grades_where_nothing_else_judges(rewarded, tmp_path, where):
     """As real grades beside the run, or as the run's own column `reward` without any qrels."""
