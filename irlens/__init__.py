@@ -9,30 +9,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irlens import train as train
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
     from irlens.measure.results import measure as measure
+    from irlens.negatives import export as export
+    from irlens.negatives.lists import lists as lists
     from irlens.rerank.by_name import reranker as reranker
     from irlens.rerank.judges import verify as verify
+    from irlens.retrieve.dense import Dense as Dense
     from irlens.retrieve.lexical import BM25 as BM25
+    from irlens.retrieve.policy import Policy as Policy
     from irlens.tables import run as run
     from irlens.tables import topics as topics
     from irlens.tasks import Task as Task
     from irlens.tasks import load as load
+    from irlens.train import losses as losses
+    from irlens.train.larpo import larpo as larpo
 
 # public name → the module that has it; a module is its own
 _WHERE = {
     "BM25": "irlens.retrieve.lexical",
+    "Dense": "irlens.retrieve.dense",
+    "Policy": "irlens.retrieve.policy",
     "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
     "best_of_n": "irlens.measure.results",
     "compare": "irlens.measure.results",
+    "export": "irlens.negatives.export",
+    "larpo": "irlens.train.larpo",
+    "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",
+    "losses": "irlens.train.losses",
     "measure": "irlens.measure",
     "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",
+    "train": "irlens.train",
     "verify": "irlens.rerank.judges",
 }
 
@@ -47,7 +61,8 @@ def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'irlens' has no attribute {name!r}")
     where = _WHERE[name]
-    return import_module(where) if where.endswith(f".{name}") else getattr(import_module(where), name)
+    module = import_module(where)
+    return getattr(module, name, module)  # a module without such a name is itself what is meant
 
 
 def __dir__() -> list[str]:

@@ -125,6 +125,11 @@ def ranked(run: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def with_queries(run: pd.DataFrame, topics: pd.DataFrame) -> pd.DataFrame:
+    """`run` with the text of each topic as `query`, for what reads the question too: rerankers, lists, training."""
+    return run.assign(query=run["query_id"].map(dict(zip(topics["query_id"], topics["query"]))).astype(object))
+
+
 def passage_texts(corpus: pd.DataFrame) -> list[str]:
     """What an encoder reads of each passage: its title, where it has one, and its text (E5's and BEIR's form)."""
     if "title" not in corpus.columns:

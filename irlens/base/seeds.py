@@ -17,7 +17,8 @@ PURPOSES = (
     "judging",
     "index",  # which vectors an index learns from
 )
-SEED, ITERATION, PURPOSE = 32, 16, 5  # bits: 53 in all, which every format and every generator here can hold
+SEED, ITERATION, PURPOSE = 32, 16, 5
+DERIVED = SEED + ITERATION + PURPOSE  # bits: 53 in all, which every format and every generator here can hold
 
 
 def derive(seed: int, iteration: int, purpose: str) -> int:
@@ -40,8 +41,8 @@ def folded(number: int) -> int:
     return (number ^ (number >> SEED) * 0x9E3779B1) % 2**32
 
 
-def check(seed: int, option: str = "--seed") -> int:
-    """`seed`. Raises UserError, naming the option, for one outside 0 … 2^32 − 1."""
-    if not 0 <= seed < 2**SEED:
-        raise UserError(f"{option} must be a whole number from 0 to {2**SEED - 1}, got {seed}")
+def check(seed: int, option: str = "--seed", bits: int = SEED) -> int:
+    """`seed`. Raises UserError, naming the option, for one outside 0 … 2^bits − 1 (DERIVED bits: a number of `derive` too)."""
+    if not 0 <= seed < 2**bits:
+        raise UserError(f"{option} must be a whole number from 0 to {2**bits - 1}, got {seed}")
     return seed

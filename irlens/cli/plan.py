@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from irlens.cli.report import new_table, say, tables
 from irlens.commands.settings import Train
-from irlens.commands.train import list_shape
 from irlens.models import catalog
 from irlens.reproduce import costs, recipe
 from irlens.reproduce.costs import Cost
@@ -56,7 +55,7 @@ def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
 
 def _resolved(settings) -> dict[str, str]:
     """Name → value of every setting that is given, or that the model decides."""
-    from irlens.train.losses import ranking as objectives
+    from irlens.train import losses as objectives
 
     found = {key: value for key, value in asdict(settings).items() if value is not None and key != "out"}
     plain = asdict(type(settings)())
@@ -68,7 +67,7 @@ def _resolved(settings) -> dict[str, str]:
             own = ("learning_rate", "beta") if objectives.get(settings.objective).model_beta else ("learning_rate",)
             found |= {k: getattr(known, k) for k in own if k not in found}
     if isinstance(settings, Train):
-        found["positives"], found["negatives"] = list_shape(settings)
+        found["positives"], found["negatives"] = settings.shape
     shown = ("model", "dataset", "objective", "n", "temperature", "iterations", "prompts", "lists", "epochs", "seed")
     return {key: _text(value) for key, value in found.items() if key in shown or plain.get(key) != value}
 

@@ -10,17 +10,18 @@ from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least
 from irlens.commands import runs
+from irlens.commands.drawing import default_out, identity, load_policy, train_split
 from irlens.commands.folder import OutputFolder
 from irlens.commands.hardness import policy_scorer, write_hardness, write_temperatures
 from irlens.commands.settings import Mine, heat
 from irlens.negatives.neighbours import embedder, load_encoder, nearest_prompts
-from irlens.retrieve.policy import Policy, Say, concat, default_out, identity, load_policy, train_split
+from irlens.retrieve.policy import Policy, Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.commands.hardness import Scorer
-    from irlens.retrieve.dense import DenseEncoder
+    from irlens.retrieve.encoder import DenseEncoder
     from irlens.tasks.contract import Task
 
 POSITIVES = ("gold", "correct", "both")
@@ -54,7 +55,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
     bound = Bound("reward" if settings.reward_run else "logprob", settings.margin, settings.percentage).check()
     policy, given = _read(settings, tiers, say)
     task = policy.task
-    out = default_out(settings, policy.model.name, task.name)
+    out = default_out(settings, policy.name, task.name)
     with OutputFolder(out, "mine-negatives", _identity(settings, policy, given)) as folder:
         own, foreign = _draws(settings, policy, given, tiers, out, say)
         files.write_parquet(own, out / "run.parquet")
@@ -83,7 +84,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
             write_hardness(mined, own, task, tiers, scorer, embed, out, say)
         tokens = 0 if settings.run else int(own["n_tokens"].sum())
         tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
-        data = runs.data_of(settings.dataset or policy.model.dataset, task.split) if given.run is None else given.data
+        data = runs.data_of(settings.dataset or policy.entry.dataset, task.split) if given.run is None else given.data
         folder.note(**policy.facts(out), **facts, data=data, tokens_generated=tokens, reward_calls=len(own))
     return out, mined.lists, mined.report
 
@@ -149,7 +150,7 @@ def _read(settings: Mine, tiers: list[str], say: Say) -> tuple[Policy, _Given]:
         run = policy.marked(_checked_run(run, settings, tiers, policy.task))
         known = policy.task.topics["query_id"].isin(run["query_id"])
         say(f"--run {settings.run}: draws of {int(known.sum()):,} of {len(known):,} prompts; only these are mined")
-        policy = replace(policy, task=replace(policy.task, topics=policy.task.topics[known].reset_index(drop=True)))
+        policy = policy.for_task(replace(policy.task, topics=policy.task.topics[known].reset_index(drop=True)))
     if encoder is not None and policy.task.verifier is not None and settings.embedding_threshold is None:
         say(
             "--encoder: similarities are only reported, as the verifier knows better; --embedding-threshold removes by them"
@@ -239,11 +240,13 @@ def _draws(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The prompts' own draws (high temperature first; with rewards where known), and those of the unrelated prompts."""
     from irlens.negatives.margin import with_rewards
+    from irlens.retrieve.sample import Draws
 
     asked, parts = policy.prompts(policy.task), []
     for temperature, name in zip(_temperatures(settings, tiers), ("draws-high", "draws-low")):
         if given.run is None:
-            parts.append(policy.draw(asked, settings.n, [temperature], settings.seed_of("draws"), out / name, say))
+            draws = Draws(settings.n, [temperature], settings.seed_of("draws"))
+            parts.append(policy.draw(asked, draws, out / name, say))
         else:
             parts.append(given.run[given.run["temperature"] == temperature])
     own = concat(parts)
@@ -253,8 +256,8 @@ def _draws(
         return own, None
     foreign = policy.prompts(given.other)
     enough = -(-2 * settings.per_tier * len(asked) // len(foreign))  # some will not do: unfinished, repeated
-    high = [settings.hard_temperature]
-    return own, policy.draw(foreign, enough, high, settings.seed_of("unrelated draws"), out / "draws-unrelated", say)
+    draws = Draws(enough, [settings.hard_temperature], settings.seed_of("unrelated draws"))
+    return own, policy.draw(foreign, draws, out / "draws-unrelated", say)
 
 
 def _with_logprobs(rows: pd.DataFrame, task: Task, scorer: Scorer | None, what: str) -> pd.DataFrame:

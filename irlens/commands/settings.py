@@ -9,6 +9,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import argument, option
 from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought
 from irlens.retrieve.options import EncoderOptions, EngineOptions
+from irlens.train.options import LarpoOptions
 
 
 def _model():
@@ -192,25 +193,12 @@ class Mine(Seeded, EngineOptions):
 
 
 @dataclass(frozen=True)
-class Train(Seeded, EngineOptions):
+class Train(Seeded, LarpoOptions, EngineOptions):
     """LarPO iterations, and Pass@1 and Pass@N on held-out problems before, between and after."""
 
-    objective: str = option(
-        "contrastive",
-        "pairwise, contrastive, lambdarank, listmle, a baseline (sft, simpo, …) or module:function.",
-        panel="Objective",
-    )
     model: str = _model()
     dataset: str | None = _dataset()
     split: str | None = _split()
-    iterations: int = option(3, "LarPO iterations: sample, judge, train.", panel="Data")
-    prompts: int = option(500, "Prompts per iteration.", panel="Data")
-    same_prompts: bool = option(False, "Every iteration takes the same prompts, not the next ones.", panel="Data")
-    n: int = _draws(8)
-    temperature: tuple[float, ...] = option((1.0,), "Temperatures of the draws, separated by commas.", panel="Draws")
-    memory: str = option(
-        "current", "Whose draws lists are cut from: current, previous (and current), or all.", panel="Lists"
-    )
     reward: str | None = option(
         None,
         "A reward model that judges draws in the verifier's place: fsfairx, pairrm, a hub id or folder of one.",
@@ -218,55 +206,6 @@ class Train(Seeded, EngineOptions):
     )
     eval_reward: str | None = option(
         None, "Another one for held-out draws. Default: the one that judges.", panel="Judging"
-    )
-    tier: str = option(
-        "own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).", panel="Lists"
-    )
-    positives_from: str | None = option(
-        None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.", panel="Lists"
-    )
-    positives: int | None = option(None, "Positives per list. Default: the paper's for the objective.", panel="Lists")
-    negatives: int | None = option(None, "Negatives per list. Default: the paper's for the objective.", panel="Lists")
-    list_size: int | None = option(None, "Candidates per list, in the place of --negatives.", panel="Lists")
-    lists: int = option(1, "Lists per prompt.", panel="Lists")
-    beta: float | None = option(
-        None, "β of γ = β·(log π − log π_ref). Default: the model's, or the objective's.", panel="Objective"
-    )
-    nll: float | None = option(
-        None, "Weight of the positives' NLL per token, added to the loss (RPO).", panel="Objective"
-    )
-    length_normalised: bool = option(False, "Log-probabilities per token in the place of sums.", panel="Objective")
-    objective_args: str | None = option(
-        None, "JSON object of the objective's other parameters: '{\"weighted\": 1}'.", panel="Objective"
-    )
-    learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
-    epochs: int = option(2, "Epochs per iteration.", panel="Trainer")
-    batch_lists: int = option(32, "Lists per optimiser step, over all processes.", panel="Trainer")
-    lists_at_once: int | None = option(
-        None,
-        "Lists per pass; the rest of a step is accumulated. Default: by the model's size.",
-        panel="Trainer",
-        free=True,
-    )
-    max_length: int | None = option(
-        None, "Tokens of prompt and response; longer lists are left out, and counted.", panel="Trainer"
-    )
-    pack_up_to: int | None = option(
-        None,
-        "Tokens of a list, its prompt once, up to which its responses share a row; speed and memory only. Default: "
-        "where that is estimated to be faster.",
-        panel="Trainer",
-        free=True,
-    )
-    lora_rank: int | None = option(
-        None, "Train LoRA adapters of this rank and merge them (extra `lora`).", panel="Trainer"
-    )
-    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).", panel="Trainer")
-    report_to: str = option(
-        "none", "wandb, tensorboard, mlflow … (as transformers reports).", panel="Trainer", free=True
-    )
-    trainer_args: str | None = option(
-        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer"
     )
     patience: int | None = option(
         None, "Iterations without a better validation value before it stops.", panel="Trainer"
@@ -284,7 +223,6 @@ class Train(Seeded, EngineOptions):
     test_limit: int = option(
         500, "Test problems at the end, for the start and the chosen policy; 0 for none.", panel="Measuring"
     )
-    seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()

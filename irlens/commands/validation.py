@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from irlens.commands.settings import Train
     from irlens.rerank.judges import Judge
     from irlens.tasks.contract import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training made ready: its settings with what the model decides, the policy with its training problems, the
+    problems between iterations and at the end (None: none), who judges both, and where it goes."""
+
+    settings: Train
+    policy: Policy
+    held_out: Task
+    test: Task | None
+    judge: Judge
+    eval_judge: Judge
+    out: Path
+    say: Say
 
 
 def chooses(settings: Train) -> bool:
@@ -34,7 +49,7 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     """
     from irlens import tasks
 
-    dataset = settings.dataset or policy.model.dataset
+    dataset = settings.dataset or policy.entry.dataset
     splits = tasks.splits(dataset)
     present = [split for split in splits if split != policy.task.split]
     between = settings.eval_split or ("validation" if "validation" in present else None)
@@ -85,7 +100,7 @@ def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tupl
         named = f"{task.split}[{rows[0]}:{last}]"
         parts[name] = replace(task, split=named, topics=topics.iloc[rows].reset_index(drop=True))
         start += size
-    return parts, replace(policy, task=replace(task, topics=topics[stays].reset_index(drop=True)))
+    return parts, policy.for_task(replace(task, topics=topics[stays].reset_index(drop=True)))
 
 
 def _refuse_shared(role: str, task: Task, held_out: Task) -> None:
@@ -106,33 +121,36 @@ def measures_of(settings: Train) -> list[str]:
     return [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
 
 
-def measure(
-    weights: Path, s: int, policy: Policy, task: Task, settings: Train, judge: Judge, out: Path, where: str, say: Say
-) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """What policy number s is worth at every evaluation temperature, with the same random numbers for every s: Pass@1 and
-    Pass@N by a verifier; by a reward model the win rate against the start's draws, and the mean reward.
+def value(job: Job, weights: Path, s: int) -> float:
+    """The validation value of policy number s, higher is better: computed once by the first process, then read."""
+    from irlens.train.iterations import first, wait_for
+
+    path = job.out / f"iteration-{s}" / "validation.json"
+    if first() and not path.is_file():
+        results, _, _ = measure(job, weights, s, "evaluation")
+        files.write_text(json.dumps({"value": float(results["value"].iloc[0])}) + "\n", path)
+    return json.loads(wait_for(path).read_text(encoding="utf-8"))["value"]
+
+
+def measure(job: Job, weights: Path, s: int, where: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """What policy number s is worth on the problems of `where` (evaluation or test) at every evaluation temperature, with
+    the same random numbers for every s: Pass@1 and Pass@N by a verifier; by a reward model the win rate against the
+    start's draws, and the mean reward.
 
     Returns results (curve, x = s, value, low, high, n), values per problem [query_id × curve], and tokens generated;
     `out/where/s/` holds the draws, run, qrels, results.csv and per_query.parquet.
     """
+    from irlens.retrieve.sample import Draws
 
-    asked, here = policy.prompts(task), out / where / str(s)
-    label = f"{where if where == 'test' else 'held-out'}, policy {s}"
-    run = policy.draw(
-        asked,
-        settings.eval_n,
-        settings.eval_temperature,
-        settings.seed_of("evaluation"),
-        here / "draws",
-        say,
-        label,
-        weights,
-    )
+    settings, here = job.settings, job.out / where / str(s)
+    task, name = (job.test, "test") if where == "test" else (job.held_out, "held-out")
+    draws = Draws(settings.eval_n, settings.eval_temperature, settings.seed_of("evaluation"))
+    run = job.policy.at(weights).draw(job.policy.prompts(task), draws, here / "draws", job.say, f"{name}, policy {s}")
     files.write_parquet(run, here / "run.parquet")
-    if judge.is_reward:
-        found = _against_start(run, s, task, judge, out / where)
+    if job.eval_judge.is_reward:
+        found = _against_start(run, s, task, job.eval_judge, job.out / where)
     else:
-        found = _passed(run, task, settings, judge, here)
+        found = _passed(run, task, settings, job.eval_judge, here)
     table, each = _by_curve(found, s, settings)
     files.write_parquet(each.reset_index(), here / "per_query.parquet")
     files.write_csv(table, here / "results.csv")

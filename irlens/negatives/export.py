@@ -17,7 +17,7 @@ from irlens.tables import check
 Prompts = dict[str, str | list[dict]]  # query_id → the text that the policy reads, or the messages of a chat
 
 
-def pairs(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
+def trl(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
     """TRL's preference form: prompt, chosen, rejected for every positive of a list with every other row of it.
 
     prompts: what the policy reads; without it the plain query. Messages make the conversational form, where chosen and
@@ -65,6 +65,11 @@ def triplets(lists: pd.DataFrame) -> list[dict]:
     ]
 
 
+def sentence_transformers(lists: pd.DataFrame, negatives: int | None = None) -> list[dict]:
+    """sentence-transformers' n-tuples, for its losses over hard negatives: the rows of `tuples`."""
+    return tuples(lists, negatives)[0]
+
+
 def tuples(lists: pd.DataFrame, negatives: int | None = None) -> tuple[list[dict], int]:
     """(rows, lists left out): sentence-transformers' n-tuples anchor, positive, negative_1 … negative_n per list.
 
@@ -88,7 +93,7 @@ def write_all(lists: pd.DataFrame, folder: Path, prompts: Prompts | None = None)
     and under "lists_without_tuple" the lists that have too few negatives for tuples.jsonl.
     """
     rows, left_out = tuples(lists)
-    files = {"trl": pairs(lists, prompts), "kto": kto(lists, prompts), "triplets": triplets(lists), "tuples": rows}
+    files = {"trl": trl(lists, prompts), "kto": kto(lists, prompts), "triplets": triplets(lists), "tuples": rows}
     for name, some in files.items():
         write_jsonl(some, folder / f"{name}.jsonl")
     return {name: len(some) for name, some in files.items()} | {"lists_without_tuple": left_out}

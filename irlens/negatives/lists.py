@@ -3,87 +3,138 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from heapq import heappop, heappush
 
 import numpy as np
 import pandas as pd
 
-from irlens.base.errors import UserError
+from irlens.base.errors import UserError, did_you_mean
+from irlens.base.options import at_least, one_of
 from irlens.negatives.text_similarity import without_spacing
 from irlens.tables import check
 
 COLUMNS = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", "list"]
-OPTIONAL = ("tokens",)  # columns of a run that its lists have too
+OPTIONAL = ("tokens", "messages")  # columns of a run that its lists have too
 Candidate = tuple[int, float]  # row of the judged draws, grade
 
 
-def merge(
-    pools: dict[int, tuple[pd.DataFrame, pd.DataFrame]], queries: Iterable[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and qrels of several iterations as one, for the prompts in `queries`.
+@dataclass(frozen=True)
+class Cut:
+    """Which lists are cut from a prompt's judged draws: `positives` of the best and `negatives` of the worst in each.
 
-    pools: iteration → (run, qrels). A draw's doc_id gets `@iteration`, since every iteration numbers its draws anew.
+    lists: how many per prompt at most. positives_from: "own" draws, the "gold" solution alone, or "both" (gold is one
+    more best candidate). self_play: all own draws are negatives of the gold solution, right or wrong, as in SPIN.
+    by_reward: a grade is a reward, of which only the order within a prompt counts, and not right (above 0) or wrong.
+    Within a grade the order of draws is shuffled by (seed, iteration, query).
+    """
+
+    positives: int = 1
+    negatives: int = 3
+    lists: int = 1
+    iteration: int = 0
+    seed: int = 0
+    positives_from: str = "own"
+    self_play: bool = False
+    by_reward: bool = False
+
+    def __post_init__(self):
+        at_least(1, positives=self.positives, lists=self.lists)
+        at_least(0, negatives=self.negatives)
+        one_of(("own", "gold", "both"), positives_from=self.positives_from)
+
+
+def lists(
+    run: pd.DataFrame,
+    grades: pd.DataFrame | None = None,
+    positives: int = 1,
+    negatives: int = 3,
+    topics: pd.DataFrame | None = None,
+    **more,
+) -> pd.DataFrame:
+    """Lists to train on, cut from a run of draws: in each the best draws of a prompt (tier "positive") and its worst.
+
+    run: query_id, doc_id, text, and the prompts in a column `query` unless `topics` (query_id, query) has them. grades:
+    qrels of the run (right or wrong, or any number), or None: the run's column `reward`, of which only the order counts.
+    positives, negatives: how many of each a list has at most. more: further fields of `Cut`, such as `lists=2`. A prompt
+    whose draws are all equally good gives none (`without_list` says why). Returns query_id, query, doc_id, text, grade,
+    tier, iteration, list, and tokens where the run knows them. Raises UserError for a run that lacks what is needed.
+
+    Source: Jin et al. 2025, "LLM Alignment as Retriever Optimization", Algorithm 1.
+    """
+    known = [f.name for f in fields(Cut)]
+    for name in more:
+        if name not in known:
+            raise UserError(f"lists: unknown setting {name!r}; {did_you_mean(name, known)}")
+    if topics is None:
+        if "query" not in run.columns:
+            raise UserError("lists: the run has no column `query`; give topics (query_id, query)")
+        topics = run[["query_id", "query"]].drop_duplicates("query_id", ignore_index=True)
+    more = {"by_reward": grades is None, **more}
+    return cut_lists(run, grades, topics, Cut(positives, negatives, **more))
+
+
+def graded(run: pd.DataFrame, grades: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The rows of `run` that are judged, with `grade`: of qrels (query_id, doc_id, relevance), or its own `reward`.
+
+    Raises UserError for a run without texts, or without a reward where there are no qrels.
+    """
+    if "text" not in run.columns:
+        raise UserError("lists are cut from texts; the run has no column `text`")
+    if grades is not None:
+        check(grades, "qrels")
+        found = run.merge(grades[["query_id", "doc_id", "relevance"]], on=["query_id", "doc_id"])
+        return found.rename(columns={"relevance": "grade"})
+    if "reward" not in run.columns:
+        raise UserError("the run has no column `reward`; give qrels as `grades`, or rerank the run by a reward first")
+    return run[run["reward"].notna()].assign(grade=run["reward"]).reset_index(drop=True)
+
+
+def merge(runs: dict[int, pd.DataFrame], queries: Iterable[str]) -> pd.DataFrame:
+    """The runs of several iterations (iteration → run) as one, for the prompts in `queries`.
+
+    A draw's doc_id gets `@iteration`, since every iteration numbers its draws anew.
     """
     wanted = set(queries)
-    runs, judged = [], []
-    for s, (run, qrels) in pools.items():
-        for frame, parts in ((run, runs), (qrels, judged)):
-            kept = frame[frame["query_id"].isin(wanted)]
-            parts.append(kept.assign(doc_id=kept["doc_id"] + f"@{s}"))
-    return pd.concat(runs, ignore_index=True), pd.concat(judged, ignore_index=True)
+    kept = ((s, run[run["query_id"].isin(wanted)]) for s, run in runs.items())
+    return pd.concat([run.assign(doc_id=run["doc_id"] + f"@{s}") for s, run in kept], ignore_index=True)
 
 
-def cut_lists(
-    run: pd.DataFrame,
-    qrels: pd.DataFrame,
-    topics: pd.DataFrame,
-    positives: int,
-    negatives: int,
-    lists: int = 1,
-    iteration: int = 0,
-    seed: int = 0,
-    positives_from: str = "own",
-    self_play: bool = False,
-    *,
-    by_reward: bool = False,
-) -> pd.DataFrame:
-    """Up to `lists` lists per query from its judged draws: the `positives` best and the `negatives` worst of each.
+def cut_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFrame, cut: Cut) -> pd.DataFrame:
+    """Up to `cut.lists` lists per topic from its judged draws (see `graded`): the best and the worst of each.
 
     Draws whose texts are equal but for white space count once, as the first of them; unfinished and empty ones not at
-    all; within a grade their order is shuffled by (seed, iteration, query). Every positive is of a higher grade than
-    every negative of its list, so a query whose draws are all of one grade gives no list. No list comes twice, and
-    there are as many as differ, if so many are asked for: first the best against the worst, then full lists before
-    shorter ones, each of the draws that were used least, of those the best against the worst.
+    all. Every positive is of a higher grade than every negative of its list, so a query whose draws are all of one grade
+    gives no list. No list comes twice, and there are as many as differ, if so many are asked for: first the best against
+    the worst, then full lists before shorter ones, each of the draws that were used least, of those the best against the
+    worst. With `cut.negatives` 0 a list holds right draws only, or those of the query's highest reward.
 
-    by_reward: relevance is a reward, of which only the order within a query counts, and not right (above 0) or wrong.
-    With `negatives` 0 a list holds right draws only, or those of the query's highest reward. positives_from: "own"
-    draws, the "gold" solution alone, or "both" (gold is one more best candidate). self_play: all own draws are
-    negatives of the gold solution, right or wrong, as in SPIN. Columns: lists' own, `list` (j), and those of OPTIONAL
-    that the run has. Raises UserError if gold solutions are asked for and the topics have none.
+    Columns: lists' own, `list` (j), and those of OPTIONAL that the run has. Raises UserError if gold solutions are asked
+    for and the topics have none.
     """
-    if positives_from != "own" and "solution" not in topics.columns:
-        raise UserError(f"--positives-from {positives_from}: the data set has no solutions; use own")
-    judged = _distinct(run.merge(qrels, on=["query_id", "doc_id"]))
+    if cut.positives_from != "own" and "solution" not in topics.columns:
+        raise UserError(f"--positives-from {cut.positives_from}: the data set has no solutions; use own")
+    judged = _distinct(graded(run, grades))
     carried = ["query_id", "doc_id", "text", *(c for c in OPTIONAL if c in run.columns)]
-    pool = judged[carried] if positives_from == "own" else _with_solutions(judged[carried], topics)
+    pool = judged[carried] if cut.positives_from == "own" else _with_solutions(judged[carried], topics)
     solution_of = {q: len(judged) + i for i, q in enumerate(pool["query_id"][len(judged) :])}
-    grades, texts = judged["relevance"].to_numpy(dtype=float), pool["text"].map(without_spacing).to_numpy()
+    values, texts = judged["grade"].to_numpy(dtype=float), pool["text"].map(without_spacing).to_numpy()
     rows_of = judged.groupby("query_id", sort=False).indices
     rows, facts = [], []
     for query_id, query in zip(topics["query_id"], topics["query"]):
         own = rows_of.get(query_id, np.empty(0, dtype=int))
-        own = own[np.random.default_rng([seed, iteration, *query_id.encode()]).permutation(len(own))]
-        draws = [(int(row), float(grades[row])) for row in own[np.argsort(-grades[own], kind="stable")]]
+        own = own[np.random.default_rng([cut.seed, cut.iteration, *query_id.encode()]).permutation(len(own))]
+        draws = [(int(row), float(values[row])) for row in own[np.argsort(-values[own], kind="stable")]]
         gold = solution_of.get(query_id)
         if gold is None:
-            good, bad = _sides(draws, negatives, by_reward)
+            good, bad = _sides(draws, cut.negatives, cut.by_reward)
         else:
             others = [draw for draw in draws if texts[draw[0]] != texts[gold]]
-            good, bad = _against_gold(gold, others, positives_from == "both", self_play, by_reward)
-        for number, (ups, downs) in enumerate(_turns(good, bad, positives, negatives, lists)):
+            good, bad = _against_gold(gold, others, cut)
+        for number, (ups, downs) in enumerate(_turns(good, bad, cut)):
             for side, tier in ((ups, "positive"), (downs, "own")):
                 rows += [row for row, _ in side]
-                facts += [(query, grade, tier, iteration, number) for _, grade in side]
+                facts += [(query, grade, tier, cut.iteration, number) for _, grade in side]
     found = pd.DataFrame({column: pool[column].iloc[rows].tolist() for column in carried})
     more = pd.DataFrame(facts, columns=["query", "grade", "tier", "iteration", "list"])
     return check(pd.concat([found, more], axis=1)[COLUMNS + carried[3:]], "lists")
@@ -121,35 +172,31 @@ def _sides(draws: list[Candidate], negatives: int, by_reward: bool) -> tuple[lis
     return [d for d in draws if (d[1] == top > bottom if by_reward else d[1] > 0)], []
 
 
-def _against_gold(
-    gold: int, others: list[Candidate], both: bool, self_play: bool, by_reward: bool
-) -> tuple[list[Candidate], list[Candidate]]:
+def _against_gold(gold: int, others: list[Candidate], cut: Cut) -> tuple[list[Candidate], list[Candidate]]:
     """As `_sides`, with the gold solution's row as the best candidate; others: the draws that say something else."""
-    if self_play:
+    if cut.self_play:
         return [(gold, 1.0)], [(row, 0.0) for row, _ in others]
     top = max((grade for _, grade in others), default=1.0)
-    right = [d for d in others if d[1] == top and (by_reward or top > 0)] if both else []
+    right = [d for d in others if d[1] == top and (cut.by_reward or top > 0)] if cut.positives_from == "both" else []
     return [(gold, max(top, 1.0)), *right], [d for d in others if d[1] < max(top, 1.0)][::-1]
 
 
-def _turns(
-    good: list[Candidate], bad: list[Candidate], positives: int, negatives: int, lists: int
-) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-    """Up to `lists` different lists, each the cheapest that is left.
+def _turns(good: list[Candidate], bad: list[Candidate], cut: Cut) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
+    """Up to `cut.lists` different lists, each the cheapest that is left.
 
     What a list costs, in this order: negatives that it lacks, how often its draws were used, how far from the ends of
     `good` (best first) and `bad` (worst first) they stand.
     """
-    worst = bad[0][1] if bad else -np.inf
+    negatives, worst = cut.negatives, bad[0][1] if bad else -np.inf
     good = [c for c in good if c[1] > worst or not negatives]
     if not good or (negatives and not bad):
         return
-    p, q = min(positives, len(good)), min(negatives, len(bad))
+    p, q = min(cut.positives, len(good)), min(negatives, len(bad))
     place = (len(good) + len(bad)) ** 2  # above every sum of places
-    lack, low = place * (lists * (p + q) + 1), [grade for _, grade in bad]
+    lack, low = place * (cut.lists * (p + q) + 1), [grade for _, grade in bad]
     uses: Counter = Counter()
     given: dict[tuple, set] = {}
-    for _ in range(lists):
+    for _ in range(cut.lists):
         up, down = ([place * uses[row] + i for i, (row, _) in enumerate(side)] for side in (good, bad))
         least, best = sum(sorted(down)[:q]), None
         for cost, ups in _choices(up, p):
@@ -211,14 +258,7 @@ def in_words(reasons: pd.Series, advise: Iterable[str] = REASONS) -> str:
 
 
 def without_list(
-    run: pd.DataFrame,
-    qrels: pd.DataFrame,
-    topics: pd.DataFrame,
-    lists: pd.DataFrame,
-    negatives: int = 1,
-    positives_from: str = "own",
-    *,
-    by_reward: bool = False,
+    run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFrame, lists: pd.DataFrame, cut: Cut
 ) -> pd.DataFrame:
     """The topics of which `cut_lists`, told the same, made no list: query_id and why (a key of REASONS).
 
@@ -226,14 +266,14 @@ def without_list(
     say the same. "all right", "none right", "equal rewards": those that are left are equally good.
     """
     left = topics[~topics["query_id"].isin(lists["query_id"])]
-    judged = run[run["query_id"].isin(left["query_id"])].merge(qrels, on=["query_id", "doc_id"])
+    judged = graded(run[run["query_id"].isin(left["query_id"])], grades)
     draws, distinct = (dict(iter(f.groupby("query_id", sort=False))) for f in (judged, _distinct(judged)))
-    golds = left["solution"] if positives_from != "own" else [None] * len(left)
+    golds = left["solution"] if cut.positives_from != "own" else [None] * len(left)
     rows = []
     for query_id, gold in zip(left["query_id"], golds):
         some, used = draws.get(query_id, judged.iloc[:0]), distinct.get(query_id, judged.iloc[:0])
-        needed = 2 if not gold and (negatives or by_reward) else 1
-        rows.append((query_id, _reason(some, used, needed, gold or None, by_reward)))
+        needed = 2 if not gold and (cut.negatives or cut.by_reward) else 1
+        rows.append((query_id, _reason(some, used, needed, gold or None, cut.by_reward)))
     return pd.DataFrame(rows, columns=["query_id", "why"])
 
 
@@ -250,4 +290,4 @@ def _reason(draws: pd.DataFrame, used: pd.DataFrame, needed: int, gold: str | No
         return "as the solution"
     if by_reward:
         return "equal rewards"
-    return "all right" if used["relevance"].max() > 0 else "none right"
+    return "all right" if used["grade"].max() > 0 else "none right"

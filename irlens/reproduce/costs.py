@@ -95,8 +95,6 @@ def _policy(name: str) -> catalog.Model:
 
 def _train(settings: Train, policy: catalog.Model) -> Cost:
     """All iterations, the held-out draws before and after each, and the test draws of the start and the chosen."""
-    from irlens.commands.train import list_shape
-
     dataset = settings.dataset or policy.dataset
     asked, answer = TOKENS.get(dataset, TOKENS["gsm8k"])
     rounds = settings.iterations * settings.prompts
@@ -105,7 +103,7 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
     tested = 0 if settings.eval_split == "test" else 2 * settings.test_limit
     problems = (settings.iterations + 1) * settings.eval_limit + tested
     held_out = problems * settings.eval_n * len(settings.eval_temperature)
-    lists, size = rounds * settings.lists, sum(list_shape(settings))
+    lists, size = rounds * settings.lists, sum(settings.shape)
     once = lists * (asked + size * answer)
     generated, trained = (draws + held_out) * answer, settings.epochs * once
     read, scored = once, 0.0

@@ -242,25 +242,16 @@ def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Pr
 
 
 def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from irlens.models import logprobs
-    from irlens.models.chat import token_ids
-    from irlens.rerank.likelihood import Likelihood
-    from irlens.rerank.scoring import device_and_dtype
-    from irlens.retrieve.sample import prompts
+    from irlens.models import load
+    from irlens.models.chat import prompts, token_ids
+    from irlens.models.likelihood import Likelihood
 
     quiet_if_small(folder)
-    device, dtype = device_and_dtype()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a usable language model ({' '.join(str(error).split())[:200]})") from error
+    tokenizer, model = load.tokenizer(folder), load.causal_lm(folder)
     task = given.task_of(run)
     asked = prompts(task.topics, tokenizer, task.instruction, given.messages_as, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, logprobs, given.options.scoring_batch)
+    return Likelihood(model, tokenizer, prompt_ids, given.options.scoring_batch)
 
 
 def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:

@@ -27,6 +27,11 @@ class Example:
     mismatched: list[int] | None = None
     mismatched_reference: float = 0.0
 
+    @property
+    def query_id(self) -> str:
+        """The prompt that it belongs to."""
+        return self.name.rpartition(", iteration ")[0]
+
     def blank(self) -> "Example":
         """A list without a candidate, of a token or two: it fills a pass, and adds nothing."""
         token = self.prompt[:1]

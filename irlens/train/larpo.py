@@ -1,253 +1,105 @@
-"""LarPO, Algorithm 1: sample with the current policy, judge, cut lists, train, repeat; every step kept on disk."""
+"""LarPO, Algorithm 1: retrieve with the policy, rerank what it drew, cut lists, train on them; and again.
 
-import json
-import os
-import shutil
-import time
+Source: Jin et al. 2025, "LLM Alignment as Retriever Optimization", Algorithm 1 (arXiv 2502.03699).
+"""
+
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from irlens.base import seeds
+from irlens.base.errors import UserError
+from irlens.negatives.lists import Cut, cut_lists, merge, without_list
+from irlens.train.iterations import Kept
+from irlens.train.options import LarpoOptions
 
-from irlens.base.errors import NothingToRank, UserError
-from irlens.base.files import write_csv, write_parquet, write_text
-from irlens.negatives import lists as candidate_lists
+if TYPE_CHECKING:
+    import pandas as pd
 
-SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
-MEMORIES = ("current", "previous", "all")
+    from irlens.base.protocols import Judge, Reranker
+    from irlens.tasks.contract import Task
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What one LarPO run does. `batch_lists` counts lists per step; `parameters` are the objective's own.
+def iterate(policy, task: Task, options: LarpoOptions, rerank: Callable, cut: Callable, fit: Callable, kept: Kept):
+    """The policy of each iteration, as it is made; the caller measures it, and stops when it wants.
 
-    memory: whose draws a list is cut from: this iteration's, the previous one's too, or all so far. patience: how many
-    iterations without a better validation value are allowed before stopping; None never stops early.
+    policy: has `sample(task, n, temperature, seed)` → run. rerank: (run, s) → the run with a column `reward`. cut: (runs
+    by iteration, part, s, policy) → lists, and the prompts without one. fit: (policy, lists, part, s) → policy. `part` is
+    the task with the prompts of iteration s. kept: what of this an earlier call has made. (Seven parameters: the
+    algorithm's four steps, and what they are taken with.)
     """
-
-    objective: str
-    iterations: int
-    memory: str
-    learning_rate: float
-    epochs: int
-    batch_lists: int
-    seed: int
-    base: str  # the catalog name whose defaults the trained model inherits
-    parameters: dict = field(default_factory=dict)
-    length_normalised: bool = False
-    max_length: int | None = None
-    pack_up_to: int | None = None
-    patience: int | None = None
-    lora_rank: int | None = None
-    quantize: str | None = None
-    trainer_args: dict = field(default_factory=dict)
+    runs: dict[int, pd.DataFrame] = {}
+    for s in range(1, options.iterations + 1):
+        part = replace(task, topics=prompts_of(task.topics, options, s))
+        draws = {"n": options.n, "temperature": options.temperature, "seed": seeds.derive(options.seed, s, "draws")}
+        runs[s] = kept.run(s, lambda: rerank(policy.sample(part, **draws), s))  # retrieve, rerank
+        lists = kept.lists(s, part, lambda: cut(runs, part, s, policy))  # negatives
+        policy = fit(policy, lists, part, s)  # train
+        yield policy
 
 
-@dataclass(frozen=True)
-class World:
-    """What the loop asks of the rest: each a plain function, so that it knows no engine, task or judge.
+def prompts_of(topics: pd.DataFrame, options: LarpoOptions, s: int) -> pd.DataFrame:
+    """The prompts of iteration s (from 1): the next ones, beginning anew at the end, or always the same."""
+    count = min(options.prompts, len(topics))
+    first = 0 if options.same_prompts else (s - 1) * count
+    return topics.iloc[[i % len(topics) for i in range(first, first + count)]].reset_index(drop=True)
 
-    list_relative: the judge's grades hold within one list only (PairRM), so a merged list is judged anew.
+
+def remember(runs: dict[int, pd.DataFrame], part: Task, options: LarpoOptions, rerank) -> pd.DataFrame:
+    """The last run with those of earlier iterations that `options.memory` keeps, for the same prompts.
+
+    Rewards that hold within one list only (`rerank.relative`) are given anew.
     """
-
-    topics: Callable[[int], pd.DataFrame]  # iteration (from 1) → its topics
-    sample: Callable[[Path, pd.DataFrame, int, Path], pd.DataFrame]  # policy, topics, iteration, folder → run
-    judge: Callable[[pd.DataFrame, pd.DataFrame, Path], pd.DataFrame]  # run, topics, folder for scores → qrels
-    cut: Callable[  # run, qrels, topics, iteration, policy, folder → lists, and the prompts without (query_id, why)
-        [pd.DataFrame, pd.DataFrame, pd.DataFrame, int, Path, Path], tuple[pd.DataFrame, pd.DataFrame]
-    ]
-    prompt_ids: Callable[[pd.DataFrame], dict[str, list[int]]]  # topics → token ids of their prompts
-    validate: Callable[[Path, int], float]  # policy, iteration → the value to select by, higher is better
-    say: Callable[[str], None] = print
-    list_relative: bool = False
+    s = max(runs)
+    since = {"current": s, "previous": max(1, s - 1), "all": 1}[options.memory]
+    if since == s:
+        return runs[s]
+    pool = merge({k: runs[k] for k in range(since, s + 1)}, part.topics["query_id"])
+    return rerank(pool, s) if getattr(rerank, "relative", False) else pool
 
 
-def larpo(start: Path, settings: Settings, world: World, out: Path, lists_at_once: int | None = None) -> list[Path]:
-    """Runs the iterations that `out` does not hold yet and returns the policies' folders, the start first.
+def cut_from(pool: pd.DataFrame, part: Task, options: LarpoOptions, s: int, by_reward: bool):
+    """(lists of iteration s, the prompts without one and why) from rewards, or from right (above 0) and wrong ones."""
+    positives, negatives = options.shape
+    more = {"positives_from": options.source, "self_play": options.loss.gold, "by_reward": by_reward}
+    seed = seeds.derive(options.seed, s, "lists")
+    cut = Cut(positives, negatives, options.lists, s, seed, **more)
+    lists = cut_lists(pool, None, part.topics, cut)
+    return lists, without_list(pool, None, part.topics, lists, cut)
 
-    `out/iteration-s/` holds draws, run, qrels, lists, the prompts without one and why (skipped.csv), training log, the
-    model (by rename, so a model that is there is whole) and validation.json. Under `accelerate launch` every process
-    calls this; all but the first wait for the lists and train along. Raises NothingToRank if no prompt of an iteration
-    gives a list, UserError if the loss is not finite.
+
+def larpo(
+    policy,
+    task: Task,
+    judge: Reranker | Judge | str | None = None,
+    objective: str = "contrastive",
+    iterations: int = 3,
+    out: str | Path | None = None,
+    **settings,
+) -> list:
+    """Algorithm 1: the policies of all iterations, the start first. The start's own weights stay as they are.
+
+    policy: an `irlens.Policy`, or a name or path of one. judge: a reranker (run → run with `reward`), a judge (run →
+    qrels) or a reranker's name; None is the task's verifier. out: a folder that keeps every iteration's run, lists and
+    model, and from which the same call continues; None keeps nothing. settings: any of `LarpoOptions`, such as
+    `prompts=200, n=8, epochs=1, learning_rate=5e-7`, and the objective's parameters. Raises UserError for settings that
+    do not fit, NothingToRank if no prompt of an iteration gives a list.
     """
-    policies, values = [start], [_validated(start, 0, world, out)]
-    for s in range(1, settings.iterations + 1):
-        here = out / f"iteration-{s}"
-        if (here / "model").is_dir():
-            world.say(f"iteration {s}: reused the model in {here / 'model'}")
-        else:
-            _iterate(policies[-1], s, settings, world, out, lists_at_once)
-        policies.append(here / "model")
-        values.append(_validated(here / "model", s, world, out))
-        if settings.patience is not None and s - values.index(max(values)) > settings.patience:
-            world.say(f"stopped after iteration {s}: no better validation value in {settings.patience + 1} iterations")
-            break
-    return policies
+    from irlens.train.in_memory import opened, rewarded, trained_copy
 
+    options = LarpoOptions.of(objective, iterations=iterations, **settings)
+    if options.tier != "own":
+        raise UserError(f"larpo: tier {options.tier!r} is what the command `irlens train` has; here it is own")
+    policy, kept = opened(policy), Kept(None if out is None else Path(out))
+    rerank, by_reward = rewarded(judge, task)
 
-def _main() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
+    def cut(runs, part, s, policy):
+        return cut_from(remember(runs, part, options, rerank), part, options, s, by_reward)
 
+    def fit(policy, lists, part, s):
+        return trained_copy(policy, lists, part, options, s, kept)
 
-def _await(path: Path) -> None:
-    """Until the first process has written `path`, each time by rename."""
-    while not path.exists():
-        time.sleep(0.5)
-
-
-def _validated(policy: Path, s: int, world: World, out: Path) -> float:
-    """The validation value of a policy: computed once by the first process, then read."""
-    path = out / f"iteration-{s}" / "validation.json"
-    if _main() and not path.is_file():
-        write_text(json.dumps({"value": world.validate(policy, s)}) + "\n", path)
-    _await(path)
-    return json.loads(path.read_text(encoding="utf-8"))["value"]
-
-
-def _iterate(policy: Path, s: int, settings: Settings, world: World, out: Path, lists_at_once: int | None) -> None:
-    here, topics = out / f"iteration-{s}", world.topics(s)
-    if (here / "lists.parquet").is_file():
-        world.say(f"iteration {s}: reused the lists in {here / 'lists.parquet'}")
-    elif _main():
-        run = world.sample(policy, topics, s, here / "draws")
-        qrels = world.judge(run, topics, here / "scores")
-        write_parquet(run, here / "run.parquet")
-        write_parquet(qrels, here / "qrels.parquet")
-        run, qrels = _remember(run, qrels, topics, s, settings, world, out)
-        lists, skipped = world.cut(run, qrels, topics, s, policy, here)
-        write_csv(skipped, here / "skipped.csv")
-        write_parquet(lists, here / "lists.parquet")
-    _await(here / "lists.parquet")
-    lists, reasons = pd.read_parquet(here / "lists.parquet"), _skipped(here)["why"]
-    if lists.empty:
-        raise NothingToRank(
-            f"iteration {s}: none of {len(topics):,} prompts gives a list to rank: {candidate_lists.in_words(reasons)}"
-        )
-    used, count = lists["query_id"].nunique(), len(lists.groupby(["query_id", "list"]))
-    others = candidate_lists.in_words(reasons, candidate_lists.FAULTS)
-    world.say(
-        f"iteration {s}: {count:,} lists from {used:,} of {len(topics):,} prompts"
-        + (f" (the others, see skipped.csv: {others})" if others else "")
-    )
-    _train(policy, lists, world, topics, settings, s, here, lists_at_once)
-
-
-def _skipped(here: Path) -> pd.DataFrame:
-    """query_id and why of an iteration's prompts without a list; none where an older version did not keep them."""
-    path = here / "skipped.csv"
-    return (
-        pd.read_csv(path, dtype=str, keep_default_na=False)
-        if path.is_file()
-        else pd.DataFrame(columns=["query_id", "why"])
-    )
-
-
-def _remember(run, qrels, topics, s: int, settings: Settings, world: World, out: Path):
-    """This iteration's draws with those of the earlier ones that `memory` keeps, for the same prompts."""
-    first = {"current": s, "previous": max(1, s - 1), "all": 1}[settings.memory]
-    if first == s:
-        return run, qrels
-    pools = {
-        k: tuple(pd.read_parquet(out / f"iteration-{k}" / f"{name}.parquet") for name in ("run", "qrels"))
-        for k in range(first, s + 1)
-    }
-    run, qrels = candidate_lists.merge(pools, topics["query_id"])
-    scores = out / f"iteration-{s}" / "scores-merged"
-    return run, world.judge(run, topics, scores) if world.list_relative else qrels
-
-
-def _train(policy: Path, lists, world: World, topics, settings: Settings, s: int, here: Path, lists_at_once) -> None:
-    import torch
-
-    from irlens.base import seeds
-    from irlens.models.chat import origins
-    from irlens.models.logprobs import explain
-    from irlens.train import adapters
-    from irlens.train.data import check_vocabulary, fitting, tokenise
-    from irlens.train.losses import ranking as objectives
-    from irlens.train.trainer import Plan, train
-
-    objective = objectives.get(settings.objective)
-    torch.manual_seed(seeds.folded(seeds.derive(settings.seed, s, "weights")))
-    model, tokenizer = adapters.load(policy, settings.lora_rank, settings.quantize)
-    at_once = lists_at_once or (AT_ONCE if model.num_parameters() < SMALL else 1)
-    if objective.mismatched and lists["query_id"].nunique() < 2:
-        raise NothingToRank(
-            f"iteration {s}: one prompt gives lists, and {settings.objective} compares with responses to another"
-        )
-    every = tokenise(lists, world.prompt_ids(topics), tokenizer, objective.mismatched, model)
-    examples = fitting(every, settings.max_length)
-    reasons = _without_long(every, examples, settings.max_length, s, here, world.say)
-    check_vocabulary(model, examples, lambda: str(policy))
-    lengths = [(len(e.prompt), [len(r) for r in e.responses]) for e in examples]
-    explain(model, world.say, settings.pack_up_to, lengths)
-    plan = Plan(
-        objective=objective,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        batch_size=settings.batch_lists,
-        at_once=min(at_once, settings.batch_lists),
-        seed=seeds.derive(settings.seed, s, "training"),
-        parameters=settings.parameters,
-        length_normalised=settings.length_normalised,
-        pack_up_to=settings.pack_up_to,
-        arguments=settings.trainer_args,
-    )
-    trained = settings.epochs * sum(e.tokens for e in examples)
-    account = {"lists": len(examples), "too_long": len(every) - len(examples), "tokens_trained": trained}
-    account |= {"prompts": len(topics), "prompts_without_list": reasons}
-
-    def finish(trainer) -> None:
-        if _main():
-            read = origins(lists, model, tokenizer)
-            write_text(json.dumps(account | read) + "\n", here / "account.json")
-            write_csv(pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry), here / "log.csv")
-        adapters.save(trainer, policy, tokenizer, settings.base, here / "model")
-
-    try:
-        train(model, tokenizer, examples, plan, here / "checkpoints", finish)
-    except FloatingPointError as error:
-        raise UserError(f"iteration {s}: {error}") from error
-    _await(here / "model")
-    if _main():
-        shutil.rmtree(here / "checkpoints")
-        for warning in displaced(pd.read_csv(here / "log.csv")):
-            world.say(f"iteration {s}: {warning}")
-
-
-def _without_long(every: list, examples: list, limit: int | None, s: int, here: Path, say) -> dict[str, int]:
-    """Says which lists did not fit, adds the prompts that lost all of theirs to skipped.csv, and counts its reasons."""
-    skipped = _skipped(here)
-    skipped = skipped[skipped["why"] != "too long"]  # of a start that was killed
-    if len(examples) < len(every):
-        say(
-            f"iteration {s}: left out {len(every) - len(examples):,} of {len(every):,} lists, whole: a response with its "
-            f"prompt is longer than {limit:,} tokens"
-        )
-        prompts, kept = (
-            list(dict.fromkeys(e.name.rpartition(", iteration ")[0] for e in some)) for some in (every, examples)
-        )
-        lost = pd.DataFrame({"query_id": [q for q in prompts if q not in set(kept)], "why": "too long"})
-        skipped = pd.concat([skipped, lost], ignore_index=True)
-        if _main():
-            write_csv(skipped, here / "skipped.csv")
-    if not examples:
-        raise NothingToRank(f"iteration {s}: no list fits into --max-length {limit}")
-    return {why: int(count) for why, count in skipped["why"].value_counts().items()}
-
-
-def displaced(log: pd.DataFrame) -> list[str]:
-    """A warning in words if training made the positives a quarter of a nat or more less likely than the reference has
-    them (the mean of the last quarter of the log): likelihood displacement."""
-    if "logratio_positive" not in log.columns or log.empty:  # no reference, or nothing logged
-        return []
-    last = log.tail(max(1, len(log) // 4))
-    up, down = last["logratio_positive"].mean(), last["logratio_negative"].mean()
-    if up >= -0.25:  # what single steps wander by
-        return []
-    return [
-        f"warning: the positives' log-probability fell by {-up:.2f} nats per response below the reference's "
-        f"(the negatives' by {-down:.2f}): likelihood displacement; a term --nll 0.1, a lower learning rate or harder "
-        "negatives help"
-    ]
+    return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]

@@ -7,7 +7,7 @@ processes (`Steps`, `RankingTrainer.get_batch_samples`).
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +20,11 @@ from irlens.base import seeds
 from irlens.base.errors import UserError, did_you_mean
 from irlens.models.logprobs import layout, response_logprobs
 from irlens.train.data import Example, collate, with_reference
-from irlens.train.losses.ranking import Objective
-from irlens.train.losses.scores import Scores
+from irlens.train.losses import Scores
+from irlens.train.options import TrainOptions
 
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the lists of one iteration are trained on; `batch_size` counts lists per step, over all processes.
-
-    parameters: the objective's own (beta, nll …). arguments: fields of transformers.TrainingArguments that are set
-    over ours: bf16, fsdp, deepspeed, gradient_checkpointing, report_to …
-    """
-
-    objective: Objective
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    at_once: int
-    seed: int
-    parameters: dict = field(default_factory=dict)
-    length_normalised: bool = False
-    pack_up_to: int | None = None  # tokens of the longest row of several responses; None: by an estimate of speed
-    arguments: dict = field(default_factory=dict)
+SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
 
 
 @dataclass
@@ -84,24 +65,25 @@ class Steps(torch.utils.data.Sampler):
 class RankingTrainer(Trainer):
     """A Trainer whose loss is an objective over lists, and whose log says what happens to positives and negatives."""
 
-    def __init__(self, *args, plan: Plan, train_dataset: list[Example], **kwargs):
-        self.plan, self.lists = plan, len(train_dataset)
+    def __init__(self, *args, options: TrainOptions, train_dataset: list[Example], **kwargs):
+        self.options, self.lists = options, len(train_dataset)
+        self.objective, self.parameters = options.loss, options.parameters
         super().__init__(*args, train_dataset=[*train_dataset, train_dataset[0].blank()], **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over lists: accumulation divides it
         self.watched, self.tiers = Counter(), Counter()
 
     def _get_train_sampler(self, train_dataset=None) -> Steps:
-        args, plan = self.args, self.plan
+        args, options = self.args, self.options
         capacity = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-        own = {"per_device_train_batch_size", "gradient_accumulation_steps"} & set(plan.arguments)
-        size = capacity if own else plan.batch_size
+        own = {"per_device_train_batch_size", "gradient_accumulation_steps"} & set(options.arguments)
+        size = capacity if own else options.batch_lists
         per_epoch = -(-self.lists // size)
         return Steps(
             self.lists,
             size,
             args.per_device_train_batch_size,
             args.world_size,
-            plan.seed,
+            args.data_seed,
             lambda: self.state.global_step // per_epoch,
         )
 
@@ -109,10 +91,10 @@ class RankingTrainer(Trainer):
         """A step's passes, each told its `share` of the lists that the step's loss is a mean over, in all processes, and
         the mismatched log-probabilities of the whole step, if the objective asks for them."""
         passes, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [float(self.plan.objective.counts(each["grade"], each["mask"]).sum()) for each in passes]
+        counts = [float(self.objective.counts(each["grade"], each["mask"]).sum()) for each in passes]
         total = self.accelerator.reduce(torch.tensor(sum(counts), device=device), "sum").clamp(min=1).item()
         parts = len(passes) * self.args.world_size  # by which accumulation and the mean over processes divide
-        whole = self._mismatched(passes) if self.plan.objective.mismatched else {}
+        whole = self._mismatched(passes) if self.objective.mismatched else {}
         passes = [each | whole | {"share": parts * n / total} for each, n in zip(passes, counts)]
         return passes, None
 
@@ -132,9 +114,9 @@ class RankingTrainer(Trainer):
         return dict(zip(("mismatched", "mismatched_reference", "mismatched_length"), every.unbind(-1)))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        scores, plan, share = self._scores(model, inputs), self.plan, inputs.get("share", 1.0)
+        scores, share = self._scores(model, inputs), inputs.get("share", 1.0)
         if share:
-            loss = plan.objective(scores, length_normalised=plan.length_normalised, **plan.parameters)
+            loss = self.objective(scores, length_normalised=self.options.length_normalised, **self.parameters)
         else:  # every process computes as many gradients
             loss = 0 * scores.logprob.sum()
         if not torch.isfinite(loss):
@@ -145,7 +127,7 @@ class RankingTrainer(Trainer):
                 "learning rate (the last good checkpoint is kept)"
             )
         if model.training:
-            self.watched.update(_diagnose(scores, plan.objective.uses_reference))
+            self.watched.update(_diagnose(scores, self.objective.uses_reference))
             self.tiers.update(tier for tiers in inputs["tiers"] for tier in tiers)
         loss = share * loss
         return (loss, {"logprob": scores.logprob}) if return_outputs else loss
@@ -234,29 +216,37 @@ def check_arguments(given: dict) -> None:
             raise UserError(f"--trainer-args: {name} is set by irlens")
 
 
-def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) -> TrainingArguments:
-    """What transformers is told. Raises UserError for an unknown or refused entry of `plan.arguments`."""
+def lists_at_once(options: TrainOptions, parameters: int) -> int:
+    """Lists that go through a model of so many parameters in one pass, in one process."""
+    return min(options.lists_at_once or (AT_ONCE if parameters < SMALL else 1), options.batch_lists)
+
+
+def training_arguments(
+    folder: Path, options: TrainOptions, lists: int, parameters: int, iteration: int = 0
+) -> TrainingArguments:
+    """What transformers is told. Raises UserError for an unknown or refused entry of `options.arguments`."""
     import os
 
-    check_arguments(plan.arguments)
-    steps = -(-lists // plan.batch_size) * plan.epochs
+    check_arguments(options.arguments)
+    steps = -(-lists // options.batch_lists) * options.epochs
     cuda, processes = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", 1))
-    at_once = min(plan.at_once, -(-plan.batch_size // processes))
+    at_once = min(lists_at_once(options, parameters), -(-options.batch_lists // processes))
+    seed = seeds.derive(options.seed, iteration, "training")
     ours = {
         "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": -(-plan.batch_size // (at_once * processes)),
-        "num_train_epochs": plan.epochs,
-        "learning_rate": plan.learning_rate,
+        "gradient_accumulation_steps": -(-options.batch_lists // (at_once * processes)),
+        "num_train_epochs": options.epochs,
+        "learning_rate": options.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": min(10, steps // 10),
-        "seed": seeds.folded(plan.seed),
-        "data_seed": plan.seed,
+        "seed": seeds.folded(seed),
+        "data_seed": seed,
         "bf16": cuda,
         "logging_steps": max(1, steps // 20),
         "save_strategy": "steps",
         "save_steps": max(1, steps // 4),
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": options.report_to,
         "dataloader_pin_memory": cuda,
         "use_cpu": not cuda,
         "max_grad_norm": 1.0,
@@ -265,7 +255,9 @@ def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) ->
         **({"gradient_checkpointing": True} if parameters > 5e8 else {}),
     }
     try:
-        arguments = TrainingArguments(output_dir=str(folder), remove_unused_columns=False, **{**ours, **plan.arguments})
+        arguments = TrainingArguments(
+            output_dir=str(folder), remove_unused_columns=False, **{**ours, **options.arguments}
+        )
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"--trainer-args: {' '.join(str(error).split())}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs of one process mean DataParallel: no Packed can be split
@@ -273,30 +265,30 @@ def training_arguments(folder: Path, plan: Plan, lists: int, parameters: int) ->
 
 
 def train(
-    model, tokenizer, examples: list[Example], plan: Plan, folder: Path, finish: Callable[[Trainer], None]
-) -> None:
-    """Trains `model` in place and calls `finish(trainer)` in every process; the log is trainer.state.log_history.
+    model, tokenizer, examples: list[Example], options: TrainOptions, folder: Path, iteration: int = 0
+) -> Trainer:
+    """Trains `model` in place and returns its trainer; the log is trainer.state.log_history.
 
     References are computed before the first step. `folder` holds the checkpoints; training continues from the last
     whole one. Raises UserError for a checkpoint that is not this model's, FloatingPointError for a loss that is not
     finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(folder, plan, len(examples), model.num_parameters())
+    arguments = training_arguments(folder, options, len(examples), model.num_parameters(), iteration)
     if arguments.process_index == 0:
         for checkpoint in folder.glob("checkpoint-*"):
             if not (checkpoint / "complete").exists():
                 shutil.rmtree(checkpoint)
     model.to(arguments.device)
-    pad, rows = tokenizer.pad_token_id or 0, layout(model, plan.pack_up_to)
-    if plan.objective.uses_reference:
-        examples = _references(model, examples, pad, plan, arguments)
+    pad, rows = tokenizer.pad_token_id or 0, layout(model, options.pack_up_to)
+    if options.loss.uses_reference:
+        examples = _references(model, examples, pad, options, arguments)
     trainer = RankingTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,
         data_collator=lambda batch: collate(batch, pad, rows),
-        plan=plan,
+        options=options,
         callbacks=[_MarkComplete()],
     )
     trainer.pop_callback(ProgressCallback)
@@ -309,13 +301,16 @@ def train(
         if last and ("size mismatch" in str(error) or "state_dict" in str(error) or "param_group" in str(error)):
             raise UserError(f"{last}: not a checkpoint of this model; delete it and run again") from error
         raise
-    finish(trainer)
+    return trainer
 
 
-def _references(model, examples: list[Example], pad: int, plan: Plan, arguments: TrainingArguments) -> list[Example]:
+def _references(
+    model, examples: list[Example], pad: int, options: TrainOptions, arguments: TrainingArguments
+) -> list[Example]:
     """Every process computes its share, and all get all."""
+    at_once = lists_at_once(options, model.num_parameters())
     rank, processes = arguments.process_index, arguments.world_size
-    own = with_reference(model, examples[rank::processes], pad, plan.at_once, arguments.bf16, plan.pack_up_to)
+    own = with_reference(model, examples[rank::processes], pad, at_once, arguments.bf16, options.pack_up_to)
     if processes == 1:
         return own
     parts: list[list[Example]] = [[] for _ in range(processes)]

@@ -8,7 +8,7 @@ from irlens.base import plugins
 from irlens.base.errors import UserError
 from irlens.rerank.by_name import reranker
 from irlens.retrieve import engines
-from irlens.train.losses import ranking as objectives
+from irlens.train import losses as objectives
 
 CODE = """
 number = 3

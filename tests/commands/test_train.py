@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,14 +11,12 @@ from irlens import tasks
 from irlens.base.errors import NothingToRank, UserError
 from irlens.commands import train as training
 from irlens.commands import validation as held_out
+from irlens.commands.drawing import load_policy, train_split
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import PassK, Train
 from irlens.commands.train import train as run_train
-from irlens.rerank.judges import Judge
-from irlens.retrieve import policy as common
-from irlens.retrieve.policy import load_policy, train_split
 from irlens.train import larpo
-from irlens.train.losses import ranking as objectives
+from irlens.train import losses as objectives
 
 SMALL = {"prompts": 24, "n": 4, "iterations": 2, "epochs": 1, "batch_lists": 8, "eval_limit": 8, "eval_n": 2}
 
@@ -57,18 +56,26 @@ def test_validation_chooses_and_test_problems_only_measure(tmp_path):
 
 
 def test_patience_stops_and_the_same_command_says_the_same(tmp_path, monkeypatch):
-    world = {"values": iter([0.5, 0.4, 0.3, 0.6])}
+    made, values = [], iter([0.5, 0.4, 0.3, 0.6])
+    kept: dict[int, float] = {}
     monkeypatch.setattr(
-        larpo,
-        "_iterate",
-        lambda policy, s, settings, world, out, at: (out / f"iteration-{s}" / "model").mkdir(parents=True),
+        held_out, "value", lambda job, weights, s: kept[s] if s in kept else kept.setdefault(s, next(values))
     )
-    plan = larpo.Settings("pairwise", 5, "current", 1e-3, 1, 8, 0, "tiny", patience=1)
-    made = larpo.World(*[None] * 5, validate=lambda policy, s: next(world["values"]), say=lambda line: None)
-    policies = larpo.larpo(tmp_path / "start", plan, made, tmp_path)
-    assert [p.parent.name for p in policies[1:]] == ["iteration-1", "iteration-2"]
-    again = larpo.larpo(tmp_path / "start", plan, made, tmp_path)
-    assert again == policies and next(world["values"]) == 0.6  # values were read, not measured again
+    folder = lambda start, s: start.__class__(start.job, tmp_path / f"iteration-{s}" / "model", s + 1)  # noqa: E731
+
+    def iterate(start, task, options, *steps):
+        for s in range(1, options.iterations + 1):
+            made.append(s)
+            yield folder(start, s)
+
+    monkeypatch.setattr(larpo, "iterate", iterate)
+    settings, said = Train(iterations=5, patience=1), []
+    policy = SimpleNamespace(name="tiny", folder=tmp_path / "start", task=None)
+    job = held_out.Job(settings, policy, None, None, None, None, tmp_path, said.append)
+    policies = training._policies(job)
+    assert [p.parent.name for p in policies[1:]] == ["iteration-1", "iteration-2"] and made == [1, 2]
+    assert "stopped after iteration 2" in said[-1]
+    assert training._policies(job) == policies and next(values) == 0.6  # values were read, not measured again
 
 
 def test_a_data_set_without_validation_lends_the_end_of_its_training_problems(tmp_path):
@@ -227,15 +234,11 @@ def test_prompts_without_a_list_are_counted_by_their_reasons(tmp_path):
 
 
 @pytest.mark.parametrize("by_reward, expected", [(True, ["d1"]), (False, [])])
-def test_sft_takes_the_best_by_reward_and_the_right_ones_by_a_verifier(tmp_path, by_reward, expected):
-    settings = Train(objective="sft")
-    policy = common.load_policy(settings, "train", 1, str)
-    judges = (Judge("stand-in", None, by_reward), None)
-    world = training._world(policy, None, settings, judges, tmp_path, str)
-    draws = {"query_id": policy.task.topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
-    run, values = pd.DataFrame(draws), [-2.0, -1.0] if by_reward else [0, 0]
-    qrels = run[["query_id", "doc_id"]].assign(relevance=values)
-    lists, skipped = world.cut(run, qrels, policy.task.topics, 1, None, tmp_path)
+def test_sft_takes_the_best_by_reward_and_the_right_ones_by_a_verifier(by_reward, expected):
+    part = tasks.load("sums", "train", 1)
+    draws = {"query_id": part.topics["query_id"][0], "doc_id": ["d0", "d1"], "text": ["a", "b"]}
+    run = pd.DataFrame(draws).assign(reward=[-2.0, -1.0] if by_reward else [0, 0])
+    lists, skipped = larpo.cut_from(run, part, Train(objective="sft"), 1, by_reward)
     assert lists["doc_id"].tolist() == expected and skipped["why"].tolist() == ([] if by_reward else ["none right"])
 
 
@@ -289,7 +292,7 @@ def test_prompts_of_chats_have_the_papers_limit(tmp_path):
     rows = [{"prompt": "Say it again. " * count} for count in (3, 300)]
     (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task, said = tasks.load(str(tmp_path / "chat.jsonl")), []
-    kept = common.load_policy(Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8), None, None, said.append, False)
+    kept = load_policy(Train(dataset=str(tmp_path / "chat.jsonl"), max_tokens=8), None, None, said.append, False)
     assert (
         task.max_prompt_length == 1000 and kept.task.topics["query_id"].tolist() == task.topics["query_id"].tolist()[:1]
     )
@@ -302,7 +305,7 @@ def test_prompts_of_chats_have_the_papers_limit(tmp_path):
 
 def _said(settings):
     said = []
-    common.load_policy(settings, None, None, said.append, False)
+    load_policy(settings, None, None, said.append, False)
     return said
 
 

@@ -22,11 +22,11 @@ from irlens.commands import train as training
 from irlens.commands.settings import Train
 from irlens.commands.train import train as run_train
 from irlens.models import catalog, thoughts
-from irlens.negatives import lists, mine
+from irlens.negatives import mine
 from irlens.rerank import judges as judging
 from irlens.retrieve import policy as common
-from irlens.train import adapters, trainer
-from irlens.train.losses.ranking import Objective
+from irlens.train import adapters, larpo, trainer
+from irlens.train.losses import Objective
 
 BASE = {"prompts": 4, "n": 6, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
 BASE |= {"test_limit": 0, "objective": "pairwise"}
@@ -75,7 +75,8 @@ def run(monkeypatch, tmp_path, material):
     def go(**given) -> Seen:
         seen = Seen()
 
-        def draw(self, asked, n, temperatures, seed, shards, say, name=None, weights=None):
+        def draw(self, asked, draws, shards, say, name=None):
+            n, temperatures, seed = draws.n, draws.temperatures, draws.seed
             engine = asdict(self.options)
             seen.draws.append(
                 {"label": name, "ids": [p.query_id for p in asked], "n": n, "temperatures": tuple(temperatures)}
@@ -106,8 +107,9 @@ def run(monkeypatch, tmp_path, material):
             seen.losses.append({"name": self.name, "shape": tuple(scores.mask.shape), **kwargs})
             return real_loss(self, scores, **kwargs)
 
-        def arguments(folder, plan, count, parameters):
-            seen.arguments.append((made := real_arguments(folder, plan, count, parameters), plan, count))
+        def arguments(folder, options, count, parameters, iteration):
+            made = real_arguments(folder, options, count, parameters, iteration)
+            seen.arguments.append((made, options, count))
             return quiet(made)
 
         def spied(name, of, into):
@@ -136,7 +138,7 @@ def run(monkeypatch, tmp_path, material):
         real_module = engines.module
         absent = SimpleNamespace(prepare=lambda options, model: options, GUARANTEE="")
         monkeypatch.setattr(engines, "module", lambda name: absent if name in ("vllm", "ray") else real_module(name))
-        spied("cut_lists", lists, seen.cut)
+        spied("cut_lists", larpo, seen.cut)
         spied("mine_negatives", mine, seen.mined)
         run_train(
             Train(**{"dataset": str(material.data), **BASE, **given, "out": str(tmp_path / "out")}), lambda _: None
@@ -167,9 +169,8 @@ def hugging(seen: Seen):
 
 
 def cut(seen: Seen) -> dict:
-    """The arguments of `cut_lists`, by name."""
-    args, named = seen.cut[0]
-    return dict(zip(("run", "qrels", "topics", "positives", "negatives"), args)) | named
+    """Which lists `cut_lists` was asked for."""
+    return asdict(seen.cut[0][0][3])
 
 
 def engine(name: str):
@@ -210,7 +211,7 @@ CASES = {
     "objective_args": ('{"alpha": 0.7}', {"objective": "r-dpo"}, lambda s: first_loss(s)["alpha"], 0.7),
     "learning_rate": (0.017, {}, lambda s: hugging(s).learning_rate, 0.017),
     "epochs": (3, {}, lambda s: (hugging(s).num_train_epochs, len(s.losses)), (3, 3)),
-    "batch_lists": (2, {}, lambda s: (plan(s).batch_size, len(s.losses), first_loss(s)["shape"][0]), (2, 2, 2)),
+    "batch_lists": (2, {}, lambda s: (plan(s).batch_lists, len(s.losses), first_loss(s)["shape"][0]), (2, 2, 2)),
     "lists_at_once": (1, {}, lambda s: (hugging(s).gradient_accumulation_steps, first_loss(s)["shape"][0]), (4, 1)),
     "max_length": (27, {"lists": 2}, lambda s: 0 < s.arguments[0][2] < 8, True),
     "lora_rank": (4, {}, lambda s: s.loaded[0]["lora_rank"], 4),

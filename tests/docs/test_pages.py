@@ -127,7 +127,7 @@ def leaves(nav):
 def test_names_told_are_the_names_there_are():
     from irlens import tasks
     from irlens.negatives.mine import TIERS
-    from irlens.train.losses.ranking import names
+    from irlens.train.losses import names
 
     told = set(
         re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", PAGES["docs/concepts/objectives.md"], re.M)))

@@ -15,16 +15,17 @@ from irlens.commands.mine_negatives import mine_negatives as run_mine_negatives
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import Mine, PassK, Train
 from irlens.commands.train import train as run_train
-from irlens.models import chat, logprobs
-from irlens.negatives.lists import cut_lists
-from irlens.rerank.likelihood import Likelihood
+from irlens.models import chat
+from irlens.models.chat import prompts
+from irlens.models.likelihood import Likelihood
+from irlens.negatives.lists import Cut, cut_lists
 from irlens.retrieve.engines import Prompt
 from irlens.retrieve.engines.transformers import TransformersEngine
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import Draws, sample_run
 from irlens.train import adapters
 from irlens.train.data import tokenise, with_reference
-from irlens.train.losses import ranking as objectives
-from irlens.train.trainer import Plan, train
+from irlens.train.options import TrainOptions
+from irlens.train.trainer import train
 
 TEXT = ["the answer is seven, for two and five make seven", "Seven. #### 7", "what is two and five? system user model"]
 ALTERNATE = (
@@ -128,14 +129,14 @@ def draws(path, n=24):
     """(engine, prompts, a run of n draws for each)."""
     engine = TransformersEngine.load(path)
     asked = prompts(TOPICS, engine.tokenizer)
-    run = sample_run(lambda: engine, asked, n, (1.0,), 0, 40, path.parent / f"{path.name}-shards", "m", str)
+    run = sample_run(lambda: engine, asked, Draws(n, (1.0,), 0, 40), path.parent / f"{path.name}-shards", "m", str)
     return engine, asked, run
 
 
 def judged_lists(run):
     """Lists of a run whose draws are right every other time."""
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["draw"] % 2)
-    return cut_lists(run, qrels, TOPICS, 2, 3, lists=2)
+    return cut_lists(run, qrels, TOPICS, Cut(2, 3, lists=2))
 
 
 def check_one_logprob(path):
@@ -143,7 +144,7 @@ def check_one_logprob(path):
     engine, asked, run = draws(path)
     ids = dict(zip(TOPICS["query_id"], chat.token_ids(engine.tokenizer, asked)))
     assert set(run["finish_reason"]) == {"stop", "length"}
-    found = Likelihood(engine.model, engine.tokenizer, ids, logprobs)(run)
+    found = Likelihood(engine.model, engine.tokenizer, ids)(run)
     assert found["as_drawn"].all() and found["n_tokens"].tolist() == run["n_tokens"].tolist()
     assert found["score"].tolist() == pytest.approx(run["logprob"].tolist(), abs=1e-4)
 
@@ -161,12 +162,9 @@ def test_a_draw_has_one_log_probability_before_and_after_a_save(folder, family, 
     _, examples = check_one_logprob(folder)
     model, tokenizer = adapters.load(folder)
     before = chat.stop_tokens(model, tokenizer)
-    plan = Plan(objectives.get("contrastive"), 1e-3, 1, 4, 4, 0)
-
-    def finish(trainer):
-        adapters.save(trainer, folder, tokenizer, "tiny", tmp_path / "trained")
-
-    train(model, tokenizer, examples, plan, tmp_path / "checkpoints", finish)
+    how = TrainOptions(learning_rate=1e-3, epochs=1, batch_lists=4, lists_at_once=4)
+    trainer = train(model, tokenizer, examples, how, tmp_path / "checkpoints")
+    adapters.save(trainer, folder, tokenizer, "tiny", tmp_path / "trained")
     saved, again = adapters.load(tmp_path / "trained")
     assert chat.stop_tokens(saved, again) == before and len(before) == (1 if family == "mistral" else 3)
     assert not torch.equal(saved.get_input_embeddings().weight, adapters.load(folder)[0].get_input_embeddings().weight)
@@ -214,7 +212,7 @@ def test_what_is_no_draw_of_the_prompt_is_text(tmp_path):
     engine, _, run = draws(save_model("phi3", tmp_path / "m"))
     gold = TOPICS.assign(solution="seven")
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["draw"] % 2)
-    lists = cut_lists(run, qrels, gold, 1, 2, positives_from="gold")
+    lists = cut_lists(run, qrels, gold, Cut(1, 2, positives_from="gold"))
     of = dict(zip(run["doc_id"], run["tokens"]))
     assert [ids is None for ids in lists["tokens"]] == lists["doc_id"].str.endswith("/gold").tolist()
     assert all(ids is None or list(ids) == list(of[doc_id]) for doc_id, ids in zip(lists["doc_id"], lists["tokens"]))
@@ -233,7 +231,7 @@ def test_a_run_that_knows_no_ids_is_read_by_its_texts(tmp_path):
     ids = dict(zip(TOPICS["query_id"], chat.token_ids(engine.tokenizer, asked)))
     end = engine.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     for unknown in (run.drop(columns="tokens"), run.assign(tokens=None), run.assign(tokens=[[]] * len(run))):
-        found = Likelihood(engine.model, engine.tokenizer, ids, logprobs)(unknown)
+        found = Likelihood(engine.model, engine.tokenizer, ids)(unknown)
         assert not found["as_drawn"].any() and np.isfinite(found["score"]).all()
         examples = tokenise(judged_lists(unknown), ids, engine.tokenizer, model=engine.model)
         assert {response[-1] for e in examples for response in e.responses} == {end}
@@ -342,8 +340,8 @@ def test_a_command_refuses_lost_messages_before_work_and_the_option_is_part_of_w
     command = ("train", "--dataset", tmp_path / "chats.jsonl", "--reward", "x/y", "--out", tmp_path / "o")
     assert "--messages-as user" in refused(*command) and not (tmp_path / "o").exists()
     assert "did you mean 'user'" in refused(*command, "--messages-as", "usr")
+    from irlens.commands.drawing import identity, load_policy
     from irlens.retrieve.engines import choose
-    from irlens.retrieve.policy import identity, load_policy
 
     settings = Train(dataset=str(tmp_path / "chats.jsonl"), messages_as="user")
     policy = load_policy(settings, None, None, str, verified=False)

@@ -14,7 +14,7 @@ from irlens.commands.rerank import rerank as run_rerank
 from irlens.commands.rerank import verify as run_verify
 from irlens.models import thoughts
 from irlens.models.thoughts import Thought, answer_part, marked, of_tokenizer, parse, settled
-from irlens.negatives.lists import cut_lists
+from irlens.negatives.lists import Cut, cut_lists
 from irlens.rerank.verifiers import get
 from irlens.rerank.verify import unreadable, verify
 from irlens.rerank.vote import answers_of
@@ -101,7 +101,7 @@ def test_an_unclosed_thought_is_wrong_unfinished_in_no_list_and_does_not_vote():
     qrels = verify(ready, TOPICS, task_verifier.judge)
     assert qrels["relevance"].tolist() == [0, 1, 0]
     assert verify(ready, TOPICS, task_verifier.judge, judge_unfinished=True)["relevance"].tolist() == [0, 1, 0]
-    lists = cut_lists(ready, qrels, TOPICS, 1, 3)
+    lists = cut_lists(ready, qrels, TOPICS, Cut(1, 3))
     assert lists["doc_id"].tolist() == ["d1", "d2"]
     assert answers_of(ready, task_verifier.extract) == [None, 3, 4]
     assert marked(run.drop(columns="finish_reason"), THINK)["finish_reason"].tolist() == ["length", "stop", "stop"]

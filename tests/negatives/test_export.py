@@ -25,7 +25,7 @@ CHAT = {"a": [{"role": "user", "content": "1+1?"}], "b": [{"role": "user", "cont
 
 
 def test_pairs_are_every_positive_with_every_negative():
-    rows = export.pairs(LISTS, PROMPTS)
+    rows = export.trl(LISTS, PROMPTS)
     assert [(r["chosen_id"], r["rejected_id"], r["tier"]) for r in rows] == [
         ("a/gold", "b3", "easy"),
         ("a/gold", "a4", "hard"),
@@ -34,8 +34,8 @@ def test_pairs_are_every_positive_with_every_negative():
         ("b/gold", "b1", "hard"),
     ]
     assert rows[0]["prompt"] == PROMPTS["a"] and rows[0]["chosen"] == "it is 2" and rows[0]["rejected"] == "it is 11"
-    assert export.pairs(LISTS)[0]["prompt"] == "1+1?"
-    chat = export.pairs(LISTS, CHAT)[-1]
+    assert export.trl(LISTS)[0]["prompt"] == "1+1?"
+    chat = export.trl(LISTS, CHAT)[-1]
     assert chat["prompt"] == CHAT["b"] and chat["chosen"] == [{"role": "assistant", "content": "it is 4 …"}]
 
 

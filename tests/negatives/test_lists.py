@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlens.base.errors import UserError
-from irlens.negatives.lists import REASONS, cut_lists, merge, without_list
+from irlens.negatives.lists import REASONS, Cut, cut_lists, graded, merge, without_list
 
 TOPICS = pd.DataFrame({"query_id": ["q"], "query": ["1+1?"], "solution": ["two #### 2"]})
 
@@ -31,58 +31,58 @@ def docs(lists, tier):
 
 
 def test_graded_draws_give_the_best_against_the_worst():
-    lists = cut_lists(*judged([0.1, 0.9, 0.5, 0.3]), TOPICS, 1, 3)
+    lists = cut_lists(*judged([0.1, 0.9, 0.5, 0.3]), TOPICS, Cut(1, 3))
     assert docs(lists, "positive") == [{"d1"}] and docs(lists, "own") == [{"d0", "d2", "d3"}]
-    lists = cut_lists(*judged([0.1, 0.9, 0.5, 0.3, 0.4, 0.6]), TOPICS, 2, 2)
+    lists = cut_lists(*judged([0.1, 0.9, 0.5, 0.3, 0.4, 0.6]), TOPICS, Cut(2, 2))
     assert docs(lists, "positive") == [{"d1", "d5"}] and docs(lists, "own") == [{"d0", "d3"}]
 
 
 def test_no_draw_is_on_both_sides():
-    lists = cut_lists(*judged([0.1, 0.9, 0.5]), TOPICS, 2, 2, lists=4)
+    lists = cut_lists(*judged([0.1, 0.9, 0.5]), TOPICS, Cut(2, 2, lists=4))
     for _, group in lists.groupby("list"):
         assert group["doc_id"].is_unique and group["grade"].nunique() > 1
 
 
 def test_sft_takes_right_draws_only_and_needs_no_wrong_one():
-    assert docs(cut_lists(*judged([1, 1, 0]), TOPICS, 1, 0, lists=5), "positive") in (
+    assert docs(cut_lists(*judged([1, 1, 0]), TOPICS, Cut(1, 0, lists=5)), "positive") in (
         [{"d0"}, {"d1"}],
         [{"d1"}, {"d0"}],
     )
-    assert len(cut_lists(*judged([1, 1]), TOPICS, 2, 0)) == 2
-    assert cut_lists(*judged([0, 0]), TOPICS, 1, 0).empty
+    assert len(cut_lists(*judged([1, 1]), TOPICS, Cut(2, 0))) == 2
+    assert cut_lists(*judged([0, 0]), TOPICS, Cut(1, 0)).empty
 
 
 def test_gold_solutions_are_positives_and_not_samples():
     run, qrels = judged([1, 0, 0])
-    gold = cut_lists(run, qrels, TOPICS, 1, 2, positives_from="gold")
+    gold = cut_lists(run, qrels, TOPICS, Cut(1, 2, positives_from="gold"))
     assert gold["doc_id"].tolist()[0] == "q/gold" and docs(gold, "own") == [{"d1", "d2"}]
-    both = cut_lists(run, qrels, TOPICS, 2, 2, positives_from="both")
+    both = cut_lists(run, qrels, TOPICS, Cut(2, 2, positives_from="both"))
     assert docs(both, "positive") == [{"q/gold", "d0"}] and both["grade"].tolist() == [1, 1, 0, 0]
-    wrong = cut_lists(*judged([0, 0]), TOPICS, 1, 2, positives_from="both")
+    wrong = cut_lists(*judged([0, 0]), TOPICS, Cut(1, 2, positives_from="both"))
     assert docs(wrong, "positive") == [{"q/gold"}]  # also where no draw is right
     with pytest.raises(UserError, match="no solutions"):
-        cut_lists(run, qrels, TOPICS.drop(columns="solution"), 1, 1, positives_from="gold")
+        cut_lists(run, qrels, TOPICS.drop(columns="solution"), Cut(1, 1, positives_from="gold"))
 
 
 def test_self_play_takes_every_own_draw_as_a_negative_but_not_the_solution_itself():
     run, qrels = judged([1, 0, 1], ["two", "three", "two #### 2"])
-    lists = cut_lists(run, qrels, TOPICS, 1, 3, positives_from="gold", self_play=True)
+    lists = cut_lists(run, qrels, TOPICS, Cut(1, 3, positives_from="gold", self_play=True))
     assert docs(lists, "own") == [{"d0", "d1"}] and lists["grade"].tolist() == [1, 0, 0]
 
 
 def test_empty_and_unfinished_draws_are_left_out():
     run, qrels = judged([1, 0, 0, 0], ["right", " ", "", "wrong"])
-    assert docs(cut_lists(run, qrels, TOPICS, 1, 3), "own") == [{"d3"}]
-    assert cut_lists(run.assign(finish_reason=["stop", "stop", "stop", "length"]), qrels, TOPICS, 1, 3).empty
+    assert docs(cut_lists(run, qrels, TOPICS, Cut(1, 3)), "own") == [{"d3"}]
+    assert cut_lists(run.assign(finish_reason=["stop", "stop", "stop", "length"]), qrels, TOPICS, Cut(1, 3)).empty
 
 
 def test_merge_keeps_the_prompts_at_hand_and_tells_iterations_apart():
     first, second = judged([1, 0]), judged([0, 1], ["draw 0", "new"])
     other = tuple(frame.assign(query_id="p") for frame in judged([1]))
     both = tuple(pd.concat(parts, ignore_index=True) for parts in zip(first, other))
-    run, qrels = merge({1: both, 2: second}, ["q"])
+    run = merge({1: graded(*both), 2: graded(*second)}, ["q"]).rename(columns={"grade": "reward"})
     assert run["doc_id"].tolist() == ["d0@1", "d1@1", "d0@2", "d1@2"] and set(run["query_id"]) == {"q"}
-    lists = cut_lists(run, qrels, TOPICS, 2, 2)
+    lists = cut_lists(run, None, TOPICS, Cut(2, 2))
     assert docs(lists, "positive") == [{"d0@1", "d1@2"}]  # one right draw of each iteration
 
 
@@ -95,50 +95,50 @@ def pairs(lists):
 
 
 def test_several_lists_of_rewards_start_with_the_best_against_the_worst_and_never_invert():
-    lists = cut_lists(*judged([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, 1, 1, lists=6, by_reward=True)
+    lists = cut_lists(*judged([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, Cut(1, 1, lists=6, by_reward=True))
     assert pairs(lists) == [((6,), (1,)), ((5,), (2,)), ((4,), (3,)), ((6,), (2,)), ((5,), (1,)), ((4,), (1,))]
-    every = cut_lists(*judged([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, 1, 1, lists=99, by_reward=True)
+    every = cut_lists(*judged([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, Cut(1, 1, lists=99, by_reward=True))
     assert len(pairs(every)) == len(set(pairs(every))) == 15 and pairs(every)[:6] == pairs(lists)
 
 
 def test_a_tie_never_stands_on_both_sides():
-    lists = cut_lists(*judged([3.0, 2.0, 2.0, 1.0]), TOPICS, 2, 2, by_reward=True)
+    lists = cut_lists(*judged([3.0, 2.0, 2.0, 1.0]), TOPICS, Cut(2, 2, by_reward=True))
     assert pairs(lists) == [((3, 2), (1,))]  # the other 2 says nothing against its equal
 
 
 def test_full_lists_come_before_shorter_ones():
-    lists = cut_lists(*judged([5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, 1, 3, lists=99, by_reward=True)
+    lists = cut_lists(*judged([5.0, 4.0, 3.0, 2.0, 1.0]), TOPICS, Cut(1, 3, lists=99, by_reward=True))
     sizes = [len(bad) for _, bad in pairs(lists)]
     assert sizes == sorted(sizes, reverse=True) and sizes == [3] * 5 + [2, 1]
 
 
 def test_a_reward_has_no_zero_sft_takes_the_best_of_a_prompt():
     for grades in ([-3.0, -1.0, -2.0], [3.0, 9.0, 1.0]):
-        lists = cut_lists(*judged(grades), TOPICS, 1, 0, lists=3, by_reward=True)
+        lists = cut_lists(*judged(grades), TOPICS, Cut(1, 0, lists=3, by_reward=True))
         assert lists["doc_id"].tolist() == ["d1"]
-    assert len(cut_lists(*judged([-1.0, -1.0, -2.0]), TOPICS, 2, 0, by_reward=True)) == 2  # both best ones
-    assert cut_lists(*judged([2.0, 2.0]), TOPICS, 1, 0, by_reward=True).empty  # none is better than another
-    both = cut_lists(*judged([-1.0, -2.0]), TOPICS, 2, 1, positives_from="both", by_reward=True)
+    assert len(cut_lists(*judged([-1.0, -1.0, -2.0]), TOPICS, Cut(2, 0, by_reward=True))) == 2  # both best ones
+    assert cut_lists(*judged([2.0, 2.0]), TOPICS, Cut(1, 0, by_reward=True)).empty  # none is better than another
+    both = cut_lists(*judged([-1.0, -2.0]), TOPICS, Cut(2, 1, positives_from="both", by_reward=True))
     assert both["doc_id"].tolist() == ["q/gold", "d0", "d1"]
 
 
 def test_texts_equal_but_for_white_space_are_one():
     run, qrels = judged([0, 1, 0, 0], ["#### 8", "#### 9", " #### 8 ", "####  8\n"])
-    lists = cut_lists(run, qrels, TOPICS, 1, 3, lists=3)
+    lists = cut_lists(run, qrels, TOPICS, Cut(1, 3, lists=3))
     assert lists["doc_id"].tolist() == ["d1", "d0"]  # of three negatives that are one, the first drawn
-    solution = cut_lists(*judged([0, 0], ["two  ####\n2", "three"]), TOPICS, 1, 3, positives_from="gold")
+    solution = cut_lists(*judged([0, 0], ["two  ####\n2", "three"]), TOPICS, Cut(1, 3, positives_from="gold"))
     assert docs(solution, "own") == [{"d1"}]
 
 
 def test_the_tokens_of_a_draw_go_into_the_list_with_it():
     run, qrels = judged([1, 0, 1])
     run["tokens"] = [[1, 2], [3], [4, 5, 6]]
-    lists = cut_lists(run, qrels, TOPICS, 3, 1, positives_from="both")
+    lists = cut_lists(run, qrels, TOPICS, Cut(3, 1, positives_from="both"))
     ids = dict(zip(run["doc_id"], run["tokens"]))
     assert lists.columns[-1] == "tokens" and len(lists) == 4
     for row in lists.itertuples():
         assert row.tokens == ids.get(row.doc_id)  # a gold solution was not drawn
-    assert "tokens" not in cut_lists(*judged([1, 0]), TOPICS, 1, 1).columns
+    assert "tokens" not in cut_lists(*judged([1, 0]), TOPICS, Cut(1, 1)).columns
 
 
 SPACES = st.sampled_from(["", " ", "\n", "  "])
@@ -182,9 +182,9 @@ def test_whatever_is_drawn_lists_keep_their_promises(problem, count):
     rows, how = problem
     run, qrels = as_tables(rows)
     topics = TOPICS.assign(solution="c  d")
-    lists = cut_lists(run, qrels, topics, lists=count, **how)
-    pd.testing.assert_frame_equal(lists, cut_lists(run, qrels, topics, lists=count, **how))
-    one = cut_lists(run, qrels, topics, **how)
+    lists = cut_lists(run, qrels, topics, Cut(lists=count, **how))
+    pd.testing.assert_frame_equal(lists, cut_lists(run, qrels, topics, Cut(lists=count, **how)))
+    one = cut_lists(run, qrels, topics, Cut(**how))
     pd.testing.assert_frame_equal(one, lists[lists["list"] == 0], check_dtype=False)
     known, seen = distinct(rows), set()
     for number, some in lists.groupby("list"):
@@ -204,7 +204,7 @@ def test_whatever_is_drawn_lists_keep_their_promises(problem, count):
 @given(st.lists(st.integers(-2, 2), max_size=5), st.integers(1, 2), st.integers(1, 2))
 def test_there_are_as_many_lists_as_differ(grades, p, q):
     """Counted by trying every choice: p of those above the worst, against q of all below them, or as many as there are."""
-    lists = cut_lists(*judged([float(g) for g in grades]), TOPICS, p, q, lists=10**6, by_reward=True)
+    lists = cut_lists(*judged([float(g) for g in grades]), TOPICS, Cut(p, q, lists=10**6, by_reward=True))
     above = [i for i, g in enumerate(grades) if g > min(grades)]
     expected = set()
     for ups in combinations(above, min(p, len(above))):
@@ -223,9 +223,8 @@ def test_every_prompt_has_a_list_or_the_reason_why_not(problem):
     rows, how = problem
     run, qrels = as_tables(rows)
     topics = TOPICS.assign(solution="c  d")
-    lists = cut_lists(run, qrels, topics, **how)
-    how = {k: v for k, v in how.items() if k not in ("positives", "seed")}
-    left = without_list(run, qrels, topics, lists, **how)
+    lists = cut_lists(run, qrels, topics, Cut(**how))
+    left = without_list(run, qrels, topics, lists, Cut(**how))
     assert len(left) == lists.empty
     for why in left["why"]:
         known, ends = distinct(rows), [end for _, _, end in rows]
@@ -256,9 +255,10 @@ def test_every_reason_is_found():
     tables = [tuple(frame.assign(query_id=q) for frame in as_tables(rows)) for q, rows in draws.items()]
     run, qrels = (pd.concat(parts, ignore_index=True) for parts in zip(*tables))
     topics = pd.DataFrame({"query_id": ["n", *draws], "query": "?"})
-    left = without_list(run, qrels, topics, cut_lists(run, qrels, topics, 1, 1))
+    left = without_list(run, qrels, topics, cut_lists(run, qrels, topics, Cut(1, 1)), Cut(1, 1))
     assert dict(left.values) == {"n": "no draw", "u": "unfinished", "e": "empty", "t": "one text", "r": "all right", "w": "none right"}  # fmt: skip
-    rewarded = without_list(run, qrels, topics, cut_lists(run, qrels, topics, 1, 1, by_reward=True), by_reward=True)
+    by_reward = Cut(1, 1, by_reward=True)
+    rewarded = without_list(run, qrels, topics, cut_lists(run, qrels, topics, by_reward), by_reward)
     assert dict(rewarded.values)["r"] == "equal rewards"
 
 
@@ -266,12 +266,12 @@ def test_every_reason_is_found():
 @given(st.lists(drawn(True), min_size=1, max_size=3), st.integers(1, 2), st.integers(1, 3))
 def test_merged_iterations_make_lists_as_one_run_would(rounds, p, q):
     """A text of two iterations counts once, as the earlier one's; no draw is lost or judged by another's grade."""
-    pools = {s: as_tables(rows) for s, rows in enumerate(rounds, 1)}
-    run, qrels = merge(pools, ["q"])
+    pools = {s: graded(*as_tables(rows)) for s, rows in enumerate(rounds, 1)}
+    run = merge(pools, ["q"]).rename(columns={"grade": "reward"})
     grades = {f"d{i}@{s}": row[0] for s, rows in enumerate(rounds, 1) for i, row in enumerate(rows)}
-    assert dict(zip(qrels["doc_id"], qrels["relevance"])) == grades and run["doc_id"].tolist() == list(grades)
-    lists = cut_lists(run, qrels, TOPICS, p, q, lists=3, by_reward=True)
-    alone = cut_lists(*as_tables([row for rows in rounds for row in rows]), TOPICS, p, q, lists=3, by_reward=True)
+    assert dict(zip(run["doc_id"], run["reward"])) == grades and run["doc_id"].tolist() == list(grades)
+    lists = cut_lists(run, None, TOPICS, Cut(p, q, lists=3, by_reward=True))
+    alone = cut_lists(*as_tables([row for rows in rounds for row in rows]), TOPICS, Cut(p, q, lists=3, by_reward=True))
     assert lists["text"].tolist() == alone["text"].tolist() and lists["grade"].tolist() == alone["grade"].tolist()
     for row in lists.itertuples():
         assert grades[row.doc_id] == row.grade

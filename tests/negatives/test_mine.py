@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from irlens.base.errors import UserError
 from irlens.negatives.false_negatives import false_negatives
-from irlens.negatives.lists import cut_lists
+from irlens.negatives.lists import Cut, cut_lists
 from irlens.negatives.margin import Bound, with_rewards
 from irlens.negatives.mine import COUNTS, mine_negatives, parse_tiers, positives_from
 
@@ -242,33 +242,33 @@ def judged(grades, query="a"):
 
 def test_lists_have_the_asked_sizes_and_repeat_nothing():
     run, qrels = judged([1, 1, 1, 0, 0, 0, 0, 0])
-    lists = cut_lists(run, qrels, TOPICS, 1, 3, lists=4)
+    lists = cut_lists(run, qrels, TOPICS, Cut(1, 3, lists=4))
     sizes = lists.groupby("list")["grade"].agg(["sum", "size"]).values.tolist()
     assert sizes == [[1, 4]] * 4
     assert len({frozenset(g["doc_id"]) for _, g in lists.groupby("list")}) == 4
-    assert cut_lists(*judged([1, 0]), TOPICS, 1, 3, lists=4)["list"].max() == 0
+    assert cut_lists(*judged([1, 0]), TOPICS, Cut(1, 3, lists=4))["list"].max() == 0
 
 
 def test_prompts_that_say_nothing_give_no_list():
     for grades in ([1, 1, 1], [0, 0, 0], [1]):
-        assert cut_lists(*judged(grades), TOPICS, 1, 1).empty
+        assert cut_lists(*judged(grades), TOPICS, Cut(1, 1)).empty
     run, qrels = judged([1, 0])
-    assert cut_lists(run.assign(finish_reason=["stop", "length"]), qrels, TOPICS, 1, 1).empty
-    assert cut_lists(run.assign(text="the same"), qrels, TOPICS, 1, 1).empty
+    assert cut_lists(run.assign(finish_reason=["stop", "length"]), qrels, TOPICS, Cut(1, 1)).empty
+    assert cut_lists(run.assign(text="the same"), qrels, TOPICS, Cut(1, 1)).empty
 
 
 def test_lists_depend_on_seed_and_query_and_not_on_neighbours():
     run, qrels = judged([1, 1, 1, 0, 0, 0])
     more, more_qrels = judged([0, 1, 0, 1], "b")
-    alone = cut_lists(run, qrels, TOPICS, 1, 2, lists=2, seed=5)
-    both = cut_lists(pd.concat([more, run]), pd.concat([more_qrels, qrels]), TOPICS, 1, 2, lists=2, seed=5)
+    alone = cut_lists(run, qrels, TOPICS, Cut(1, 2, lists=2, seed=5))
+    both = cut_lists(pd.concat([more, run]), pd.concat([more_qrels, qrels]), TOPICS, Cut(1, 2, lists=2, seed=5))
     pd.testing.assert_frame_equal(alone, both[both["query_id"] == "a"].reset_index(drop=True))
-    shuffled = [tuple(cut_lists(run, qrels, TOPICS, 1, 2, seed=s)["doc_id"]) for s in range(10)]
+    shuffled = [tuple(cut_lists(run, qrels, TOPICS, Cut(1, 2, seed=s))["doc_id"]) for s in range(10)]
     assert len(set(shuffled)) > 1
 
 
 def test_graded_draws_keep_their_grades():
-    lists = cut_lists(*judged([3, 2, 1, 0]), TOPICS, 2, 2)
+    lists = cut_lists(*judged([3, 2, 1, 0]), TOPICS, Cut(2, 2))
     assert sorted(lists["grade"]) == [0.0, 1.0, 2.0, 3.0]  # the two best against the two worst
 
 

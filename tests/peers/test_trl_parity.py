@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from irlens.train.losses.ranking import Scores, get
+from irlens.train.losses import Scores, get
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytest.importorskip("trl", minversion="1.16")

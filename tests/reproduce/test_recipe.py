@@ -12,7 +12,7 @@ from irlens.commands import validation as held_out
 from irlens.commands.settings import PassK, Train
 from irlens.models import catalog
 from irlens.reproduce import costs, recipe, run
-from irlens.train.losses import ranking as objectives
+from irlens.train import losses as objectives
 
 NAMES = {
     "fig2",

@@ -51,9 +51,10 @@ def test_prompts_without_answers_are_trained_on_by_a_reward(tmp_path, classifier
     start = results[(results["curve"] == "win rate") & (results["x"] == 0)].iloc[0]
     assert start["value"] == 0.5 and start["low"] < 0.5 < start["high"] and start["n"] == 6
     lists = pd.read_parquet(folder / "iteration-1" / "lists.parquet")
-    judged = pd.read_parquet(folder / "iteration-1" / "qrels.parquet")
-    qrels = judged.set_index("doc_id")["relevance"]
-    assert (lists["grade"].to_numpy() == qrels[lists["doc_id"]].to_numpy()).all()
+    judged = pd.read_parquet(folder / "iteration-1" / "run.parquet")
+    rewards = judged.set_index("doc_id")["reward"]
+    assert (lists["grade"].to_numpy() == rewards[lists["doc_id"]].to_numpy()).all()
+    assert not (folder / "iteration-1" / "qrels.parquet").exists()  # a reward is a column, never a qrel
     best = lists[lists["tier"] == "positive"].set_index("query_id")["grade"]
     assert (lists.groupby("query_id")["grade"].max() == best).all()
     manifest = json.loads((folder / "manifest.json").read_text())

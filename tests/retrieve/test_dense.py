@@ -10,9 +10,10 @@ from irlens import tables
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.models import catalog
-from irlens.retrieve import dense
+from irlens.retrieve import corpus, encoder
 from irlens.retrieve import index as indexes
-from irlens.retrieve.dense import DenseEncoder, batches, encode_corpus
+from irlens.retrieve.corpus import encode_corpus
+from irlens.retrieve.encoder import DenseEncoder, batches
 from irlens.retrieve.index import Index, Search, default_factory, to_run
 from irlens.retrieve.vectors import Vectors
 
@@ -38,7 +39,7 @@ def stored(folder, vectors, ids=None, rows=700):
     for number, start in enumerate(range(0, len(vectors), rows)):
         part = pd.DataFrame({"doc_id": ids[start : start + rows], "text": ids[start : start + rows]})
         files.write_parquet(part, folder / f"{number:06d}.parquet")
-        dense.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
+        corpus.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
     return Vectors(folder)
 
 
@@ -222,7 +223,7 @@ def test_batches_hold_every_text_once_and_similar_lengths():
     lengths = np.random.default_rng(0).integers(1, 4000, 999)
     cut = list(batches(lengths))
     assert sorted(np.concatenate(cut)) == list(range(999))
-    assert all(len(rows) * lengths[rows].max() <= dense.CPU[0] or len(rows) == 1 for rows in cut)
+    assert all(len(rows) * lengths[rows].max() <= encoder.CPU[0] or len(rows) == 1 for rows in cut)
     assert {len(rows) for rows in batches([5] * 100, 48)} == {48, 4}
 
 
@@ -275,7 +276,7 @@ def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_enco
         def __len__(self):
             return len(facts.corpus)
 
-        def chunks(self, start=0, size=dense.SHARD):
+        def chunks(self, start=0, size=corpus.SHARD):
             yield from (facts.corpus.iloc[i : i + size] for i in range(start, len(self), size))
 
     encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", made_by=BY)
@@ -301,7 +302,7 @@ def test_bad_corpora_and_vectors_are_refused(tmp_path, tiny_encoder):
 
 
 def test_half_precision_on_disk(tmp_path, tiny_encoder, facts):
-    keys = [encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path, s, made_by=BY) for s in dense.DTYPES[:2]]
+    keys = [encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path, s, made_by=BY) for s in encoder.DTYPES[:2]]
     whole, half = (Vectors(tmp_path, key) for key in keys)  # side by side in one folder
     assert (
         half.shards[0].dtype == np.float16 and np.abs(half.take(np.arange(9)) - whole.take(np.arange(9))).max() < 1e-3

@@ -16,10 +16,21 @@ from irlens.base.errors import UserError
 from irlens.models import catalog
 from irlens.models.logprobs import layout
 from irlens.train import adapters
+from irlens.train import losses as objectives
 from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
-from irlens.train.larpo import displaced
-from irlens.train.losses import ranking as objectives
-from irlens.train.trainer import Plan, Steps, train, training_arguments
+from irlens.train.in_folder import displaced
+from irlens.train.options import TrainOptions
+from irlens.train.trainer import Steps, train, training_arguments
+
+
+def options(objective, learning_rate, epochs, batch_lists, at_once, **more):
+    return TrainOptions(objective=objective, learning_rate=learning_rate, epochs=epochs, batch_lists=batch_lists, lists_at_once=at_once, **more)  # fmt: skip
+
+
+def trained(model, tokenizer, some, how, folder):
+    """The log of a training, an entry per step that was logged."""
+    history = train(model, tokenizer, some, how, folder).state.log_history
+    return [entry for entry in history if "loss" in entry]
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +78,18 @@ def steps(policy, folder, at_once):
     for number, (name, count, size) in enumerate(UNEVEN):
         objective = objectives.get(name)
         model, tokenizer = adapters.load(policy)
-        plan = Plan(objective, 0.01, 2, size, at_once, 0, arguments={"logging_steps": 1, "optim": "sgd"})
-        log, some = [], uneven(count, objective.mismatched)
-        here = folder / str(number)
-        train(model, tokenizer, some, plan, here, lambda trainer: log.extend(trainer.state.log_history))
+        how = options(name, 0.01, 2, size, at_once, trainer_args={"logging_steps": 1, "optim": "sgd"})
+        log = trained(model, tokenizer, uneven(count, objective.mismatched), how, folder / str(number))
         names = ("loss", "grad_norm", "logp_positive", "list_size")
-        found += [[entry[name] for name in names] for entry in log if "loss" in entry]
+        found += [[entry[name] for name in names] for entry in log]
     return list(zip(*found))
 
 
 def losses(policy, folder, *, at_once=4, name="contrastive", epochs=1, count=16, arguments=None, **more):
     """The loss of every step of a small training."""
     model, tokenizer = adapters.load(policy)
-    plan = Plan(
-        objectives.get(name), 1e-3, epochs, 8, at_once, 0, arguments={"logging_steps": 1, **(arguments or {})}, **more
-    )
-    log = []
-    train(model, tokenizer, examples(count), plan, folder, lambda trainer: log.extend(trainer.state.log_history))
-    return [entry for entry in log if "loss" in entry]
+    how = options(name, 1e-3, epochs, 8, at_once, trainer_args={"logging_steps": 1, **(arguments or {})}, **more)
+    return trained(model, tokenizer, examples(count), how, folder)
 
 
 def test_accumulation_does_not_change_the_trajectory(policy, tmp_path):
@@ -118,7 +123,7 @@ def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(polic
     model, tokenizer = adapters.load(policy)
     some = examples(16)
     some[11] = replace(some[11], name="the bad one")
-    plan = Plan(objectives.get("sft"), 1e-3, 4, 4, 4, 0, arguments={"save_steps": 1})
+    how = options("sft", 1e-3, 4, 4, 4, trainer_args={"save_steps": 1})
     broken = []
 
     class Fails(type(model)):
@@ -131,7 +136,7 @@ def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(polic
 
     model.__class__ = Fails
     with pytest.raises(FloatingPointError, match="the list of "):
-        train(model, tokenizer, some, plan, tmp_path / "c", lambda trainer: None)
+        train(model, tokenizer, some, how, tmp_path / "c")
     assert list((tmp_path / "c").glob("checkpoint-*/complete"))
 
 
@@ -200,21 +205,19 @@ def test_every_objective_trains(policy, tmp_path, name):
     some = examples(8, 1 if not objective.needs_negative else 3)
     if objective.mismatched:
         some = [replace(e, mismatched=some[(i + 1) % 8].responses[0]) for i, e in enumerate(some)]
-    plan = Plan(objective, 1e-3, 3, 8, 8, 0, arguments={"logging_steps": 1})
-    log = []
-    train(model, tokenizer, some, plan, tmp_path / "c", lambda trainer: log.extend(trainer.state.log_history))
-    values = [entry["loss"] for entry in log if "loss" in entry]
+    how = options(name, 1e-3, 3, 8, 8, trainer_args={"logging_steps": 1})
+    values = [entry["loss"] for entry in trained(model, tokenizer, some, how, tmp_path / "c")]
     assert len(values) == 3 and values[-1] < values[0]
 
 
 def test_trainer_arguments_are_checked(tmp_path):
-    plan = Plan(objectives.get("pairwise"), 1e-3, 1, 8, 4, 0)
-    assert training_arguments(tmp_path, plan, 100, 10).gradient_accumulation_steps == 2
+    how = options("pairwise", 1e-3, 1, 8, 4)
+    assert training_arguments(tmp_path, how, 100, 10).gradient_accumulation_steps == 2
     with pytest.raises(UserError, match="did you mean 'fsdp'"):
-        training_arguments(tmp_path, replace(plan, arguments={"fsdpp": True}), 100, 10)
+        training_arguments(tmp_path, replace(how, trainer_args={"fsdpp": True}), 100, 10)
     with pytest.raises(UserError, match="set by irlens"):
-        training_arguments(tmp_path, replace(plan, arguments={"max_steps": 3}), 100, 10)
-    kept = training_arguments(tmp_path, replace(plan, arguments={"gradient_checkpointing": True}), 100, 10)
+        training_arguments(tmp_path, replace(how, trainer_args={"max_steps": 3}), 100, 10)
+    kept = training_arguments(tmp_path, replace(how, trainer_args={"gradient_checkpointing": True}), 100, 10)
     assert kept.gradient_checkpointing is True
 
 
@@ -232,15 +235,8 @@ def test_lora_saves_whole_weights(policy, tmp_path):
     model, tokenizer = adapters.load(policy, lora_rank=4)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert frozen > 300_000
-    plan = Plan(objectives.get("pairwise"), 1e-2, 4, 8, 8, 0)
-    train(
-        model,
-        tokenizer,
-        examples(8, 2),
-        plan,
-        tmp_path / "c",
-        lambda trainer: adapters.save(trainer, policy, tokenizer, "tiny", tmp_path / "m"),
-    )
+    trainer = train(model, tokenizer, examples(8, 2), options("pairwise", 1e-2, 4, 8, 8), tmp_path / "c")
+    adapters.save(trainer, policy, tokenizer, "tiny", tmp_path / "m")
     merged, start = adapters.load(tmp_path / "m")[0], adapters.load(policy)[0]
     moved = {n for (n, a), (_, b) in zip(merged.named_parameters(), start.named_parameters()) if not torch.equal(a, b)}
     assert moved and all("proj" in name for name in moved)
@@ -292,7 +288,7 @@ def test_every_list_comes_once_an_epoch_in_steps_of_the_size_asked_for():
         assert lists == 1 or [i for i in sampler if i < lists] != [i for i in order if i < lists]
 
 
-def test_kto_z_is_of_the_whole_step(policy, tmp_path):
+def test_kto_z_is_of_the_whole_step(policy, tmp_path, monkeypatch):
     """The loss reads as many mismatched responses as the step has lists, though it sees one list at a time."""
     objective, seen = objectives.get("kto"), []
 
@@ -301,8 +297,8 @@ def test_kto_z_is_of_the_whole_step(policy, tmp_path):
         return objective.loss(scores, beta)
 
     model, tokenizer = adapters.load(policy)
-    plan = Plan(replace(objective, loss=loss), 1e-3, 1, 6, 1, 0)
-    train(model, tokenizer, uneven(8, True), plan, tmp_path / "c", lambda trainer: None)
+    monkeypatch.setitem(objectives.OBJECTIVES, "kto", replace(objective, loss=loss))
+    train(model, tokenizer, uneven(8, True), options("kto", 1e-3, 1, 6, 1), tmp_path / "c")
     assert {lists for lists, _ in seen} == {1} and {mismatched for _, mismatched in seen} == {6, 2}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least, one_of, positive
-from irlens.models.chat import MESSAGES_AS
+from irlens.models.chat import MESSAGES_AS, Prompt
 from irlens.models.chat import token_ids as token_ids  # every engine encodes prompts alike
 from irlens.retrieve.options import EngineOptions
 
@@ -31,15 +31,6 @@ NAMES = {
     "ray": "workers of a Ray cluster, each with an engine of its own; needs the extra `ray`",
 }
 SEED_DRAWS = 2**16  # draws that a prompt has room for in a seeded server's numbers; see `request_seed`
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A templated prompt: exactly the text whose tokens the model reads, and the messages that it was made from."""
-
-    query_id: str
-    text: str
-    messages: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from irlens.base.errors import UserError
+from irlens.train.losses import OBJECTIVES, Scores, contrastive, get, lambdarank, listmle, names, pairwise
 from irlens.train.losses.preference import cpo, ipo, irft, kto, r_dpo, rrhf, sft, simpo, slic_hf, spin
-from irlens.train.losses.ranking import OBJECTIVES, Scores, contrastive, get, lambdarank, listmle, names, pairwise
 from irlens.train.losses.scores import nll_of_best
 
 BASELINES = [name for name in names() if name not in ("pairwise", "contrastive", "lambdarank", "listmle")]

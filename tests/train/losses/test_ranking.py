@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from irlens.base.errors import UserError
-from irlens.train.losses.ranking import OBJECTIVES, Scores, contrastive, get, lambdarank, listmle, names, pairwise
+from irlens.train.losses import OBJECTIVES, Scores, contrastive, get, lambdarank, listmle, names, pairwise
 
 WEIGHTED = partial(lambdarank, weighted=True)
 UNWEIGHTED = {f.__name__: f for f in (pairwise, contrastive, lambdarank, listmle)}

@@ -1,0 +1,213 @@
+"""Training a model at hand: `fit`, and for a loop of one's own `batches` and `scores`."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from irlens.base.errors import UserError
+from irlens.models import catalog, chat, logprobs
+from irlens.models.load import positions
+from irlens.retrieve.policy import Policy
+from irlens.train import data
+from irlens.train.losses import Scores
+from irlens.train.options import TrainOptions
+from irlens.train.preferences import as_lists
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irlens.tasks.contract import Task
+    from irlens.train.iterations import Kept
+
+
+# -- one's own loop ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B lists of at most L candidates on the model's device: what `scores` reads, and what a loss takes."""
+
+    packed: logprobs.Packed
+    grade: torch.Tensor  # [B, L], higher is better
+    mask: torch.Tensor  # [B, L] bool: is there a candidate?
+    reference: torch.Tensor  # [B, L] the reference's log-probability of each response, in nats
+    length: torch.Tensor  # [B, L] tokens of each response
+    names: list[str]  # [B] which list it is
+
+
+def batches(model, tokenizer, lists, batch_size: int, reference=None) -> list[Batch]:
+    """The lists as batches of `batch_size`, in their order, with the log-probabilities of a reference.
+
+    model, tokenizer: a causal language model of transformers. lists: what `fit` takes. reference: the model that
+    gives the reference log-probabilities; by default `model` as it is now. A response is read by the tokens that were
+    drawn, where the lists have them and this tokenizer wrote them. Raises UserError for lists that cannot be read.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    lists, source = as_lists(lists), model if reference is None else reference
+    examples = data.tokenise(lists, prompt_ids(lists, tokenizer), tokenizer, model=model)
+    data.check_vocabulary(model, examples, lambda: "model and tokenizer")
+    pad, rows, training = tokenizer.pad_token_id or 0, logprobs.layout(model), source.training
+    examples = data.with_reference(source, examples, pad, batch_size)
+    source.train(training)
+    out = []
+    for start in range(0, len(examples), batch_size):
+        found = data.collate(examples[start : start + batch_size], pad, rows)
+        own = {f.name: found[f.name] for f in fields(Batch)}
+        moved = {k: v if k == "names" else v.to(model.device) for k, v in own.items()}
+        out.append(Batch(**moved))
+    return out
+
+
+def scores(model, batch: Batch) -> Scores:
+    """The batch's log-probabilities under `model`, with gradient: `.log_ratio` [B, L] is log π_θ − log π_ref in nats.
+
+    β times it is the gamma of `irlens.losses.listmle(gamma, batch.grade, batch.mask)` and the others.
+    """
+    logprob = logprobs.response_logprobs(model, batch.packed)
+    return Scores(logprob, batch.reference, batch.length, batch.grade, batch.mask)
+
+
+def prompt_ids(lists: pd.DataFrame, tokenizer) -> dict[str, list[int]]:
+    """query_id → the token ids that are read before its responses: a `prompt` word for word, else its `messages`, else
+    its `query` as a policy reads it."""
+    asked = lists.drop_duplicates("query_id", ignore_index=True)
+    if "messages" in lists.columns:  # a gold solution has none, the draws beside it have
+        given = lists[lists["messages"].notna()].drop_duplicates("query_id").set_index("query_id")["messages"]
+        asked = asked.assign(messages=[given.get(query_id) for query_id in asked["query_id"]])
+    found = chat.prompts(asked, tokenizer) if "prompt" not in lists.columns else [
+        chat.Prompt(row.query_id, row.prompt) if row.prompt else chat.prompts(asked.iloc[[i]], tokenizer)[0]
+        for i, row in enumerate(asked.itertuples())
+    ]  # fmt: skip
+    return dict(zip((prompt.query_id for prompt in found), chat.token_ids(tokenizer, found)))
+
+
+# -- fit -----------------------------------------------------------------------------------------------------------
+
+
+def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
+    """Trains a policy on lists and returns it; the references are computed before the first step.
+
+    model: a causal language model of transformers, which is trained IN PLACE, as trainers do (`copy.deepcopy(model)`
+    keeps it), or a name or folder, which is loaded. tokenizer: its own; None where the model is a name. lists:
+    `irlens.lists`, `irlens.mine(...).lists`, or a frame, a `datasets.Dataset` or a list of dictionaries with `prompt,
+    completions, scores` or TRL's `prompt, chosen, rejected` (see `preferences.as_lists`). objective: see
+    `irlens.losses.names()`. args: fields of `TrainOptions` (learning_rate, epochs, batch_lists, max_length, lora_rank,
+    seed, trainer_args as a dictionary, …) and the objective's parameters (beta, weighted, …); what is not given is the
+    model's in the catalog, else β 0.1 and learning rate 5e-7.
+
+    Lists longer than `max_length` (default: the model's positions) are left out whole. Raises UserError: lists that
+    cannot be read or say nothing, an unknown setting, a loss that is not finite.
+    """
+    options, lists = TrainOptions.of(objective, **args), as_lists(lists)
+    if isinstance(model, (str, Path)):
+        from irlens.train.in_folder import load
+
+        entry = catalog.model(str(model))
+        model, own = load(catalog.fetch(entry), options)
+        tokenizer = tokenizer or own
+    else:
+        entry = catalog.loaded(model)
+        model = _adapted(model, options)
+    if tokenizer is None:
+        raise UserError("fit: give the model's tokenizer")
+    options = options.of_model(entry, positions(model.config))
+    return Policy((train(model, tokenizer, lists, prompt_ids(lists, tokenizer), options), tokenizer))
+
+
+def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], options: TrainOptions, s: int = 0):
+    """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids."""
+    from irlens.train import trainer
+
+    every = data.tokenise(lists, prompts, tokenizer, options.loss.mismatched, model)
+    examples = data.fitting(every, options.max_length)
+    if not examples:
+        raise UserError(f"no list fits into max_length {options.max_length}")
+    if options.loss.needs_negative and not any(len(set(e.grades)) > 1 for e in examples):
+        raise UserError(f"no list has two different grades, and {options.objective} compares")
+    data.check_vocabulary(model, examples, lambda: "model and tokenizer")
+    quiet = {"save_strategy": "no", **options.arguments}
+    folder = Path(tempfile.mkdtemp(prefix="irlens-fit-"))
+    try:
+        done = trainer.train(model, tokenizer, examples, replace(options, trainer_args=quiet), folder, s)
+    except FloatingPointError as error:
+        raise UserError(str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    model = done.accelerator.unwrap_model(done.model, keep_fp32_wrapper=False)
+    return (model.merge_and_unload() if hasattr(model, "merge_and_unload") else model).eval()
+
+
+def _adapted(model, options: TrainOptions):
+    """The model, with adapters where they are asked for."""
+    from irlens.train import adapters
+
+    if options.quantize:
+        raise UserError("quantize: give the model's name or folder, as it is quantised when it is loaded")
+    return adapters.adapted(model, options.lora_rank) if options.lora_rank else model
+
+
+# -- for Algorithm 1 -----------------------------------------------------------------------------------------------
+
+
+def opened(policy) -> Policy:
+    """A policy: itself, or that of a name or folder."""
+    return Policy(str(policy)) if isinstance(policy, (str, Path)) else policy
+
+
+def rewarded(judge, task: Task) -> tuple[Callable, bool]:
+    """((run, s) → the run with `reward`, whether that is a reward): of a reranker, its name, a judge, or the task's
+    verifier, which gives 1 for right and 0 for wrong."""
+    if isinstance(judge, str):
+        from irlens.rerank import by_name
+
+        judge = by_name.reranker(judge, task=task)
+    if judge is None and task.verifier is None:
+        raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; give a judge")
+
+    def rerank(run: pd.DataFrame, s: int) -> pd.DataFrame:
+        from irlens.negatives.lists import graded
+        from irlens.rerank.verify import verify
+
+        if judge is None:
+            return run.assign(reward=verify(run, task.topics, task.verifier)["relevance"].to_numpy(dtype=float))
+        found = judge(run)
+        if "reward" in found.columns:
+            return found
+        return graded(run, found).rename(columns={"grade": "reward"})
+
+    rerank.relative = getattr(judge, "relative", False)
+    return rerank, judge is not None
+
+
+def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: TrainOptions, s: int, kept: Kept) -> Policy:
+    """The policy after iteration s; `policy` keeps its weights. In a folder the model is kept, whole, by rename."""
+    path = None if kept.out is None else kept.folder(s) / "model"
+    if path is not None and path.is_dir():
+        kept.say(f"iteration {s}: reused the model in {path}")
+        return policy.at(path)
+    options = options.of_model(policy.entry, policy.positions)
+    model = _adapted(copy.deepcopy(policy.model).float(), options)
+    model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s)
+    if path is None:
+        return _holding(policy, model)
+    temporary = path.with_name(".model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    policy.tokenizer.save_pretrained(temporary)
+    temporary.rename(path)
+    return policy.at(path)
+
+
+def _holding(policy: Policy, model) -> Policy:
+    """A policy like this one that draws from `model`."""
+    told = {"max_tokens": policy.max_tokens, "max_prompt_length": policy.max_prompt_length}
+    return Policy((model, policy.tokenizer), **told)

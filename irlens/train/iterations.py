@@ -1,0 +1,99 @@
+"""What an iteration has made, kept: each table computed once and written by rename, or read where it is there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base.errors import NothingToRank
+from irlens.base.files import write_csv, write_parquet
+from irlens.negatives.lists import FAULTS, in_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irlens.tasks.contract import Task
+
+Say = Callable[[str], None]
+
+
+def first() -> bool:
+    """Whether this is the first process: under a launcher that one does all but the training."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def wait_for(path: Path) -> Path:
+    """`path`, once the first process has written it, each time by rename."""
+    while not path.exists():
+        time.sleep(0.5)
+    return path
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Iteration s keeps its tables in `out/iteration-s/`, or nowhere (`out` None). `say` gets a line of what happens."""
+
+    out: Path | None = None
+    say: Say = lambda line: None
+
+    def folder(self, s: int) -> Path:
+        """Where iteration s is kept."""
+        assert self.out is not None
+        return self.out / f"iteration-{s}"
+
+    def run(self, s: int, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The judged run of an iteration: run.parquet, with the column `reward`."""
+        import pandas as pd
+
+        if self.out is None:
+            return make()
+        path = self.folder(s) / "run.parquet"
+        done = path.is_file() and "reward" in (found := pd.read_parquet(path)).columns
+        if done:
+            return found
+        if first():
+            write_parquet(make(), path)
+        return pd.read_parquet(wait_for(path))
+
+    def lists(self, s: int, part: Task, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+        """The lists of an iteration (lists.parquet); `make` gives them, and the prompts without one (skipped.csv).
+
+        Raises NothingToRank if there is none.
+        """
+        import pandas as pd
+
+        if self.out is None:
+            found, without = make()
+        else:
+            path, skipped = self.folder(s) / "lists.parquet", self.folder(s) / "skipped.csv"
+            if (self.folder(s) / "model").is_dir():
+                return pd.read_parquet(path)
+            if path.is_file():
+                self.say(f"iteration {s}: reused the lists in {path}")
+            elif first():
+                found, without = make()
+                write_csv(without, skipped)
+                write_parquet(found, path)
+            found, without = pd.read_parquet(wait_for(path)), read_skipped(self.folder(s))
+        if found.empty:
+            why = in_words(without["why"])
+            raise NothingToRank(f"iteration {s}: none of {len(part.topics):,} prompts gives a list to rank: {why}")
+        used, count = found["query_id"].nunique(), len(found.groupby(["query_id", "list"]))
+        others = in_words(without["why"], FAULTS)
+        others = f" (the others, see skipped.csv: {others})" if others else ""
+        self.say(f"iteration {s}: {count:,} lists from {used:,} of {len(part.topics):,} prompts{others}")
+        return found
+
+
+def read_skipped(folder: Path) -> pd.DataFrame:
+    """query_id and why of an iteration's prompts without a list; none where an older version did not keep them."""
+    import pandas as pd
+
+    path = folder / "skipped.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=["query_id", "why"])
+    return pd.read_csv(path, dtype=str, keep_default_na=False)

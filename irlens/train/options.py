@@ -1,0 +1,205 @@
+"""How a policy is trained: one frozen record, from the command's options to the loss and the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from irlens.base.errors import UserError, did_you_mean
+from irlens.base.options import at_least, one_of, option, parse_json, positive
+
+if TYPE_CHECKING:
+    from irlens.models.catalog import Model
+    from irlens.train.losses import Objective
+
+MEMORIES = ("current", "previous", "all")
+SOURCES = ("own", "gold", "both")
+FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What one training on lists does: the objective with its parameters, and the trainer's own settings."""
+
+    objective: str = option(
+        "contrastive",
+        "pairwise, contrastive, lambdarank, listmle, a baseline (sft, simpo, …) or module:function.",
+        panel="Objective",
+    )
+    beta: float | None = option(
+        None, "β of γ = β·(log π − log π_ref). Default: the model's, or the objective's.", panel="Objective"
+    )
+    nll: float | None = option(
+        None, "Weight of the positives' NLL per token, added to the loss (RPO).", panel="Objective"
+    )
+    length_normalised: bool = option(False, "Log-probabilities per token in the place of sums.", panel="Objective")
+    objective_args: str | None = option(
+        None, "JSON object of the objective's other parameters: '{\"weighted\": 1}'.", panel="Objective"
+    )
+    learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
+    epochs: int = option(2, "Epochs per iteration.", panel="Trainer")
+    batch_lists: int = option(32, "Lists per optimiser step, over all processes.", panel="Trainer")
+    lists_at_once: int | None = option(
+        None,
+        "Lists per pass; the rest of a step is accumulated. Default: by the model's size.",
+        panel="Trainer",
+        free=True,
+    )
+    max_length: int | None = option(
+        None, "Tokens of prompt and response; longer lists are left out, and counted.", panel="Trainer"
+    )
+    pack_up_to: int | None = option(
+        None,
+        "Tokens of a list, its prompt once, up to which its responses share a row; speed and memory only. Default: "
+        "where that is estimated to be faster.",
+        panel="Trainer",
+        free=True,
+    )
+    lora_rank: int | None = option(
+        None, "Train LoRA adapters of this rank and merge them (extra `lora`).", panel="Trainer"
+    )
+    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).", panel="Trainer")
+    report_to: str = option(
+        "none", "wandb, tensorboard, mlflow … (as transformers reports).", panel="Trainer", free=True
+    )
+    trainer_args: str | None = option(
+        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer"
+    )
+    seed: int = option(0, "Seed of the draws, the lists, the training and the tests, from 0.", panel="Output")
+
+    @classmethod
+    def of(cls, objective: str, **given):
+        """The record from a caller's arguments: options, and parameters of the objective (`weighted=1`).
+
+        `objective_args` and `trainer_args` may be dictionaries. Raises UserError for a name that is neither, or a value
+        out of range.
+        """
+        from irlens.base import seeds
+        from irlens.train import losses
+
+        known, own = {f.name for f in fields(cls)}, losses.get(objective).parameters
+        for name in given:
+            if name not in known and name not in own:
+                raise UserError(f"training: unknown setting {name!r}; {did_you_mean(name, [*known, *own])}")
+        more = {name: given.pop(name) for name in list(given) if name not in known}
+        asked = _object(given.pop("objective_args", None), "objective_args")
+        found = cls(objective=objective, objective_args=asked | more or None, **given)
+        seeds.check(found.seed, "seed")
+        return found.check()
+
+    def check(self):
+        """These options. Raises UserError for a value out of range, or an extra that is missing."""
+        from irlens.train.adapters import check_adapters
+        from irlens.train.trainer import check_arguments
+
+        at_least(1, epochs=self.epochs, batch_lists=self.batch_lists, lora_rank=self.lora_rank)
+        at_least(1, max_length=self.max_length, lists_at_once=self.lists_at_once)
+        at_least(0, pack_up_to=self.pack_up_to)
+        positive(learning_rate=self.learning_rate)
+        check_arguments(self.arguments)
+        check_adapters(self.lora_rank, self.quantize)
+        self.parameters  # noqa: B018 - it refuses what the objective does not know
+        return self
+
+    def of_model(self, model: Model | None = None, positions: int | None = None):
+        """These options with what the model decides in the place of what was not given: learning rate, β and length."""
+        from irlens.models.catalog import Model
+
+        model = model or Model("", "")
+        given = {"learning_rate": self.learning_rate or model.learning_rate, "max_length": self.max_length or positions}
+        if self.loss.model_beta and "beta" not in self._given:
+            given["beta"] = model.beta
+        return replace(self, **given)
+
+    @property
+    def loss(self) -> Objective:
+        """The objective. Raises UserError for one that is not known."""
+        from irlens.train import losses
+
+        return losses.get(self.objective)
+
+    @property
+    def _given(self) -> dict:
+        """The objective's parameters that were given. Raises UserError for one that was given twice."""
+        given = _object(self.objective_args, "--objective-args")
+        for name, value in (("beta", self.beta), ("nll", self.nll)):
+            if name in given and value is not None:
+                raise UserError(f"--{name} and --objective-args: {name} is given twice")
+            if value is not None:
+                given[name] = value
+        return given
+
+    @property
+    def parameters(self) -> dict:
+        """Every parameter of the objective, with its default where none was given."""
+        return self.loss.resolve(**self._given)
+
+    @property
+    def arguments(self) -> dict:
+        """The fields of transformers.TrainingArguments that were given."""
+        return _object(self.trainer_args, "--trainer-args")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LarpoOptions(TrainOptions):
+    """What Algorithm 1 does: which prompts, how many draws, which lists, and how each iteration trains on them."""
+
+    iterations: int = option(3, "LarPO iterations: sample, judge, train.", panel="Data")
+    prompts: int = option(500, "Prompts per iteration.", panel="Data")
+    same_prompts: bool = option(False, "Every iteration takes the same prompts, not the next ones.", panel="Data")
+    n: int = option(8, "Draws per prompt and temperature.", "-n", "--draws", panel="Draws")
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures of the draws, separated by commas.", panel="Draws")
+    memory: str = option(
+        "current", "Whose draws lists are cut from: current, previous (and current), or all.", panel="Lists"
+    )
+    tier: str = option(
+        "own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).", panel="Lists"
+    )
+    positives_from: str | None = option(
+        None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.", panel="Lists"
+    )
+    positives: int | None = option(None, "Positives per list. Default: the paper's for the objective.", panel="Lists")
+    negatives: int | None = option(None, "Negatives per list. Default: the paper's for the objective.", panel="Lists")
+    list_size: int | None = option(None, "Candidates per list, in the place of --negatives.", panel="Lists")
+    lists: int = option(1, "Lists per prompt.", panel="Lists")
+
+    def check(self):
+        """These options. Raises UserError for a value out of range."""
+        at_least(1, iterations=self.iterations, prompts=self.prompts, lists=self.lists, n=self.n)
+        at_least(1, positives=self.positives)
+        at_least(0, negatives=self.negatives)
+        at_least(2, list_size=self.list_size)
+        for value in self.temperature:
+            if not 0 <= value < float("inf"):
+                raise UserError(f"--temperature must be 0 (greedy) or a number above, got {value:g}")
+        one_of(MEMORIES, memory=self.memory)
+        one_of(SOURCES, positives_from=self.positives_from)
+        one_of(("own", *FOREIGN), tier=self.tier)
+        self.shape  # noqa: B018 - it refuses a list without a negative
+        drawn = sum(self.n if temperature else 1 for temperature in self.temperature)  # greedy draws are all equal
+        if drawn < 2 and self.positives_from != "gold":
+            how = "-n 1 at one temperature" if self.temperature[0] else "temperature 0 (greedy)"
+            raise UserError(f"{how} gives one candidate per prompt, and nothing to rank; draw at least 2")
+        return super().check()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(positives, negatives) of a list: as given, or the objective's own; `list_size` sets what remains negative."""
+        positives = self.loss.positives if self.positives is None else self.positives
+        negatives = self.loss.negatives if self.negatives is None else self.negatives
+        if self.list_size is not None:
+            if self.negatives is not None:
+                raise UserError("--list-size and --negatives say the same twice; give one of them")
+            negatives = self.list_size - positives
+        if negatives < 1 and self.loss.needs_negative:
+            raise UserError(f"objective {self.objective!r} needs a negative in every list, got {negatives}")
+        return positives, negatives
+
+    @property
+    def source(self) -> str:
+        """Where positives come from: as given, or the objective's own."""
+        return self.positives_from or ("gold" if self.loss.gold else "own")
+
+
+def _object(value: str | dict | None, name: str) -> dict:
+    return dict(value) if isinstance(value, dict) else parse_json(value, name)

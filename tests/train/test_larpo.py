@@ -1,0 +1,70 @@
+"""Algorithm 1: one page, one loop for the command and the notebook, and what its steps remember."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import irlens
+from irlens.base.errors import UserError
+from irlens.commands.settings import Train
+from irlens.commands.train import train
+from irlens.train import larpo as page
+from irlens.train.options import LarpoOptions
+
+SMALL = {"prompts": 24, "n": 4, "epochs": 1, "batch_lists": 8}
+
+
+def test_the_algorithm_is_one_page():
+    source = Path(page.__file__).read_text(encoding="utf-8").splitlines()
+    assert len(source) <= 120
+    loop = next(i for i, line in enumerate(source) if line.lstrip().startswith("for s in range(1, "))
+    steps = [line.rpartition("# ")[2] for line in source[loop : loop + 8] if "  # " in line]
+    assert steps == ["retrieve, rerank", "negatives", "train"]
+
+
+def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
+    """The same draws, the same rewards, the same lists; the start keeps its weights."""
+    folder, _, _ = train(
+        Train(out=str(tmp_path / "command"), iterations=2, eval_limit=4, eval_n=2, test_limit=0, **SMALL),
+        lambda _: None,
+    )
+    policies = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL)
+    assert len(policies) == 3
+    for s in (1, 2):
+        ours, theirs = (
+            pd.read_parquet(root / f"iteration-{s}" / "lists.parquet") for root in (tmp_path / "notebook", folder)
+        )
+        pd.testing.assert_frame_equal(ours[theirs.columns], theirs)
+        runs = [pd.read_parquet(root / f"iteration-{s}" / "run.parquet") for root in (tmp_path / "notebook", folder)]
+        assert runs[0]["reward"].tolist() == runs[1]["reward"].tolist() and set(runs[0]["reward"]) == {0.0, 1.0}
+    again = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL)
+    assert [p.folder for p in again[1:]] == [p.folder for p in policies[1:]]
+
+
+def test_without_a_folder_every_policy_holds_weights_of_its_own():
+    start = irlens.Policy("tiny")
+    policies = irlens.larpo(
+        start, irlens.load("sums", "train", 12), judge=lambda run: run.assign(reward=-run["text"].str.len()),
+        objective="pairwise", iterations=1, learning_rate=1e-3, **{**SMALL, "prompts": 12},
+    )  # fmt: skip
+    assert policies[0] is start and policies[1].model is not start.model
+    first = next(p for p in policies[1].model.parameters())
+    assert not (first == next(p for p in start.model.parameters())).all()
+
+
+def test_wrong_settings_are_refused_before_a_draw():
+    task = irlens.load("sums", "train", 4)
+    for more, message in (({"promts": 3}, "did you mean 'prompts'"), ({"n": 1}, "nothing to rank"),
+                          ({"tier": "easy"}, "here it is own"), ({"iterations": 0}, "--iterations")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            irlens.larpo("tiny", task, **more)
+
+
+def test_prompts_go_on_and_begin_anew():
+    topics = pd.DataFrame({"query_id": list("abcde"), "query": "?"})
+    options = LarpoOptions(prompts=3)
+    asked = ["".join(page.prompts_of(topics, options, s)["query_id"]) for s in (1, 2, 3)]
+    assert asked == ["abc", "dea", "bcd"]
+    same = LarpoOptions(prompts=3, same_prompts=True)
+    assert "".join(page.prompts_of(topics, same, 3)["query_id"]) == "abc"
