@@ -102,7 +102,8 @@ def mutate(name: str, sample: int, seed: int, processes: int) -> tuple[int, dict
 
 def mutmut(work: Path, processes: int, *names: str) -> None:
     """`mutmut run` in a copy of the tree; what it prints goes to its log."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", "CI": "1"}  # CI: hypothesis tries the same examples every time
     command = [MUTMUT, "run", "--max-children", str(processes), *names]
     with (work / "log").open("a") as log:
         subprocess.run(command, cwd=work, env=environment, stdout=log, stderr=log)

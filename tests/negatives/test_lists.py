@@ -283,6 +283,15 @@ def test_beside_the_solution_only_the_best_draws_are_positives():
     assert docs(both, "positive") == [{"q/gold", "d0"}] and docs(both, "own") == [{"d2"}]
 
 
+def test_without_a_draw_that_counts_the_reason_is_not_that_of_others():
+    """A solution is there to compare with, and no draw of this prompt is finished."""
+    run, qrels = judged([1, 0])
+    run = run.assign(finish_reason="length")
+    lists = cut_lists(run, qrels, TOPICS, Cut(1, 1, positives_from="gold"))
+    found = without_list(run, qrels, TOPICS, lists, Cut(1, 1, positives_from="gold"))
+    assert lists.empty and found["why"].tolist() == ["unfinished"]
+
+
 # -- from a run ----------------------------------------------------------------------------------------------------
 
 
