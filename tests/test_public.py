@@ -14,6 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 CHECKED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["files"]
 
 
+# Public, typed in their signatures, and not yet of types that mypy follows all through: the list only shrinks.
+NOT_YET = {
+    f"irlens/{file}.py"
+    for file in (
+        *("retrieve/policy", "rerank/judges", "rerank/by_name", "negatives/lists", "negatives/export", "train/larpo"),
+        *("train/losses/__init__",),
+    )
+}
+
+
 def public(name: str) -> list:
     """The functions that a public name stands for: itself, or a class's or module's own that have no underscore."""
     found = getattr(irlens, name)
@@ -35,7 +45,8 @@ def test_a_public_name_says_its_types_and_is_checked(name):
         )
     module = import_module(irlens._WHERE[name])
     file = Path(module.__file__).relative_to(ROOT).as_posix()
-    assert any(file == one or fnmatch(file, f"{one}/*") for one in CHECKED), f"{file} is not in [tool.mypy] files"
+    checked = any(file == one or fnmatch(file, f"{one}/*") for one in CHECKED)
+    assert checked != (file in NOT_YET), f"{file} is not in [tool.mypy] files, or no longer in NOT_YET"
 
 
 def test_the_package_says_that_it_has_types():
