@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irlens import train as train
+    from irlens.measure.results import Results as Results
+    from irlens.measure.results import best_of_n as best_of_n
+    from irlens.measure.results import compare as compare
+    from irlens.measure.results import measure as measure
     from irlens.negatives import export as export
     from irlens.negatives.lists import lists as lists
+    from irlens.rerank.by_name import reranker as reranker
+    from irlens.rerank.judges import verify as verify
     from irlens.retrieve.dense import Dense as Dense
     from irlens.retrieve.lexical import BM25 as BM25
     from irlens.retrieve.policy import Policy as Policy
@@ -27,15 +33,21 @@ _WHERE = {
     "BM25": "irlens.retrieve.lexical",
     "Dense": "irlens.retrieve.dense",
     "Policy": "irlens.retrieve.policy",
+    "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
+    "best_of_n": "irlens.measure.results",
+    "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",
     "larpo": "irlens.train.larpo",
     "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",
     "losses": "irlens.train.losses",
+    "measure": "irlens.measure",
+    "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",
     "train": "irlens.train",
+    "verify": "irlens.rerank.judges",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

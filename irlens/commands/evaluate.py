@@ -26,15 +26,15 @@ def evaluate(
     tag against their own judgements only: what was drawn at another temperature is nothing that this run could have
     retrieved. The folder holds results.csv, per_query.csv and the manifest.
     """
+    import irlens.measure
     from irlens import tables
+    from irlens.commands.runs import read_judgements
     from irlens.measure import measures
 
     parsed = measures.parse(names)
-    found, judged = tables.read_run(run), tables.read_qrels(qrels)
+    found, judged = tables.read_run(run), read_judgements(qrels)
     found, unjudged = measures.judged_part(found, judged)
-    runs = [rows for _, rows in found.groupby("tag", sort=False)] if "draw" in found.columns else [found]
-    parts = [measures.evaluate(rows, judgements_of(rows, judged), parsed, complete=complete) for rows in runs]
-    results, per_query = (concat(list(tables_of)) for tables_of in zip(*parts))
+    results = irlens.measure(found, judged, parsed, complete=complete)
     missing = _missing(found, judged) if "draw" not in found.columns else {}
     if unjudged:
         say(f"{unjudged:,} queries of the run are not in the qrels: left out, as by trec_eval")
@@ -48,7 +48,7 @@ def evaluate(
     folder = Path(out) if out else own_folder("evaluate", run, kept)
     with OutputFolder(folder, "evaluate", kept) as output:
         files.write_csv(results, folder / "results.csv")
-        files.write_csv(per_query, folder / "per_query.csv")
+        files.write_csv(results.per_query, folder / "per_query.csv")
         output.note(queries_not_judged=unjudged, queries_not_in_run=missing)
     return folder, results
 
@@ -68,7 +68,9 @@ def own_folder(command: str, path: Path, settings: dict) -> Path:
 
 def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     """The qrels of the documents in `run`, if it is a model's draws; else all of them."""
-    return qrels[qrels["doc_id"].isin(run["doc_id"])] if "draw" in run.columns else qrels
+    from irlens.measure import results
+
+    return results.judgements_of(run, qrels)
 
 
 def plot(
@@ -94,7 +96,9 @@ DRAWN = ["curve", "x", "value", "low", "high", "n"]
 
 def passk_curves(results: pd.DataFrame) -> pd.DataFrame:
     """Pass@N against N, one curve per temperature: what `plots.curves` draws."""
-    curve = results["run"].str.replace(r".*\bT=", "T = ", regex=True)
+    curve = results["run"]
+    if "temperature" in results.columns:
+        curve = curve.where(results["temperature"].isna(), [f"T = {t:g}" for t in results["temperature"]])
     return results.assign(curve=curve, x=results["cutoff"])[DRAWN]
 
 

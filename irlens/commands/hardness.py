@@ -72,6 +72,7 @@ def write_hardness(
     out: Path, say: Say,
 ) -> pd.DataFrame:  # fmt: skip
     """Writes hardness.csv and the figure tiers.{png,pdf,csv}; returns the table (`hardness.hardness`)."""
+    from irlens.measure import stats
     from irlens.negatives.hardness import hardness
 
     lists = mined.lists
@@ -85,7 +86,7 @@ def write_hardness(
         lists = lists.assign(reward=[known.get(pair, float("nan")) for pair in zip(lists["query_id"], lists["doc_id"])])
     has = "answers" in task.topics.columns
     answers = {q: list(some) for q, some in zip(task.topics["query_id"], task.topics["answers"])} if has else None
-    table = hardness(lists, tiers, len(task.topics), answers=answers, extract=task.extract, embed=embed)
+    table = hardness(lists, tiers, len(task.topics), stats, answers=answers, extract=task.extract, embed=embed)
     files.write_csv(table, out / "hardness.csv")
     plot_hardness(table, out / "tiers", f"Negatives by tier of hardness ({task.name}, {len(task.topics):,} prompts)")
     return table
@@ -108,9 +109,10 @@ def plot_hardness(table: pd.DataFrame, path: Path, title: str) -> list[Path]:
 
 def write_temperatures(run: pd.DataFrame, qrels: pd.DataFrame, out: Path, say: Say) -> pd.DataFrame:
     """Writes temperatures.csv and says what it means; returns the table."""
+    from irlens.measure.stats import mean_intervals
     from irlens.negatives.temperatures import in_words, usable_temperatures
 
-    table = usable_temperatures(run, qrels)
+    table = usable_temperatures(run, qrels, mean_intervals)
     files.write_csv(table, out / "temperatures.csv")
     for sentence in in_words(table):
         say(sentence)
@@ -127,10 +129,11 @@ def temperatures(
     """
     from irlens import tables
     from irlens.measure.plots import curves as plots
+    from irlens.measure.stats import mean_intervals
     from irlens.negatives.temperatures import in_words, usable_temperatures
 
     found, judged = tables.read_run(run), tables.read_qrels(qrels)
-    table = usable_temperatures(found, judgements_of(found, judged))
+    table = usable_temperatures(found, judgements_of(found, judged), mean_intervals)
     sentences = in_words(table, least)
     kept = {"run": str(run), "qrels": str(qrels), "least": least, "rows": len(found), "judgements": len(judged)}
     folder = Path(out) if out else own_folder("temperatures", run, kept)

@@ -9,26 +9,39 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
+from irlens.base.options import free
 from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import Source, qrels_of, read
-from irlens.commands.settings import Rerank, Verify
-from irlens.rerank import by_name as rerankers
+from irlens.commands.settings import BestOfN, Rerank, Verify
+from irlens.rerank import by_name
 from irlens.rerank.judges import cut_in_words
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pandas as pd
 
-FREE = ("out", "scoring_batch", "base_url", "api_key_env", "concurrency", "timeout", "run", "dataset", "split")
+    from irlens.rerank.reranker import Prepared, Scores
 
 
-def kept_of(settings, source: Source, ready: list[rerankers.Reranker]) -> dict:
+def source_of(settings: Rerank | Verify | BestOfN, say: Say) -> Source:
+    """The run that a command was given. What is to be known of its thoughts is said."""
+    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
+    say_of_thoughts(source, settings.thought, say)
+    return source
+
+
+def kept_of(settings: Rerank | Verify | BestOfN, source: Source, ready: Mapping[str, Prepared]) -> dict:
     """The settings that make a result what it is, resolved: not where it goes nor how the work is batched."""
     from irlens.models import thoughts
 
-    kept = {k: v for k, v in asdict(settings).items() if k not in FREE}
-    more = {"thought": thoughts.record(source.thought), "rerankers": {one.name: one.identity for one in ready}}
+    kept = {k: v for k, v in asdict(settings).items() if k not in free(type(settings))}
+    more = {
+        "thought": thoughts.record(source.thought),
+        "rerankers": {name: one.identity for name, one in ready.items()},
+    }
     return kept | {"run": source.revision, **source.data(), **more}
 
 
@@ -38,22 +51,19 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds run.parquet (in the new order, with the column `reward`: the scores before ties were broken),
     results.csv and qrels.parquet (with judgements), trec/, shards/ of scores, and the manifest.
     """
-    from irlens import tables
     from irlens.rerank.scoring import reranked
 
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
-    say_of_thoughts(source, settings.thought, say)
-    ready = rerankers.build(settings.reranker, source, settings)
+    source = source_of(settings, say)
+    out = Path(settings.out or Path("irlens-out") / f"rerank-{by_name.slug(settings.reranker)}-{source.name}")
+    given = source.given(settings, settings.seed, out / "shards", settings.qrels)
+    ready = by_name.build(settings.reranker, given).prepared(source.run)
     judged = qrels_of(source, settings.qrels) if settings.qrels or source.judged is not None else None
     grades = _grades(source, judged)
-    kept = kept_of(settings, source, [ready]) | {"grades": grades_digest(grades)}
-    out = Path(settings.out or Path("irlens-out") / f"rerank-{rerankers.slug(settings.reranker)}-{source.name}")
+    kept = kept_of(settings, source, {settings.reranker: ready}) | {"grades": grades_digest(grades)}
     with OutputFolder(out, "rerank", kept) as folder:
-        found = ready.run(out / "shards")
+        found = ready.score()
         run = reranked(source.run, found.scores, settings.reranker)
-        files.write_parquet(run, out / "run.parquet")
-        for tag, rows in run.groupby("tag"):
-            tables.write_trec_run(rows, out / "trec" / f"{rerankers.slug(str(tag))}.run")
+        _write(run, out)
         results = _first(source.run, found.scores, grades, settings.reranker)
         if judged:
             files.write_parquet(judged[0], out / "qrels.parquet")
@@ -65,11 +75,24 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
             candidates=len(run),
             **{"reward_calls": 0} | found.facts,
         )
-        if nonsense := found.facts.get("nonsense"):
-            say(f"{nonsense:,} of {found.facts['asked']:,} answers could not be read, asked twice: kept as ties")
-        if cut := found.facts.get("truncated"):
-            say(cut_in_words(cut, len(run), settings.reranker))
+        _say_of_scores(found, len(run), settings.reranker, say)
     return out, results
+
+
+def _write(run: pd.DataFrame, out: Path) -> None:
+    from irlens import tables
+
+    files.write_parquet(run, out / "run.parquet")
+    for tag, rows in run.groupby("tag"):
+        tables.write_trec_run(rows, out / "trec" / f"{by_name.slug(str(tag))}.run")
+
+
+def _say_of_scores(found: Scores, texts: int, name: str, say: Say) -> None:
+    """What could not be read, and what was read cut."""
+    if nonsense := found.facts.get("nonsense"):
+        say(f"{nonsense:,} of {found.facts['asked']:,} answers could not be read, asked twice: kept as ties")
+    if cut := found.facts.get("truncated"):
+        say(cut_in_words(cut, texts, name))
 
 
 def grades_digest(grades: np.ndarray | None) -> str | None:
@@ -78,9 +101,16 @@ def grades_digest(grades: np.ndarray | None) -> str | None:
 
 
 def _grades(source: Source, judged: tuple[pd.DataFrame, str] | None) -> np.ndarray | None:
-    from irlens.measure.best_of_n import grades_of
+    from irlens.rerank.scoring import grades_of
 
     return None if judged is None else grades_of(source.run, *judged)
+
+
+def _tags(run: pd.DataFrame, without: str) -> np.ndarray:
+    """[rows] the tag of each row; `without` in a run that has none."""
+    import numpy as np
+
+    return run["tag"].astype(str).to_numpy() if "tag" in run.columns else np.full(len(run), without, dtype=object)
 
 
 def _first(run: pd.DataFrame, scores: np.ndarray, grades: np.ndarray | None, name: str) -> pd.DataFrame:
@@ -93,7 +123,7 @@ def _first(run: pd.DataFrame, scores: np.ndarray, grades: np.ndarray | None, nam
     if grades is None:
         return out
     parts = []
-    by = run["tag"].astype(str).to_numpy() if "tag" in run.columns else [""] * len(run)
+    by = _tags(run, "")
     frame = pd.DataFrame({"query_id": run["query_id"].to_numpy(), "tag": by, "score": scores, "grade": grades})
     for tag, rows in frame.groupby("tag", sort=False):
         best = rows[rows["score"] == rows.groupby("query_id")["score"].transform("max")]
@@ -111,52 +141,65 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds qrels.parquet, run.parquet (as it was, so that the folder can be reranked and measured),
     results.csv, trec/ and the manifest. Verifiers by name: `irlens.rerank.verifiers`; one's own function runs code.
     """
-    from irlens import tables
-    from irlens.measure import stats
-    from irlens.models.thoughts import unclosed
-    from irlens.rerank.scoring import finished, need_texts
-    from irlens.rerank.verify import unreadable
-    from irlens.rerank.verify import verify as judge
+    from dataclasses import replace
 
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
-    say_of_thoughts(source, settings.thought, say)
+    from irlens import tables
+    from irlens.rerank.scoring import need_texts
+    from irlens.rerank.verify import unreadable
+
+    source = source_of(settings, say)
     need_texts(source.run, "a verifier")
-    verifier, topics = source.verifier, source.task.topics
-    kept = kept_of(settings, source, []) | {"verifier": verifier.name}
-    out = Path(settings.out or Path("irlens-out") / f"verify-{rerankers.slug(verifier.name)}-{source.name}")
+    judge = replace(source.judge, judge_unfinished=settings.judge_unfinished)
+    rule = judge.read
+    kept = kept_of(settings, source, {}) | {"verifier": rule.name}
+    out = Path(settings.out or Path("irlens-out") / f"verify-{by_name.slug(rule.name)}-{source.name}")
     with OutputFolder(out, "verify", kept) as folder:
-        qrels = judge(source.run, topics, verifier.judge, settings.judge_unfinished, verifier.needs_answers)
-        unread = unreadable(source.run, qrels, verifier.extract)
+        qrels = judge(source.run)
+        unread = unreadable(source.run, qrels, rule.extract)
         files.write_parquet(source.run, out / "run.parquet")
         files.write_parquet(qrels.assign(unreadable=unread), out / "qrels.parquet")
         if qrels["relevance"].dtype.kind == "i":  # the format knows whole grades only
             tables.write_trec_qrels(qrels, out / "trec" / "verdicts.qrels")
-        unfinished = int((~finished(source.run)).sum())
-        rows = []
-        tags = source.run["tag"].astype(str) if "tag" in source.run.columns else ["run"] * len(source.run)
-        for tag, part in qrels.assign(tag=list(tags)).groupby("tag", sort=False):
-            values = part.groupby("query_id")["relevance"].mean().to_numpy(dtype=float)
-            low, high = stats.mean_interval(values)
-            named = {"run": tag, "measure": "share right", "value": values.mean()}
-            rows.append(named | {"low": low, "high": high, "n": len(values)})
-        results = _frame(rows)
+        results = _share_right(source.run, qrels)
         files.write_csv(results, out / "results.csv")
-        folder.note(
-            data=source.data(),
-            policy=source.policy,
-            responses=len(qrels),
-            right=float(qrels["relevance"].sum()),
-            unfinished=unfinished,
-            unfinished_are="judged" if settings.judge_unfinished else "wrong",
-            unclosed_thoughts=int(unclosed(source.run, source.thought).sum()),
-            unreadable=int(unread.sum()),
-        )
-        if unfinished:
-            what = "judged like the others" if settings.judge_unfinished else "counted as wrong"
-            say(f"{unfinished:,} of {len(qrels):,} responses never finished: {what}")
-        if unread.any():
-            say(unreadable_in_words(int(unread.sum()), len(qrels)))
+        folder.note(data=source.data(), policy=source.policy, **_verdicts(source, settings, qrels, unread, say))
     return out, results
+
+
+def _share_right(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """The share of right responses of each tag, with its interval over queries."""
+    import pandas as pd
+
+    from irlens.measure import stats
+
+    rows = []
+    for tag, part in qrels.assign(tag=_tags(run, "run")).groupby("tag", sort=False):
+        values = part.groupby("query_id")["relevance"].mean().to_numpy(dtype=float)
+        low, high = stats.mean_interval(values)
+        named = {"run": tag, "measure": "share right", "value": values.mean()}
+        rows.append(named | {"low": low, "high": high, "n": len(values)})
+    return pd.DataFrame(rows)
+
+
+def _verdicts(source: Source, settings: Verify, qrels: pd.DataFrame, unread: np.ndarray, say: Say) -> dict:
+    """What the manifest holds of the verdicts; what was not judged as it stands is said."""
+    from irlens.models.thoughts import unclosed
+    from irlens.rerank.scoring import finished
+
+    unfinished = int((~finished(source.run)).sum())
+    if unfinished:
+        what = "judged like the others" if settings.judge_unfinished else "counted as wrong"
+        say(f"{unfinished:,} of {len(qrels):,} responses never finished: {what}")
+    if unread.any():
+        say(unreadable_in_words(int(unread.sum()), len(qrels)))
+    return {
+        "responses": len(qrels),
+        "right": float(qrels["relevance"].sum()),
+        "unfinished": unfinished,
+        "unfinished_are": "judged" if settings.judge_unfinished else "wrong",
+        "unclosed_thoughts": int(unclosed(source.run, source.thought).sum()),
+        "unreadable": int(unread.sum()),
+    }
 
 
 def unreadable_in_words(unread: int, responses: int) -> str:
@@ -172,12 +215,6 @@ def say_of_thoughts(source: Source, option: str | None, say: Say) -> None:
         say(thoughts.in_words(never, len(source.run)))
     if line := thoughts.suspicion(source.run, source.thought, option):
         say(line)
-
-
-def _frame(rows: list[dict]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows)
 
 
 def check_names(names: str) -> list[str]:

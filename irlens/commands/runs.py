@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.models.thoughts import Thought
-    from irlens.rerank.verifiers import Verifier
+    from irlens.rerank.given import Given
+    from irlens.rerank.judges import Verifier
+    from irlens.rerank.options import ScoringOptions
     from irlens.tasks.contract import Task
 
 
@@ -33,6 +36,7 @@ class Source:
     verifier_name: str | None = None
     loaded: Task | None = None
     thought: Thought | None = None  # the tags of its responses' thoughts
+    drawn_by: str | None = None  # the model that drew it, where that is not what the manifest names
 
     @property
     def name(self) -> str:
@@ -43,52 +47,47 @@ class Source:
     @property
     def policy(self) -> str | None:
         """The model that drew the run, as its manifest names it."""
-        return self.manifest.get("settings", {}).get("model") or self.manifest.get("policy")
+        return self.drawn_by or self.manifest.get("settings", {}).get("model") or self.manifest.get("policy")
 
     @cached_property
     def task(self) -> Task:
-        """The data set of the prompts. Raises UserError if nothing says which, or if a query of the run is not in it."""
+        """The data set of the prompts, of which the run's; or what the run itself says of them. Raises UserError if
+        nothing says which, or if a query of the run is not in it."""
         from irlens import tasks
+        from irlens.rerank.given import of_run, topics_for
 
         if self.loaded:
             return self.loaded
         if not self.dataset:
+            if "query" in self.run.columns:
+                return of_run(self.run, str(self.path))
             raise UserError(f"{self.path}: nothing beside it says which data set its prompts are from; give --dataset")
         task = tasks.load(self.dataset, self.split)
-        strangers = sorted(set(self.run["query_id"]) - set(task.topics["query_id"]))
-        if strangers:
-            raise UserError(
-                f"{len(strangers)} queries of the run ({strangers[0]}, …) are not in the data set {task.name}, split "
-                f"{task.split}; give the right --dataset and --split"
-            )
-        return replace(task, topics=task.topics[task.topics["query_id"].isin(set(self.run["query_id"]))])
-
-    @cached_property
-    def verifier(self) -> Verifier:
-        """The verifier asked for, else the data set's own. Raises UserError if there is neither."""
-        from irlens.models import thoughts
-        from irlens.rerank.verifiers import Verifier, get
-
-        if self.verifier_name:
-            return thoughts.of_verifier(get(self.verifier_name), self.thought)
-        if self.task.verifier is None:
-            raise UserError(f"data set {self.task.name!r} has no verifier of its own; give --verifier")
-        own = Verifier(self.task.name, self.task.verifier, self.task.extract)
-        return thoughts.of_verifier(own, self.thought)
+        return replace(task, topics=topics_for(self.run, task))
 
     @property
-    def extract(self):
-        """Response → the answer to vote on; None where responses have none."""
-        if self.verifier_name or self.task.verifier is not None:
-            return self.verifier.extract
-        return self.task.extract
+    def judge(self) -> Verifier:
+        """The verifier asked for, else the data set's own."""
+        from irlens.rerank.judges import Verifier
+        from irlens.rerank.verifiers import get
 
-    @cached_property
-    def conversations(self) -> dict[str, list[dict]]:
-        """query_id → the messages that the run's responses answer."""
-        from irlens.rerank.scoring import conversations
+        return Verifier(self.task, get(self.verifier_name) if self.verifier_name else None, self.thought)
 
-        return conversations(self.task.topics, self.task.instruction)
+    def given(self, options: ScoringOptions, seed: int, folder: Path, qrels: str | None = None) -> Given:
+        """What a reranker may need of it. folder: where scores are kept; qrels: the judgements asked for."""
+        from irlens.rerank.given import Given
+
+        return Given(
+            task=lambda: self.task,
+            qrels=lambda: qrels_of(self, qrels)[0],
+            thought=self.thought,
+            options=options,
+            policy=self.policy,
+            messages_as=self.manifest.get("settings", {}).get("messages_as"),  # as they were put when it was drawn
+            seed=seed,
+            folder=folder,
+            where=str(self.path),
+        )
 
     def data(self) -> dict:
         """What a manifest records, so that the next stage finds the prompts again."""
@@ -111,19 +110,18 @@ def read(
     verifier: str | None = None,
     thought: str | None = None,
 ) -> Source:
-    """The run at `path`: Parquet, TREC, a folder of irlens, or a data set that comes with candidates.
+    """The run at `path`: Parquet, TREC, a folder of irlens, a part of a training's, or a data set that comes with
+    candidates.
 
     `dataset`, `split`, `verifier` and `thought` are the user's; without them, what the folder's manifest says. A response
     that never closed its thought is unfinished (`thoughts.marked`). Raises UserError: nothing there, no run, an unknown
     verifier, tags that are none.
     """
-    from irlens import tables, tasks
     from irlens.models import thoughts
     from irlens.rerank.verifiers import get
     from irlens.tasks import contract
 
     tags = thoughts.parse(thought)
-
     if verifier:
         get(verifier)
     where = Path(path).expanduser()
@@ -131,33 +129,80 @@ def read(
         hint = "; `irlens passk` makes that one" if path == PASSK_OUT else ""
         raise UserError(f"{path}: no such run (a Parquet file, or the folder of a passk or a rerank){hint}")
     if (where.is_dir() and not (where / "run.parquet").is_file()) or contract.SUFFIX.search(where.name):
-        task = tasks.load(where, split)
-        if task.candidates is None:
-            raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
-        data = data_of(path, task.split)
-        run, tags = _after_thoughts(task.candidates, tags)
-        return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
+        return _with_candidates(path, where, split, verifier, tags)
+    found = _of_file(where, verifier)
+    if thought is None:
+        tags = thoughts.recorded(found.manifest.get("settings", {}).get("thought"))
+    run, tags = _after_thoughts(found.run, tags)
+    split = split or (None if dataset else found.split)
+    return replace(found, run=run, thought=tags, dataset=dataset or found.dataset, split=split)
+
+
+def _with_candidates(path: str, where: Path, split: str | None, verifier: str | None, tags: Thought | None) -> Source:
+    """A data set that comes with candidates."""
+    from irlens import tasks
+
+    task = tasks.load(where, split)
+    if task.candidates is None:
+        raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
+    data = data_of(path, task.split)
+    run, tags = _after_thoughts(task.candidates, tags)
+    return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
+
+
+def _of_file(where: Path, verifier: str | None) -> Source:
+    """A run of a file or folder, with what lies beside it and what its manifest says."""
+    from irlens import tables
+    from irlens.tasks import contract
+
     run = tables.read_run(where)
     if run.empty:
-        raise UserError(f"{path}: the run is empty")
+        raise UserError(f"{where}: the run is empty")
     folder = where if where.is_dir() else where.parent
-    manifest = _manifest(folder / "manifest.json")
-    beside = folder / "qrels.parquet"
+    training = _of_training(folder)
+    manifest = training.manifest if training else _manifest(folder / "manifest.json")
     data = manifest.get("data") or _named(manifest)
-    if thought is None:
-        tags = thoughts.recorded(manifest.get("settings", {}).get("thought"))
-    run, tags = _after_thoughts(run, tags)
+    if training and data:
+        data = {**data, "split": training.split}
+    beside = folder / "qrels.parquet"
     return Source(
         where,
         run,
         tables.read_qrels(beside) if beside.is_file() else None,
         manifest,
-        dataset or data.get("dataset"),
-        split or (None if dataset else data.get("split")),
+        data.get("dataset"),
+        data.get("split"),
         contract.digest(where / "run.parquet" if where.is_dir() else where),
         verifier,
-        thought=tags,
+        drawn_by=training.policy if training else None,
     )
+
+
+PART = re.compile(r"(iteration-|evaluation/|test/)(\d+)")  # of a training's folder: where a run lies
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The training in whose folder a run lies: its manifest, the split of the run's prompts, the policy that drew it."""
+
+    manifest: dict
+    split: str | None
+    policy: str | None
+
+
+def _of_training(folder: Path) -> _Training | None:
+    """The training that a run in `folder` belongs to; None for a run that is no part of one."""
+    folder = folder.resolve()
+    for above in folder.parents[:2]:
+        found = PART.fullmatch(folder.relative_to(above).as_posix())
+        manifest = _manifest(above / "manifest.json") if found else {}
+        if manifest.get("command") == "train":
+            where, number = found[1], int(found[2])
+            key = {"iteration-": "split", "evaluation/": "eval_split", "test/": "test_split"}[where]
+            split = (manifest.get("settings", {}).get(key) or "").partition("[")[0] or None  # train[60:] lies in train
+            before = number - 1 if where == "iteration-" else number
+            return _Training(manifest, split, str(above / f"iteration-{before}" / "model") if before else None)
+    return None
 
 
 def _after_thoughts(run: pd.DataFrame, tags: Thought | None) -> tuple[pd.DataFrame, Thought | None]:
@@ -185,12 +230,16 @@ def _named(manifest: dict) -> dict:
     from irlens import tasks
 
     settings = manifest.get("settings", {})
-    known = settings.get("dataset") in tasks.NAMES
+    dataset = settings.get("dataset")
+    known = dataset in tasks.NAMES or (isinstance(dataset, str) and Path(dataset).expanduser().exists())
     return {"dataset": settings["dataset"], "split": settings.get("split")} if known else {}
 
 
 def qrels_of(source: Source, given: str | None) -> tuple[pd.DataFrame, str]:
-    """The judgements asked for, else those beside the run, and what to call them. Raises UserError if there are none."""
+    """The judgements asked for, else those beside the run, else its rewards, and what to call them.
+
+    Raises UserError if there are none.
+    """
     from irlens import tables, tasks
     from irlens.tasks import contract
 
@@ -202,8 +251,25 @@ def qrels_of(source: Source, given: str | None) -> tuple[pd.DataFrame, str]:
                 raise UserError(f"{given}: holds no qrels.parquet, and no graded lists")
             return task.qrels, given
         return tables.read_qrels(path), given
+    if source.judged is None and "reward" in source.run.columns and source.run["reward"].notna().all():
+        return source.run[["query_id", "doc_id"]].assign(
+            relevance=source.run["reward"]
+        ), f"the rewards of {source.path}"
     if source.judged is None:
         raise UserError(
             f"{source.path}: no qrels beside it; name them, or make them with `irlens verify {source.path}`"
         )
     return source.judged, f"the qrels of {source.path}"
+
+
+def read_judgements(path: Path) -> pd.DataFrame:
+    """`tables.read_qrels`; of a run with rewards that nothing else judges, its rewards. Raises UserError as that does."""
+    from irlens import tables
+
+    path = Path(path)
+    run = path / "run.parquet" if path.is_dir() else path
+    if run.name == "run.parquet" and run.is_file() and not (path.is_dir() and (path / "qrels.parquet").is_file()):
+        found = tables.read_run(run)
+        if "reward" in found.columns and found["reward"].notna().all():
+            return tables.check(found[["query_id", "doc_id"]].assign(relevance=found["reward"]), "qrels", str(path))
+    return tables.read_qrels(path)

@@ -78,8 +78,13 @@ def _pair(scores, grades) -> tuple[np.ndarray, np.ndarray]:
 
 
 def threshold(grades: np.ndarray) -> float:
-    """From which grade on a candidate is right where nobody says: 1 for whole grades, above one half for fractions."""
-    return 1.0 if (grades % 1 == 0).all() else float(np.nextafter(0.5, 1.0))
+    """From which grade on a candidate is right where nobody says: 1 for whole grades, above one half for shares of 0 to 1.
+
+    NaN for other numbers, such as rewards: none of them says which are right.
+    """
+    if (grades % 1 == 0).all() and (grades >= 0).all():
+        return 1.0
+    return float(np.nextafter(0.5, 1.0)) if ((grades >= 0) & (grades <= 1)).all() else float("nan")
 
 
 def quality(run: pd.DataFrame, grades: np.ndarray, scores: dict[str, np.ndarray], right_from: float) -> pd.DataFrame:
@@ -87,13 +92,15 @@ def quality(run: pd.DataFrame, grades: np.ndarray, scores: dict[str, np.ndarray]
 
     `grades` and each of `scores` [rows of run]; `right_from`: the least grade that is right, for RR and AUC. A query
     where a measure says nothing (AUC without both right and wrong, tau-b of equal numbers) is left out of it and of
-    its n; a measure that says nothing at all has n = 0 and no value.
+    its n; a measure that says nothing at all has n = 0 and no value: nDCG where a grade is below 0, RR and AUC where
+    `right_from` is NaN.
     """
     lists = list(run.reset_index(drop=True).groupby("query_id", sort=True).indices.values())
     right = grades >= right_from
+    gains, unsure = (grades >= 0).all(), np.isnan(right_from)
     measured = {
-        "nDCG": lambda s, rows: ndcg(s[rows], grades[rows]),
-        "RR": lambda s, rows: reciprocal_rank(s[rows], right[rows]),
+        "nDCG": lambda s, rows: ndcg(s[rows], grades[rows]) if gains else np.nan,
+        "RR": lambda s, rows: np.nan if unsure else reciprocal_rank(s[rows], right[rows]),
         "AUC": lambda s, rows: auc(s[rows], right[rows]),
         "tau-b": lambda s, rows: tau_b(s[rows], grades[rows]),
     }

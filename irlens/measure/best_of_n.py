@@ -7,14 +7,19 @@ the best of N random ones with the chance C(n − r, N − 1) / C(n, N), because
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.measure import stats
+from irlens.measure.agreement import quality, threshold
+from irlens.rerank.reranker import Scores
+from irlens.rerank.scoring import grades_of as grades_of
 
+ALWAYS = ("oracle", "random")  # measured whatever else is
 Picker = Callable[[np.ndarray, np.ndarray, Sequence[int]], np.ndarray]  # rows of a query, their grades, N → values [N]
 
 
@@ -43,24 +48,6 @@ def expected_best(scores: Sequence[float], grades: Sequence[float], cutoffs: Seq
     values, group = np.unique(-scores, return_inverse=True)
     shared = (np.bincount(group, grades, minlength=len(values)) / np.bincount(group))[group]
     return pick_chances(len(scores), cutoffs) @ shared[np.argsort(-scores, kind="stable")]
-
-
-def grades_of(run: pd.DataFrame, qrels: pd.DataFrame, source: str = "the qrels") -> np.ndarray:
-    """[rows] the relevance of each row of a run: what is not judged of a retrieved list is 0, as everywhere in IR.
-
-    Raises UserError: a query of the run that the qrels do not judge, an unjudged draw (of draws each is judged).
-    """
-    strangers = sorted(set(run["query_id"]) - set(qrels["query_id"]))
-    if strangers:
-        some = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
-        raise UserError(f"{source} do not judge {len(strangers)} of the run's queries ({some})")
-    known = dict(zip(zip(qrels["query_id"], qrels["doc_id"]), pd.to_numeric(qrels["relevance"])))
-    keys = list(zip(run["query_id"], run["doc_id"]))
-    if "draw" in run.columns:
-        missing = [key for key in keys if key not in known]
-        if missing:
-            raise UserError(f"{source} do not judge {len(missing)} draws of the run, such as {missing[0][1]}")
-    return np.array([known.get(key, 0) for key in keys], dtype=np.float64)
 
 
 def check_grades(grades: np.ndarray, source: str = "the qrels") -> None:
@@ -99,3 +86,83 @@ def curves(
         each = {"query_id": np.repeat(list(lists), len(cutoffs)), "cutoff": list(cutoffs) * len(lists)}
         per_query.append(pd.DataFrame({**named, **each, "value": values.ravel()}))
     return pd.concat(results, ignore_index=True), pd.concat(per_query, ignore_index=True)
+
+
+def picker(found: Scores, seed: int) -> Picker:
+    """How a reranker picks among N: by its scores, or by an election that N draws hold among themselves."""
+    from irlens.rerank.vote import expected_vote_accuracy
+
+    if found.answers is None:
+        return by_scores(found.scores)
+
+    def elect(rows: np.ndarray, grades: np.ndarray, at: Sequence[int]) -> np.ndarray:
+        answers = [found.answers[row] for row in rows]
+        weights = None if found.weights is None else found.weights[rows]
+        return expected_vote_accuracy(answers, grades, at, seed=seed, weights=weights)
+
+    return elect
+
+
+def pools(run: pd.DataFrame) -> dict[str, list[int]]:
+    """Rows that compete, by name: those of a tag; of a run without tags those of a temperature; else all."""
+    if "tag" in run.columns:
+        return {str(tag): list(rows) for tag, rows in run.groupby("tag", sort=False).indices.items()}
+    if "temperature" in run.columns and run["temperature"].nunique() > 1:
+        return {f"T = {t:g}": list(rows) for t, rows in run.groupby("temperature", sort=False).indices.items()}
+    return {"run": list(range(len(run)))}
+
+
+def fewest(run: pd.DataFrame) -> int:
+    """The candidates of the query that has the fewest in one of the `pools`: the largest N that can be measured."""
+    return min(int(run.iloc[rows].groupby("query_id").size().min()) for rows in pools(run).values())
+
+
+def measured(
+    run: pd.DataFrame,
+    grades: np.ndarray,
+    found: Mapping[str, Scores],
+    at: Sequence[int],
+    right_from: float | None = None,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(results, values per query, `quality`) of rerankers in each pool of candidates, its name in the column `tag`.
+
+    grades [rows of run]; found: what each reranker gives for these rows, the one named random among them, whose
+    expectation counts and not the one order that it gives. right_from: as in `quality`; None is `threshold`'s. seed: of
+    elections. Draws have their temperature in a column.
+    """
+    right_from = threshold(grades) if right_from is None else right_from
+    results, per_query, qualities = [], [], []
+    for tag, rows in pools(run).items():
+        part, own = run.iloc[rows], {name: one.of(rows) for name, one in found.items()}
+        pick = {name: picker(one, seed) for name, one in own.items()}
+        pick["random"] = by_scores(grades[rows] * 0)
+        parts = (
+            *curves(part, grades[rows], pick, at),
+            quality(part, grades[rows], {name: one.scores for name, one in own.items()}, right_from),
+        )
+        heat = {"temperature": temperature_of(part)} if "temperature" in run.columns else {}
+        for table, into in zip(parts, (results, per_query, qualities)):
+            into.append(table.assign(tag=tag, **heat))
+    return tuple(pd.concat(parts, ignore_index=True) for parts in (results, per_query, qualities))
+
+
+def temperature_of(part: pd.DataFrame) -> float:
+    """The temperature of draws that all have one; NaN of others."""
+    known = part["temperature"].unique()
+    return float(known[0]) if len(known) == 1 else float("nan")
+
+
+def tests(per_query: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Each reranker against chance and against the majority vote at every N above 1, paired over queries, Holm over all."""
+    rows = []
+    some = per_query[per_query["cutoff"] > 1]
+    for (tag, cutoff), group in some.groupby(["tag", "cutoff"], sort=False):
+        values = {name: part.sort_values("query_id")["value"].to_numpy() for name, part in group.groupby("run")}
+        for before in ("random", "majority"):
+            for after in values:
+                if before in values and after not in (*ALWAYS, before) and (before, after) != ("majority", "random"):
+                    test = stats.paired_test(values[before], values[after], seed=seed)
+                    rows.append({"tag": tag, "cutoff": cutoff, "before": before, "after": after, **asdict(test)})
+    found = pd.DataFrame(rows)
+    return found.assign(p_holm=stats.holm(found["p"])) if rows else found

@@ -1,6 +1,6 @@
 """Runs and qrels to results: ir-measures' own measures, the unbiased Pass@N, and an interval on every value.
 
-Importing this module makes `Pass` known to ir_measures, so `Pass@10` parses and mixes with their measures anywhere.
+Importing this module makes `Pass` and `Reward` known to ir_measures, so `Pass@10` parses and mixes with their measures.
 """
 
 import re
@@ -16,7 +16,9 @@ from irlens import tables
 from irlens.base.errors import UserError, did_you_mean
 from irlens.measure import providers as computed
 from irlens.measure import stats
+from irlens.measure.best_of_n import expected_best, temperature_of
 
+OF_DRAWS = ("Pass", "Reward")  # what N draws out of n are expected to give
 TOKEN = re.compile(r"(?:\([^)]*\)?|[^\s,(])+")  # a measure; commas and spaces inside its parentheses belong to it
 
 
@@ -97,9 +99,9 @@ class _PassEvaluator(providers.Evaluator):
 
 
 def _check_draws(measures: Iterable[Measure], queries: list[str], n: np.ndarray) -> None:
-    """Raises UserError if a Pass@N among the measures has fewer than N of the n[queries] draws of a query."""
+    """Raises UserError if a Pass@N or Reward@N among the measures has fewer than N of the n[queries] draws of a query."""
     for measure in measures:
-        few = np.flatnonzero(n < measure["cutoff"]) if measure.NAME == "Pass" else ()
+        few = np.flatnonzero(n < measure["cutoff"]) if measure.NAME in OF_DRAWS else ()
         if len(few):
             raise UserError(
                 f"{measure} needs at least {measure['cutoff']} draws of every judged query; fewer: {len(few)} of "
@@ -117,16 +119,55 @@ class _PassProvider(providers.Provider):
         return _PassEvaluator(measures, ir_measures.util.QrelsConverter(qrels).as_dict_of_dict())
 
 
-def _register() -> Measure:
-    """The one `Pass` of this process, known to ir_measures' parser and default pipeline."""
-    if "Pass" not in ir_measures.measures.registry:
-        ir_measures.measures.register(_Pass())
-        provider = providers.register(_PassProvider())
-        ir_measures.DefaultPipeline.providers.insert(0, provider)  # last, it would load every optional provider first
-    return ir_measures.measures.registry["Pass"]
+class _Reward(Measure):
+    """The expected largest grade of that many draws taken at random from a query's draws: Pass for any real grade."""
+
+    __name__ = "Reward"
+    NAME = __name__
+    PRETTY_NAME = "Reward at k"
+    SHORT_DESC = "The expected largest grade, such as a reward, of k draws, estimated without bias from n >= k draws."
+    SUPPORTED_PARAMS: ClassVar = {"cutoff": ParamInfo(dtype=int, required=True, desc="number of draws")}
 
 
-Pass = _register()
+class _RewardEvaluator(providers.Evaluator):
+    """Grades may be any numbers; a row that nobody judged has grade 0."""
+
+    def __init__(self, measures, qrels: dict[str, dict[str, float]]):
+        super().__init__(measures, set(qrels))
+        self.qrels = qrels
+
+    def _iter_calc(self, run) -> Iterator[ir_measures.Metric]:
+        run = ir_measures.util.RunConverter(run).as_dict_of_dict()
+        queries = sorted(self.qrels)
+        _check_draws(self.measures, queries, np.array([len(run.get(query, ())) for query in queries]))
+        cutoffs = [measure["cutoff"] for measure in self.measures]
+        for query in queries:
+            grades = [float(self.qrels[query].get(doc_id, 0)) for doc_id in run[query]]
+            for measure, value in zip(self.measures, expected_best(grades, grades, cutoffs)):
+                yield ir_measures.Metric(query_id=query, measure=measure, value=float(value))
+
+
+class _RewardProvider(providers.Provider):
+    """Reward@k; needs no package but this one."""
+
+    NAME = "irlens-reward"
+    SUPPORTED_MEASURES: ClassVar = [_Reward(cutoff=providers.base.Any())]
+
+    def _evaluator(self, measures, qrels) -> _RewardEvaluator:
+        return _RewardEvaluator(measures, ir_measures.util.QrelsConverter(qrels).as_dict_of_dict())
+
+
+def _register(measure: Measure, provider: providers.Provider) -> Measure:
+    """The one measure of this name in this process, known to ir_measures' parser and default pipeline."""
+    if measure.NAME not in ir_measures.measures.registry:
+        ir_measures.measures.register(measure)
+        known = providers.register(provider)
+        ir_measures.DefaultPipeline.providers.insert(0, known)  # last, it would load every optional provider first
+    return ir_measures.measures.registry[measure.NAME]
+
+
+Pass = _register(_Pass(), _PassProvider())
+Reward = _register(_Reward(), _RewardProvider())
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
@@ -192,12 +233,14 @@ def evaluate(
     A query counts if it is in the qrels: what the run lacks of them counts as 0 (as in ir_measures and trec_eval -c),
     but is refused for Pass@N; with `complete` off only the queries of the run count (trec_eval without -c). Scores are
     compared as trec_eval compares them: in 32 bits, ties in favour of the larger doc_id. A query for which a measure is
-    not defined (Accuracy without a pair to compare) counts neither in its value nor in its n. Raises UserError: tables
-    that break their contract, an empty one, a query of the run that the qrels do not judge (`judged_part` leaves those
-    out), fractional or huge relevance, fewer draws of a query than N, a measure that is defined for no query.
+    not defined (Accuracy without a pair to compare) counts neither in its value nor in its n. Draws have their
+    temperature in a column `temperature`. Reward@N, the expected largest grade of N draws, alone takes grades of any
+    size, such as rewards. Raises UserError: tables that break their contract, an empty one, a query of the run that the
+    qrels do not judge (`judged_part` leaves those out), fractional or huge relevance, fewer draws of a query than N, a
+    measure that is defined for no query.
     """
     measures = parse(measures)
-    qrels = _judgements(qrels)
+    qrels = _judgements(qrels, [measure for measure in measures if measure.NAME != "Reward"])
     computing = computed.Values(measures, qrels)
     results, per_query = [], []
     runs = list(_runs(run, tag))
@@ -210,9 +253,11 @@ def evaluate(
         try:
             _check_draws(measures, queries, counts.to_numpy()[counted])
             values = computing.of(_untied(part))[counted]
-            results.append(_summary(name, measures, values))
+            table = _summary(name, measures, values, qrels["relevance"].between(0, 1).all())
         except UserError as error:
             raise UserError(f"run {name!r}: {error}") from None
+        heat = temperature_of(part) if "temperature" in part.columns else None
+        results.append(table if heat is None else _heated(table, heat))
         each = pd.DataFrame(
             {
                 "run": name,
@@ -221,8 +266,15 @@ def evaluate(
                 "value": values.T.ravel(),
             }
         ).astype({"run": "str", "query_id": "str", "measure": "str"})
-        per_query.append(each.dropna(subset="value"))
+        each = each.dropna(subset="value")
+        per_query.append(each if heat is None else _heated(each, heat))
     return pd.concat(results, ignore_index=True), pd.concat(per_query, ignore_index=True)
+
+
+def _heated(table: pd.DataFrame, temperature: float) -> pd.DataFrame:
+    """`table` with a column `temperature` behind the run's name."""
+    table.insert(1, "temperature", temperature)
+    return table
 
 
 def judged_part(run: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -236,8 +288,11 @@ def judged_part(run: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, i
     return (run if judged.all() else run[judged]), int(run["query_id"][~judged].nunique())
 
 
-def _summary(name: str, measures: list[Measure], values: np.ndarray) -> pd.DataFrame:
-    """One run's rows of the results table from values[queries, measures], NaN where a measure is not defined."""
+def _summary(name: str, measures: list[Measure], values: np.ndarray, shares: bool) -> pd.DataFrame:
+    """One run's rows of the results table from values[queries, measures], NaN where a measure is not defined.
+
+    shares: whether all grades lie from 0 to 1.
+    """
     defined = ~np.isnan(values)
     for measure, some in zip(measures, defined.any(axis=0)):
         if not some:
@@ -245,7 +300,8 @@ def _summary(name: str, measures: list[Measure], values: np.ndarray) -> pd.DataF
     counts = np.array([isinstance(measure.aggregator(), ir_measures.measures.SumAgg) for measure in measures])
     low, high = np.empty(len(measures)), np.empty(len(measures))
     for j in range(len(measures)):
-        bounds = {"bounds": (-np.inf, np.inf)} if counts[j] else {}
+        unbounded = counts[j] or (measures[j].NAME == "Reward" and not shares)
+        bounds = {"bounds": (-np.inf, np.inf)} if unbounded else {}
         low[[j]], high[[j]] = stats.mean_intervals(values[defined[:, j]][:, [j]], **bounds)
     scale = np.where(counts, len(values), 1)  # NumRet and its like are sums over queries, not means
     cutoffs = [measure.params.get("cutoff", pd.NA) for measure in measures]
@@ -262,14 +318,16 @@ def _summary(name: str, measures: list[Measure], values: np.ndarray) -> pd.DataF
     ).astype({"run": "str", "measure": "str", "n": "int64"})
 
 
-def _judgements(qrels: pd.DataFrame) -> pd.DataFrame:
-    """`qrels` with whole relevance. Raises UserError, naming the row, for grades that no measure takes."""
+def _judgements(qrels: pd.DataFrame, whole: list[Measure]) -> pd.DataFrame:
+    """`qrels` with whole relevance, as the measures in `whole` need it. Raises UserError, naming the row, for others."""
     tables.check(qrels, "qrels")
     if qrels.empty:
         raise UserError("the qrels are empty")
     relevance = pd.to_numeric(qrels["relevance"]).to_numpy(dtype=float)
+    if not whole:
+        return qrels.assign(relevance=relevance)
     for wrong, rule in (
-        (relevance % 1 != 0, "a whole number for a measure"),
+        (relevance % 1 != 0, f"a whole number for {whole[0]} (Reward@N takes any)"),
         (np.abs(relevance) > tables.GRADE, f"at most {tables.GRADE:,} for a measure, in either direction"),
     ):
         if wrong.any():

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Hashable
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from irlens.measure import stats
 from irlens.negatives.false_negatives import nearest_positive
 from irlens.negatives.text_similarity import edit_similarity, self_bleu, words
 
@@ -32,10 +32,18 @@ GAPS = {"logprob_gap": "logprob", "logprob_per_token_gap": "logprob_per_token", 
 LARGEST = 1e15  # an answer further away counts as this far: a number of 300 digits is no measurement
 
 
+class Intervals(Protocol):
+    """What `irlens.measure.stats` offers; handed in, since measuring comes after the negatives."""
+
+    mean_interval: Callable
+    median_interval: Callable
+
+
 def hardness(
     lists: pd.DataFrame,
     tiers: list[str],
     prompts: int,
+    intervals: Intervals,
     *,
     answers: dict[str, list[str]] | None = None,
     extract: Callable[[str], Hashable | None] | None = None,
@@ -45,7 +53,7 @@ def hardness(
 
     lists: a lists table; its columns logprob and n_tokens (under the list's own prompt), and reward, are used where
     they are there, row by row where they are not NaN. tiers: all that were asked for, in order, also those that found
-    nothing. prompts: how many were looked at, for `without`. answers: query_id → gold answers; extract: text → answer;
+    nothing. prompts: how many were looked at, for `without`. intervals: `irlens.measure.stats`. answers: query_id → gold answers; extract: text → answer;
     embed: texts → vectors. A value is a mean over prompts of the mean over a prompt's negatives (answer_distance: the
     median of medians), n counts the prompts, low and high are the 95 % interval of the mean (median). A measure that nothing is
     known of has no row.
@@ -64,7 +72,7 @@ def hardness(
             if tier == "positive" and measure not in ("logprob", "logprob_per_token", "reward", "tokens"):
                 continue
             if len(values):
-                out.append({"tier": tier, "measure": measure, **_interval(values, measure)})
+                out.append({"tier": tier, "measure": measure, **_interval(values, measure, intervals)})
     return pd.DataFrame(out, columns=["tier", "measure", "value", "low", "high", "n"])
 
 
@@ -115,10 +123,10 @@ def _per_prompt(own: pd.DataFrame, measure: str, prompts: int) -> np.ndarray:
     return values.dropna().to_numpy(dtype=float)
 
 
-def _interval(values: np.ndarray, measure: str) -> dict:
+def _interval(values: np.ndarray, measure: str, intervals: Intervals) -> dict:
     if measure == "answer_distance":
-        middle, (low, high) = np.median(values), stats.median_interval(values)
+        middle, (low, high) = np.median(values), intervals.median_interval(values)
     else:
         bounds = (0, 1) if measure in SHARES else (-np.inf, np.inf)
-        middle, (low, high) = values.mean(), stats.mean_interval(values, bounds=bounds)
+        middle, (low, high) = values.mean(), intervals.mean_interval(values, bounds=bounds)
     return {"value": float(middle), "low": low, "high": high, "n": len(values)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.measure import stats
+from irlens.rerank.scoring import finished
 
 COLLAPSED = 0.25  # fewer distinct responses per draw than this are called a collapse
 SHARES = {
@@ -17,10 +19,13 @@ SHARES = {
 }
 
 
-def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+def usable_temperatures(
+    run: pd.DataFrame, qrels: pd.DataFrame, mean_intervals: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> pd.DataFrame:
     """temperature, measure (of SHARES, each a share of 0 … 1), value, low, high, n (prompts), and draws (per prompt).
 
-    run: draws with a column temperature; qrels: their judgements (relevance above 0 is right). As in cutting lists, an
+    run: draws with a column temperature; qrels: their judgements (relevance above 0 is right); mean_intervals:
+    `irlens.measure.stats.mean_intervals`, handed in, since measuring comes after the negatives. As in cutting lists, an
     unfinished draw is neither right nor wrong, and repeats of a text count once; a prompt whose draws are all
     unfinished is all wrong. Raises UserError: no temperatures, no draws, a draw that is not judged.
     """
@@ -33,7 +38,7 @@ def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     if judged["relevance"].isna().any():
         count, first = int(judged["relevance"].isna().sum()), judged["doc_id"][judged["relevance"].isna()].iloc[0]
         raise UserError(f"the qrels do not judge {count:,} of {len(judged):,} draws, the first {first}")
-    ended = judged["finish_reason"] != "length" if "finish_reason" in judged.columns else True
+    ended = finished(judged)
     judged = judged.assign(right=(judged["relevance"] > 0) & ended, wrong=(judged["relevance"] <= 0) & ended)
     out = []
     for temperature, draws in judged.groupby("temperature"):
@@ -42,7 +47,7 @@ def usable_temperatures(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
         values = np.stack(
             [right & wrong, right & ~wrong, ~right, prompts["text"].nunique() / prompts.size()], axis=1
         ).astype(float)
-        low, high = stats.mean_intervals(values)
+        low, high = mean_intervals(values)
         for i, measure in enumerate(SHARES):
             row = {"temperature": temperature, "measure": measure, "value": values[:, i].mean()}
             out.append({**row, "low": low[i], "high": high[i], "n": len(values), "draws": prompts.size().mean()})

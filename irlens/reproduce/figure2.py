@@ -148,7 +148,9 @@ def _passk(recipe: Recipe, kept: pd.DataFrame) -> Panel:
     points = paper.points("2b").rename(columns={"y": "value"})
     points["curve"] = points["curve"].str.replace(r".*?([\d.]+)\D*$", r"T = \1", regex=True)
     step = next(step for step in recipe.steps if step.stage == "passk")
-    curves = measuring.passk_curves(over_seeds(kept, step.name))
+    found = over_seeds(kept, step.name)
+    found["temperature"] = [float(run.rpartition("T=")[2]) for run in found["run"]]
+    curves = measuring.passk_curves(found)
     title = f"Pass@N of {step.settings.model} (lines) and of Mathstral on GSM8K (paper)"
     return Panel(curves, title, "N (draws per problem)", "Pass@N", points)
 

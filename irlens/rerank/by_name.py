@@ -1,11 +1,11 @@
-"""Rerankers by name, made ready for a run: what can be refused is refused before anything is scored or written."""
+"""Rerankers by name: what `irlens.reranker` and every command take, looked up and ready to be called."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,55 +13,71 @@ from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
 from irlens.base.options import at_least, positive
-from irlens.commands.runs import Source, qrels_of
-from irlens.commands.settings import BestOfN, Rerank
 from irlens.models import catalog
+from irlens.rerank.given import Given
+from irlens.rerank.options import ScoringOptions
+from irlens.rerank.reranker import Prepared, Scores, Scoring, as_scoring, of_function
+from irlens.rerank.reward_files import reward_model
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import quiet_if_small
 
 if TYPE_CHECKING:
+    import os
+
     import numpy as np
+    import pandas as pd
 
     from irlens.rerank.scoring import Scorer
+    from irlens.tasks.contract import Task
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a reranker gives: a score per row of the run, and of a vote the answers and the weights that elect."""
+def reranker(
+    name: str | os.PathLike | Callable,
+    task: Task | None = None,
+    *,
+    qrels: pd.DataFrame | None = None,
+    folder: str | os.PathLike | None = None,
+    seed: int = 0,
+    **options,
+) -> Scoring:
+    """A reranker: called with a run it gives the same rows in a new order, its own number as `reward`.
 
-    scores: np.ndarray
-    answers: list | None = None
-    weights: np.ndarray | None = None
-    facts: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reranker:
-    """A reranker that is ready: `run(shards)` scores, keeping what it computes in that folder."""
-
-    name: str
-    run: Callable[[Path], Scores]
-    identity: dict = field(default_factory=dict)  # what else than its name makes its scores what they are
-
-
-def build(name: str, source: Source, settings: Rerank | BestOfN) -> Reranker:
-    """The reranker of this name for a run.
-
-    Raises UserError: an unknown name, a model that cannot be had or has not one label, a server that does not answer,
-    a run without what the reranker reads.
+    name: majority, likelihood, mean-likelihood, length, random, oracle, score, fsfairx, pairrm, reward:MODEL,
+    cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER, a folder or hub id of a reward model, module:function, or
+    a function of a run that gives a score per row or a run. task: the run's prompts and how answers are read; without it
+    the run's own column `query` is what was asked. qrels: for the oracle. folder: where a model's scores are kept, so
+    that none is computed twice. options: fields of `ScoringOptions`, such as policy, verifier, thought, scoring_batch,
+    base_url. Raises UserError: an unknown name or option, a model that cannot be had.
     """
-    at_least(1, scoring_batch=settings.scoring_batch, judge_tokens=settings.judge_tokens)
+    from irlens.models import thoughts
+
+    if callable(name):
+        return as_scoring(name)
+    known = {f.name for f in fields(ScoringOptions)}
+    for key in options:
+        if key not in known:
+            raise UserError(f"reranker: unknown option {key!r}; {did_you_mean(key, known)}")
+    chosen = ScoringOptions(**options)
+    thought = thoughts.parse(chosen.thought)
+    where = Path(folder) if folder else None
+    return build(str(name), Given(task, qrels, thought, chosen, seed=seed, folder=where, policy=None, messages_as=None))
+
+
+def build(name: str, given: Given) -> Scoring:
+    """The reranker of this name. Raises UserError: an unknown name, a model that cannot be had or has not one label, a
+    server that does not answer."""
+    at_least(1, scoring_batch=given.options.scoring_batch, judge_tokens=given.options.judge_tokens)
     base, colon, argument = name.partition(":")
     if name in PLAIN:
-        return PLAIN[name](name, source, settings)
+        return PLAIN[name](name, given)
     if colon and base in WITH_ARGUMENT:
         if not argument:
             raise UserError(f"--reranker {name}: what follows the colon is missing")
-        return WITH_ARGUMENT[base](name, argument, source, settings)
+        return WITH_ARGUMENT[base](name, argument, given)
     if chosen := catalog.reward(name):
-        return _reward(name, chosen, source, settings)
+        return _reward(name, chosen, given)
     if plugins.named(name):
-        return _own(name, source)
+        return of_function(plugins.function(name, "--reranker"), name)
     known = [*PLAIN, *catalog.REWARDS, *(f"{base}:…" for base in WITH_ARGUMENT)]
     raise UserError(
         f"unknown reranker {name!r}; {did_you_mean(name, known)} (or a reward model's hub id or folder, or module:function)"
@@ -74,247 +90,258 @@ def slug(name: str) -> str:
     return f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:6]}" if "/" in name else short
 
 
-def _plain(name: str, scores: Callable[[], np.ndarray], **identity) -> Reranker:
-    return Reranker(name, lambda _: Scores(scores()), identity)
-
-
-def _scored(name: str, source: Source, load: Callable[[], Scorer], rows: int, made_by: dict) -> Callable:
-    """`run` of a reranker that scores in shards; facts: the sums of what else its scorer counts."""
-    from irlens.rerank.scoring import score_in_shards
-
-    def run(shards: Path) -> Scores:
-        told = {"made_by": made_by, "asked": source.conversations}
-        found = score_in_shards(source.run, load, shards / slug(name), name, rows, **told)
-        counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
-        facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
-        return Scores(found["score"].to_numpy(), facts=facts)
-
-    return run
-
-
 # -- without a model -----------------------------------------------------------------------------------------------
 
 
-def _own(name: str, source: Source) -> Reranker:
-    """A function of the run, a table, that gives a score per row."""
-    import numpy as np
-
-    function = plugins.function(name, "--reranker")
-
-    def scores() -> np.ndarray:
-        try:
-            given = np.asarray(function(source.run.copy()), dtype=float)
-        except Exception as error:
-            raise UserError(f"--reranker {name}: it failed: {type(error).__name__}: {error}") from error
-        if given.shape != (len(source.run),):
-            raise UserError(f"--reranker {name}: it gave {given.shape} scores for a run of {len(source.run):,} rows")
-        return given
-
-    return _plain(name, scores)
-
-
-def _random(name: str, source: Source, settings) -> Reranker:
+def _random(name: str, given: Given) -> Scoring:
     from irlens.rerank.baselines import random_scores
 
-    return _plain(name, lambda: random_scores(source.run, settings.seed_of("random ranking")))
+    return _plain(name, given, lambda run, given: random_scores(run, given.seed_of("random ranking")))
 
 
-def _length(name: str, source: Source, settings) -> Reranker:
+def _length(name: str, given: Given) -> Scoring:
     from irlens.rerank.baselines import length_scores
-    from irlens.rerank.scoring import need_texts
 
-    need_texts(source.run, name)
-    return _plain(name, lambda: length_scores(source.run))
+    return _plain(name, given, lambda run, _: length_scores(run), texts=True)
 
 
-def _score(name: str, source: Source, settings) -> Reranker:
-    column = "reward" if "reward" in source.run.columns else "score"
-    return _plain(name, lambda: source.run[column].to_numpy(dtype=float))
+def _score(name: str, given: Given) -> Scoring:
+    def own(run: pd.DataFrame, _: Given) -> np.ndarray:
+        return run["reward" if "reward" in run.columns else "score"].to_numpy(dtype=float)
+
+    return _plain(name, given, own)
 
 
-def _oracle(name: str, source: Source, settings) -> Reranker:
-    from irlens.measure.best_of_n import grades_of
+def _oracle(name: str, given: Given) -> Scoring:
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
+        from irlens.rerank.scoring import grades_of
 
-    qrels, called = qrels_of(source, settings.qrels)
-    scores = grades_of(source.run, qrels, called)
-    return _plain(name, lambda: scores)
+        grades = grades_of(run, given.judgements(), f"the qrels of {given.where}")
+        return Prepared(lambda: Scores(grades))
+
+    return Scoring(name, prepare, given)
 
 
-def _majority(name: str, source: Source, settings) -> Reranker:
-    answers = _answers(source)
+def _plain(
+    name: str, given: Given, scores: Callable[[pd.DataFrame, Given], np.ndarray], texts: bool = False
+) -> Scoring:
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
+        from irlens.rerank.scoring import need_texts
 
-    def run(_: Path) -> Scores:
+        if texts:
+            need_texts(run, name)
+        return Prepared(lambda: Scores(scores(run, given)))
+
+    return Scoring(name, prepare, given)
+
+
+# -- by vote -------------------------------------------------------------------------------------------------------
+
+
+def _majority(name: str, given: Given) -> Scoring:
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
         from irlens.rerank.vote import vote_scores
 
-        return Scores(vote_scores(source.run, answers), answers)
+        answers = _answers(run, given)
+        return Prepared(lambda: Scores(vote_scores(run, answers), answers), {"verifier": given.options.verifier})
 
-    return Reranker(name, run, {"verifier": source.verifier_name})
+    return Scoring(name, prepare, given)
 
 
-def _vote(name: str, argument: str, source: Source, settings) -> Reranker:
-    answers, inner = _answers(source), build(argument, source, settings)
+def _vote(name: str, argument: str, given: Given) -> Scoring:
+    inner = build(argument, given)
 
-    def run(shards: Path) -> Scores:
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
         from irlens.rerank.vote import vote_scores, vote_weights
 
-        found = inner.run(shards)
-        weights = vote_weights(source.run, found.scores)
-        return Scores(vote_scores(source.run, answers, weights), answers, weights, found.facts)
+        answers, ready = _answers(run, given), inner.prepare(run, given)
 
-    return Reranker(name, run, inner.identity | {"verifier": source.verifier_name})
+        def score() -> Scores:
+            found = ready.score()
+            weights = vote_weights(run, found.scores)
+            return Scores(vote_scores(run, answers, weights), answers, weights, found.facts, found.truncated)
+
+        return Prepared(score, ready.identity | {"verifier": given.options.verifier})
+
+    return Scoring(name, prepare, given, identity=inner.identity)
 
 
-def _answers(source: Source) -> list:
+def _answers(run: pd.DataFrame, given: Given) -> list:
     from irlens.rerank.vote import answers_of, need_extract
 
-    return answers_of(source.run, need_extract(source.extract, str(source.path)))
+    return answers_of(run, need_extract(given.extract(run), given.where))
 
 
 # -- with a model --------------------------------------------------------------------------------------------------
 
 
-def _likelihood(name: str, source: Source, settings) -> Reranker:
-    from irlens.rerank.baselines import recorded_likelihood
+def _scored(
+    name: str,
+    given: Given,
+    load: Callable[[pd.DataFrame, Given], Scorer],
+    made_by: Mapping,
+    rows: int,
+    identity: dict,
+) -> Scoring:
+    """A reranker whose scorer works shard by shard; facts: the sums of what else it counts."""
+
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
+        from irlens.rerank.scoring import need_texts, score_in_shards
+
+        need_texts(run, name)
+        asked = given.conversations(run)
+
+        def score() -> Scores:
+            shards = given.folder and given.folder / slug(name)
+            told = {"made_by": made_by, "asked": asked}
+            found = score_in_shards(run, lambda: load(run, given), shards, name, rows, **told)
+            counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
+            facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
+            cut = found["truncated"].to_numpy(dtype=bool) if "truncated" in found.columns else None
+            return Scores(found["score"].to_numpy(), facts=facts, truncated=cut)
+
+        return Prepared(score, identity)
+
+    return Scoring(name, prepare, given, identity=identity)
+
+
+def _likelihood(name: str, given: Given) -> Scoring:
+    per_token = name.startswith("mean-")
+
+    def prepare(run: pd.DataFrame, given: Given) -> Prepared:
+        from irlens.rerank.baselines import recorded_likelihood
+
+        recorded = None if given.options.policy else recorded_likelihood(run, per_token)
+        return _computed(name, run, given, per_token) if recorded is None else Prepared(lambda: Scores(recorded))
+
+    return Scoring(name, prepare, given)
+
+
+def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Prepared:
+    """The likelihood under a policy's own weights, nats, computed anew."""
     from irlens.rerank.scoring import need_texts, score_in_shards
 
-    per_token = name.startswith("mean-")
-    recorded = None if settings.policy else recorded_likelihood(source.run, per_token)
-    if recorded is not None:
-        return _plain(name, lambda: recorded)
-    if not (policy := settings.policy or source.policy):
-        raise UserError(f"{source.path}: {name}: the run records no log-probabilities; name its model with --policy")
-    need_texts(source.run, name)
+    if not (policy := given.options.policy or given.policy):
+        raise UserError(f"{given.where}: {name}: the run records no log-probabilities; name its model with --policy")
+    need_texts(run, name)
     chosen = catalog.model(policy)
-    folder = catalog.fetch(chosen)
-    source.task  # noqa: B018 (refused before anything is loaded)
-    made_by = {"kind": "likelihood", "policy": digest(folder)}
+    files = catalog.fetch(chosen)
+    asked = given.conversations(run)  # refused before anything is loaded
+    made_by = {"kind": "likelihood", "policy": digest(files)}
 
-    def run(shards: Path) -> Scores:
-        found = score_in_shards(
-            source.run,
-            lambda: _policy_scorer(folder, source, settings),
-            shards / "likelihood",
-            chosen.name,
-            made_by=made_by,
-            asked=source.conversations,
-        )
+    def score() -> Scores:
+        shards = given.folder and given.folder / "likelihood"
+        told = {"made_by": made_by, "asked": asked}
+        found = score_in_shards(run, lambda: _policy_scorer(files, run, given), shards, chosen.name, **told)
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
         drawn = {"as_drawn": int(found["as_drawn"].sum())} if "as_drawn" in found.columns else {}
         return Scores(scores, facts={"reward_calls": len(found)} | drawn)
 
-    return Reranker(name, run, {"policy": chosen.name, "policy_digest": made_by["policy"]})
+    return Prepared(score, {"policy": chosen.name, "policy_digest": made_by["policy"]})
 
 
-def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
+def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
     from irlens.models import load
     from irlens.models.chat import prompts, token_ids
     from irlens.models.likelihood import Likelihood
 
     quiet_if_small(folder)
     tokenizer, model = load.tokenizer(folder), load.causal_lm(folder)
-    how = source.manifest.get("settings", {}).get("messages_as")  # as they were put when the run was drawn
-    asked = prompts(source.task.topics, tokenizer, source.task.instruction, how, folder.name)
+    task = given.task_of(run)
+    asked = prompts(task.topics, tokenizer, task.instruction, given.messages_as, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, settings.scoring_batch)
+    return Likelihood(model, tokenizer, prompt_ids, given.options.scoring_batch)
 
 
-def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Reranker:
-    from irlens.rerank import pairrm, reward
-    from irlens.rerank.scoring import need_texts
+def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:
+    found = reward_model(chosen, name)
 
-    need_texts(source.run, name)
-    folder = catalog.fetch(chosen)
-    pairs = chosen.form == "pairrm" or pairrm.is_layout(folder)
-    if not pairs:
-        reward.check(folder, name)
-    talks = source.conversations
+    def load(run: pd.DataFrame, given: Given) -> Scorer:
+        return found.load(given.conversations(run), given.options.scoring_batch)
 
-    def load() -> Scorer:
-        quiet_if_small(folder)
-        return (pairrm if pairs else reward).load(folder, talks, settings.scoring_batch)
-
-    identity = {"model_digest": digest(folder)}
-    made_by = identity | {"kind": "pairrm" if pairs else "reward"}
-    return Reranker(name, _scored(name, source, load, 512, made_by), identity)
+    made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest})
+    return replace(made, relative=found.pairs)
 
 
-def _forced_reward(name: str, argument: str, source: Source, settings) -> Reranker:
-    chosen = catalog.reward(argument)
-    if chosen is None:
+def _forced_reward(name: str, argument: str, given: Given) -> Scoring:
+    return _reward(name, _folder_or_hub_id(name, argument), given)
+
+
+def _folder_or_hub_id(name: str, argument: str) -> catalog.Reward:
+    if (chosen := catalog.reward(argument)) is None:
         raise UserError(f"--reranker {name}: {argument!r} is no folder and no hub id owner/name")
-    return _reward(name, chosen, source, settings)
+    return chosen
 
 
-def _cross_encoder(name: str, argument: str, source: Source, settings) -> Reranker:
+def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
     from irlens.rerank import cross_encoder
-    from irlens.rerank.scoring import need_texts
 
-    need_texts(source.run, name)
-    chosen = catalog.reward(argument)
-    if chosen is None:
-        raise UserError(f"--reranker {name}: {argument!r} is no folder and no hub id owner/name")
-    folder = catalog.fetch(chosen)
-    topics = source.task.topics
+    folder = catalog.fetch(_folder_or_hub_id(name, argument))
 
-    def load() -> Scorer:
-        return cross_encoder.scorer(cross_encoder.load(folder), topics, settings.scoring_batch or 32)
+    def load(run: pd.DataFrame, given: Given) -> Scorer:
+        topics, batch = given.task_of(run).topics, given.options.scoring_batch or 32
+        return cross_encoder.scorer(cross_encoder.load(folder), topics, batch)
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "cross-encoder"}
-    return Reranker(name, _scored(name, source, load, cross_encoder.PAIRS, made_by), identity)
+    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity)
 
 
-def _judge(name: str, source: Source, settings) -> Reranker:
-    return _judge_of(name, "pairwise", source, settings)
+# -- by a language model at a server -------------------------------------------------------------------------------
 
 
-def _judge_of(name: str, mode: str, source: Source, settings) -> Reranker:
+def _judge(name: str, given: Given) -> Scoring:
+    return _judge_of(name, "pairwise", given)
+
+
+def _judge_of(name: str, mode: str, given: Given) -> Scoring:
     """A judge at a server, its temperature 0; the second try of a question is another request with its own seed."""
-    from irlens.rerank.llm_judge import PAIR, POINT, Judge, pairings
-    from irlens.rerank.scoring import need_texts
+    from irlens.rerank.llm_judge import PAIR, POINT, Judge
+    from irlens.retrieve.engines import openai
+
+    options = _served(name, mode, given.options)
+    opponents = given.options.judge_opponents
+
+    def load(run: pd.DataFrame, given: Given) -> Scorer:
+        engine = openai.load(options, None)
+        return Judge(_asker(engine, given), given.conversations(run), mode, opponents, engine.close)
+
+    identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
+    how = {"kind": mode, "seed": given.seed, "engine_args": options.engine_args, "asked": (PAIR, POINT)}
+    return replace(_scored(name, given, load, identity | how, 256, identity), relative=mode == "pairwise")
+
+
+def _served(name: str, mode: str, options: ScoringOptions) -> EngineOptions:
+    """The judge's server, reached. Raises UserError: another mode, numbers out of range, no server there."""
+    from irlens.rerank.llm_judge import pairings
     from irlens.retrieve.engines import openai
 
     if mode not in ("pairwise", "pointwise"):
         raise UserError(f"--reranker {name}: {did_you_mean(mode, ('pairwise', 'pointwise'))}")
-    positive(timeout=settings.timeout)
-    at_least(1, concurrency=settings.concurrency)
-    pairings([""] * 9999, settings.judge_opponents) if settings.judge_opponents else None
-    need_texts(source.run, name)
-    if not settings.base_url:
+    positive(timeout=options.timeout)
+    at_least(1, concurrency=options.concurrency)
+    if options.judge_opponents:
+        pairings([""] * 9999, options.judge_opponents)  # refuses an odd number
+    if not options.base_url:
         raise UserError(f"--reranker {name} needs --base-url, such as http://localhost:8000/v1")
     shared = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args")
-    options = EngineOptions(
+    served = EngineOptions(
         engine="openai",
         chat=True,
-        served_model=settings.judge_model,
-        **{key: getattr(settings, key) for key in shared},
+        served_model=options.judge_model,
+        **{key: getattr(options, key) for key in shared},
     )
-    options = openai.prepare(options, catalog.served(settings.judge_model or "judge"))
-    talks = source.conversations
-
-    def load() -> Scorer:
-        engine = openai.load(options, None)
-        ask = _asker(engine, settings)
-        return Judge(ask, talks, mode, settings.judge_opponents, engine.close)
-
-    identity = {"judge": options.served_model, "opponents": settings.judge_opponents, "tokens": settings.judge_tokens}
-    made_by = identity | {
-        "kind": mode,
-        "seed": settings.seed,
-        "engine_args": options.engine_args,
-        "asked": (PAIR, POINT),
-    }
-    return Reranker(name, _scored(name, source, load, 256, made_by), identity)
+    return openai.prepare(served, catalog.served(options.judge_model or "judge"))
 
 
-def _asker(engine, settings) -> Callable:
+def _asker(engine, given: Given) -> Callable:
     """Conversations and the number of the try → answers, each conversation a prompt of the engine."""
     from irlens.retrieve.engines import Prompt, Sampling
 
     def ask(talks: list[list[dict]], number: int) -> list[str]:
         asked = [Prompt(f"question {i}", "", tuple(talk)) for i, talk in enumerate(talks)]
-        sampling = Sampling(0.0, settings.seed_of("judging"), settings.judge_tokens)
+        sampling = Sampling(0.0, given.seed_of("judging"), given.options.judge_tokens)
         return [draw.text for draw in engine.sample(asked, range(number, number + 1), sampling)]
 
     return ask
@@ -332,7 +359,7 @@ PLAIN = {
 }
 WITH_ARGUMENT = {
     "vote": _vote,
-    "judge": lambda name, mode, source, settings: _judge_of(name, mode, source, settings),
+    "judge": _judge_of,
     "reward": _forced_reward,
     "cross-encoder": _cross_encoder,
 }

@@ -1,4 +1,4 @@
-"""Who judges a training run's draws: the data set's verifier (right or wrong), or a reward model (scores)."""
+"""Judges, a run in and qrels out: a task's verifier or one's own; and who judges the draws of a training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,120 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
-from irlens.base.files import digest
 from irlens.models import catalog
-from irlens.retrieve.policy import Say, quiet_if_small
+from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.models.thoughts import Thought
+    from irlens.rerank import verifiers
     from irlens.tasks.contract import Task
 
 ROWS = 512  # draws in a shard of scores
+
+
+# -- verifiers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A `Judge` (irlens.base.protocols): relevance 1 where a rule accepts a response for a gold answer of its query.
+
+    rule: the task's own unless another is named. task: where the gold answers are; without one a run's own columns
+    `query` and `answers` tell. thought: tags around what is not judged. A response that never finished, or never closed
+    its thought, is wrong unless `judge_unfinished`.
+    """
+
+    task: Task | None = None
+    rule: verifiers.Verifier | None = None
+    thought: Thought | None = None
+    judge_unfinished: bool = False
+
+    @property
+    def read(self) -> verifiers.Verifier:
+        """The rule, reading what follows the thought. Raises UserError where there is none."""
+        from irlens.models import thoughts
+        from irlens.rerank.verifiers import Verifier as Rule
+
+        rule = self.rule
+        if rule is None:
+            if self.task is None or self.task.verifier is None:
+                name = "the run's prompts have" if self.task is None else f"data set {self.task.name!r} has"
+                raise UserError(f"{name} no verifier of its own; give --verifier")
+            rule = Rule(self.task.name, self.task.verifier, self.task.extract)
+        return thoughts.of_verifier(rule, self.thought)
+
+    def __call__(self, run: pd.DataFrame) -> pd.DataFrame:
+        """`query_id, doc_id, relevance` of every row, in order. Raises UserError: see `irlens.rerank.verify.verify`."""
+        from irlens.models import thoughts
+        from irlens.rerank.given import Given
+        from irlens.rerank.scoring import need_texts
+        from irlens.rerank.verify import verify as judged
+
+        need_texts(run, "a verifier")
+        rule = self.read
+        topics = Given(self.task).task_of(run).topics if rule.needs_answers or self.task else self._without_answers(run)
+        marked = thoughts.marked(run, self.thought)
+        return judged(marked, topics, rule.judge, self.judge_unfinished, rule.needs_answers)
+
+    @staticmethod
+    def _without_answers(run: pd.DataFrame) -> pd.DataFrame:
+        """Topics for a rule that reads the response alone: a run's own answers, where it has some."""
+        columns = [c for c in ("query_id", "answers") if c in run.columns]
+        return run[columns].drop_duplicates("query_id", ignore_index=True)
+
+
+def verify(
+    run: pd.DataFrame,
+    task_or_verifier: Task | str | Callable,
+    *,
+    verifier: str | Callable | None = None,
+    thought: str | None = None,
+    judge_unfinished: bool = False,
+) -> pd.DataFrame:
+    """A run judged right or wrong: qrels `query_id, doc_id, relevance`, a row for each of the run's, in its order.
+
+    task_or_verifier: a task, whose gold answers and verifier are used; a verifier's name (gsm8k, math, nq-exact,
+    nq-has-answer, choice, regex:PATTERN, module:function) or function (response, gold answer) → True, False or a number,
+    where the run brings its answers (column `answers`) or none are needed; or a judge, which is called. verifier: another
+    one for the task. thought: tags such as "<think>,</think>" before what is judged. Query ids that the task does not
+    know are joined by the text of the query (column `query`). Raises UserError: no verifier, no answers, no texts,
+    queries that are not the task's.
+    """
+    from irlens.models import thoughts
+    from irlens.rerank.reranker import Scoring
+    from irlens.tasks.contract import Task
+
+    if isinstance(task_or_verifier, Scoring):
+        raise UserError(
+            f"verify: {task_or_verifier.name} is a reranker, whose rewards are no verdicts; call it with the run"
+        )
+    if isinstance(task_or_verifier, Verifier):
+        return task_or_verifier(run)
+    task = task_or_verifier if isinstance(task_or_verifier, Task) else None
+    rule = verifier if task is not None else task_or_verifier
+    tags = thoughts.parse(thought)
+    if tags is not None and "text" in run.columns:
+        tags = thoughts.settled(tags, (text for text in run["text"] if isinstance(text, str)))
+    return Verifier(task, rule and rule_of(rule), tags, judge_unfinished)(run)
+
+
+def rule_of(verifier: str | Callable | verifiers.Verifier) -> verifiers.Verifier:
+    """A verifier's name, or a function (response, gold answer) → verdict, as a rule. Raises UserError for another thing."""
+    from irlens.rerank import verifiers
+
+    if isinstance(verifier, verifiers.Verifier):
+        return verifier
+    if isinstance(verifier, str):
+        return verifiers.get(verifier)
+    if not callable(verifier):
+        raise UserError(f"verify: give a task, a verifier's name or a function, not {type(verifier).__name__}")
+    name = getattr(verifier, "__name__", "function")
+    return verifiers.Verifier(name, verifiers.guarded(verifier, f"verifier {name}"), needs_answers=False)
+
+
+# -- judges of a training ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -47,31 +151,25 @@ def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = 
 
     Raises UserError for one that is not known, not to be had, or has not one label.
     """
-    from irlens.rerank import pairrm, reward
-    from irlens.rerank.scoring import conversations, score_in_shards
+    from irlens.models.chat import conversations
+    from irlens.rerank.reward_files import reward_model
+    from irlens.rerank.scoring import score_in_shards
 
     chosen = catalog.reward(name)
     if chosen is None:
         raise UserError(f"{option} {name!r}: {', '.join(catalog.REWARDS)}, a hub id owner/name, or a folder")
-    folder = catalog.fetch(chosen)
-    pairs = chosen.form == "pairrm" or pairrm.is_layout(folder)
-    if not pairs:
-        reward.check(folder, name)
-    made_by = {"kind": "pairrm" if pairs else "reward", "model": digest(folder)}
+    model = reward_model(chosen, name)
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
-        def load():
-            quiet_if_small(folder)
-            return (pairrm if pairs else reward).load(folder, conversations(topics, instruction))
-
         asked = conversations(topics, instruction)
-        found = score_in_shards(run, load, shards, chosen.name, ROWS, made_by=made_by, asked=asked, say=say)
+        told = {"made_by": model.made_by, "asked": asked, "say": say}
+        found = score_in_shards(run, lambda: model.load(asked), shards, chosen.name, ROWS, **told)
         if cut := int(found["truncated"].sum()):
             say(cut_in_words(cut, len(found), chosen.name))
         scores = found["score"].to_numpy(dtype=float)
         return run[["query_id", "doc_id"]].assign(relevance=scores, truncated=found["truncated"].to_numpy(dtype=bool))
 
-    return Judge(chosen.name, grade, True, pairs, made_by["model"])
+    return Judge(chosen.name, grade, True, model.pairs, model.digest)
 
 
 def cut_in_words(cut: int, texts: int, name: str) -> str:

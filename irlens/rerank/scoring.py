@@ -28,7 +28,7 @@ Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a sco
 def score_in_shards(
     run: pd.DataFrame,
     load: Callable[[], Scorer],
-    shards: Path,
+    shards: Path | None,
     name: str,
     rows: int = ROWS,
     unit: str = "responses",
@@ -43,7 +43,7 @@ def score_in_shards(
     by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
     rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
-    Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
+    Without a folder nothing is kept. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
     """
     run = run.reset_index(drop=True)
     queries = list(dict.fromkeys(run["query_id"]))
@@ -51,20 +51,23 @@ def score_in_shards(
     place = {query_id: i // group for i, query_id in enumerate(queries)}
     shard_of = run["query_id"].map(place).to_numpy()
     cut = [run[shard_of == number] for number in range(max(place.values()) + 1)]
-    paths = [shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
-    if other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}:
+    paths = [shards and shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
+    if shards and (other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}):
         say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
     parts, scorer = [], None
     try:
         with progress_bar() as progress:
             bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
             for part, path in zip(cut, paths):
-                if not path.is_file():
+                shard = None
+                if path is None or not path.is_file():
                     scorer = scorer or load()
                     started = time.monotonic()
-                    files.write_parquet(_scored(scorer(part), part, name), path)
+                    shard = _scored(scorer(part), part, name)
                     progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
-                parts.append(_read(path, part).set_index(part.index))
+                if path is not None:
+                    shard = _kept(shard, path, part)
+                parts.append(shard.set_index(part.index))
                 progress.update(bar, advance=len(part))
     finally:
         getattr(scorer, "close", lambda: None)()
@@ -97,6 +100,13 @@ def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> 
         bad = part.iloc[int(np.flatnonzero(~good)[0])]
         raise UserError(f"{name}: score not finite for query_id={bad['query_id']}, doc_id={bad['doc_id']}")
     return part[["query_id", "doc_id"]].assign(**more)
+
+
+def _kept(shard: pd.DataFrame | None, path: Path, part: pd.DataFrame) -> pd.DataFrame:
+    """The shard at `path`, written first if it is new: what is used is what the file says."""
+    if shard is not None:
+        files.write_parquet(shard, path)
+    return _read(path, part)
 
 
 def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
@@ -140,6 +150,29 @@ def finished(run: pd.DataFrame) -> np.ndarray:
     if "finish_reason" not in run.columns:
         return np.ones(len(run), dtype=bool)
     return (run["finish_reason"] != "length").to_numpy(dtype=bool)
+
+
+def usable(run: pd.DataFrame) -> np.ndarray:
+    """Whether each response says something [rows]: it is finished and not empty."""
+    return finished(run) & run["text"].map(lambda text: text.strip() != "").to_numpy(dtype=bool)
+
+
+def grades_of(run: pd.DataFrame, qrels: pd.DataFrame, source: str = "the qrels") -> np.ndarray:
+    """[rows] the relevance of each row of a run: what is not judged of a retrieved list is 0, as everywhere in IR.
+
+    Raises UserError: a query of the run that the qrels do not judge, an unjudged draw (of draws each is judged).
+    """
+    strangers = sorted(set(run["query_id"]) - set(qrels["query_id"]))
+    if strangers:
+        some = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
+        raise UserError(f"{source} do not judge {len(strangers)} of the run's queries ({some})")
+    known = dict(zip(zip(qrels["query_id"], qrels["doc_id"]), pd.to_numeric(qrels["relevance"])))
+    keys = list(zip(run["query_id"], run["doc_id"]))
+    if "draw" in run.columns:
+        missing = [key for key in keys if key not in known]
+        if missing:
+            raise UserError(f"{source} do not judge {len(missing)} draws of the run, such as {missing[0][1]}")
+    return np.array([known.get(key, 0) for key in keys], dtype=np.float64)
 
 
 def batches(lengths: Sequence[int], batch_size: int | None, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:

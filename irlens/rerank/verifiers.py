@@ -41,7 +41,8 @@ def get(name: str) -> Verifier:
     if name in MAKERS:
         return MAKERS[name]()
     if plugins.named(name):
-        return Verifier(name, _callable(name), needs_answers=False)
+        function = plugins.function(name, "--verifier")
+        return Verifier(name, guarded(function, f"--verifier {name}"), needs_answers=False)
     raise UserError(f"unknown verifier {name!r}; {did_you_mean(name, NAMES)}")
 
 
@@ -146,16 +147,15 @@ def _regex(name: str, pattern: str) -> Verifier:
     return Verifier(name, judge, extract, needs_answers=bool(compiled.groups))
 
 
-def _callable(name: str) -> Callable[[str, str | None], bool | float]:
-    """The function, its own mistakes turned into one line."""
-    found = plugins.function(name, "--verifier")
+def guarded(function: Callable, what: str) -> Callable[[str, str | None], bool | float]:
+    """One's own function, its mistakes turned into one line that begins with `what`."""
 
     def judge(text: str, gold: str | None):
         try:
-            return found(text, gold)
+            return function(text, gold)
         except Exception as error:
-            what = f"{type(error).__name__}: {error} (gold answer {gold!r:.60}, response {text!r:.60})"
-            raise UserError(f"--verifier {name}: it failed: {what}") from error
+            said = f"{type(error).__name__}: {error} (gold answer {gold!r:.60}, response {text!r:.60})"
+            raise UserError(f"{what}: it failed: {said}") from error
 
     return judge
 

@@ -1,16 +1,12 @@
 """`module:function` in the place of a name: what cannot be used is refused in one line that names the option."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from irlens import tasks
 from irlens.base import plugins
 from irlens.base.errors import UserError
-from irlens.commands.runs import Source
-from irlens.commands.settings import Rerank
-from irlens.rerank.by_name import build
+from irlens.rerank.by_name import reranker
 from irlens.retrieve import engines
 from irlens.train import losses as objectives
 
@@ -68,11 +64,11 @@ def test_a_task_is_known_by_its_topics():
 
 def test_a_reranker_gives_a_number_per_row():
     run = pd.DataFrame({"query_id": ["a", "a"], "doc_id": ["1", "2"], "score": [1.0, 0.0], "text": ["x", "y"]})
-    source = Source(Path("run.parquet"), run, None, {}, None, None, "")
+    run["rank"] = [0, 1]
     with pytest.raises(UserError, match=r"it gave \(1,\) scores for a run of 2 rows"):
-        build("own_code:few", source, Rerank()).run(None)
+        reranker("own_code:few")(run)
     with pytest.raises(UserError, match="it failed: KeyError: 'no such column'"):
-        build("own_code:broken", source, Rerank()).run(None)
+        reranker("own_code:broken")(run)
 
 
 def test_only_that_form_is_code():

@@ -30,7 +30,7 @@ REWARD = (-np.inf, np.inf)
 
 def coverage_bench():
     """experiments/bench/coverage.py as a module."""
-    path = Path(__file__).parent.parent / "experiments" / "bench" / "coverage.py"
+    path = Path(__file__).parents[2] / "experiments" / "bench" / "coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_bench", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there

@@ -1,12 +1,17 @@
 """The hardness report against numbers worked out by hand."""
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from irlens.negatives.hardness import LARGEST, MEASURES, hardness
+from irlens.measure import stats
+from irlens.negatives import hardness as measured
+from irlens.negatives.hardness import LARGEST, MEASURES
+
+hardness = partial(measured.hardness, intervals=stats)
 
 ROWS = [  # query, doc, text, tier, logprob, tokens, reward
     ("a", "a/gold", "so it is 2", "positive", -4.0, 2, 3.0),

@@ -1,10 +1,16 @@
 """At which temperatures draws make lists: shares by hand, and the sentences that they become."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
-from irlens.negatives.temperatures import in_words, usable_temperatures
+from irlens.measure.stats import mean_intervals
+from irlens.negatives import temperatures
+from irlens.negatives.temperatures import in_words
+
+usable_temperatures = partial(temperatures.usable_temperatures, mean_intervals=mean_intervals)
 
 
 def draws(*prompts):

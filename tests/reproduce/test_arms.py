@@ -231,7 +231,7 @@ def test_figure_2_is_drawn_again_from_the_small_table_alone(tmp_path):
     again = recipe.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
     drawn = pd.read_csv(again / "r.csv")
     ours = drawn[drawn["origin"] == "measured"]
-    assert ours["curve"].tolist() == ["T = 0.1", "T = 0.1", "T = 1.0", "T = 1.0"] and ours["x"].tolist() == [1, 2, 1, 2]
+    assert ours["curve"].tolist() == ["T = 0.1", "T = 0.1", "T = 1", "T = 1"] and ours["x"].tolist() == [1, 2, 1, 2]
     values = [pd.read_parquet(tmp_path / str(s) / "per_query.parquet") for s in range(3)]
     first = pd.concat(values).query("run == 'tiny T=0.1' and measure == 'Pass@1'")["value"].mean()
     assert ours["value"].iloc[0] == pytest.approx(first)

@@ -1,13 +1,15 @@
 """A reward model as the judge of training: prompts without answers, win rates against the start, list-relative scores."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from irlens.base import files
+import irlens
+from irlens.base import files, protocols
 from irlens.base.errors import UserError
 from irlens.commands.settings import Train
 from irlens.commands.train import train as run_train
@@ -91,9 +93,7 @@ def test_large_weights_are_told_apart_wherever_they_differ(tmp_path, classifier,
     """A fine-tuned copy may begin with the very bytes of its base: its embeddings were never changed."""
     import shutil
 
-    from irlens.commands import index as indexing
-
-    monkeypatch.setattr(indexing, "SMALL", 1000)
+    monkeypatch.setattr(files, "SMALL", 1000)
     other = tmp_path / "copy"
     shutil.copytree(classifier, other)
     assert files.digest(other) == files.digest(classifier)
@@ -153,3 +153,81 @@ def test_a_model_of_two_labels_is_no_judge(tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="exactly one"):
         judging.of_reward(str(tmp_path), "")
+
+
+# -- verifiers as judges -------------------------------------------------------------------------------------------
+
+
+def drawn(*answers):
+    """A run of one's own: a right draw and such ones for the first problems of sums."""
+    topics = irlens.load("sums", split="test", limit=2).topics
+    return irlens.run([
+        (query, text.format(gold[0]))
+        for query, gold in zip(topics["query"], topics["answers"])
+        for text in ("#### {}", *answers)
+    ])  # fmt: skip
+
+
+def test_a_task_judges_by_its_own_verifier_and_joins_by_text():
+    """`irlens.run` names a query by its text, the task by its place."""
+    task = irlens.load("sums", split="test", limit=5)
+    run = drawn("#### -1")
+    assert not set(run["query_id"]) & set(task.topics["query_id"])
+    before = run.copy()
+    judge = judging.Verifier(task)
+    assert isinstance(judge, protocols.Judge)
+    for qrels in (irlens.verify(run, task), judge(run), irlens.verify(run, judge)):
+        assert qrels["relevance"].tolist() == [1, 0, 1, 0] and list(qrels) == ["query_id", "doc_id", "relevance"]
+        assert qrels["doc_id"].tolist() == run["doc_id"].tolist()
+    pd.testing.assert_frame_equal(run, before)
+
+
+def test_another_verifier_a_function_and_the_runs_own_answers():
+    run, task = drawn("#### -1"), irlens.load("sums", split="test", limit=2)
+    assert irlens.verify(run, task, verifier=r"regex:#### (\d+)")["relevance"].tolist() == [1, 0, 1, 0]
+    assert irlens.verify(run, lambda text, gold: "-" in text)["relevance"].tolist() == [0, 1, 0, 1]
+    own = pd.DataFrame({"query": "1 + 1?", "text": ["#### 2", "#### 3"], "answers": [["2"], ["2"]]})
+    assert irlens.verify(irlens.run(own), "gsm8k")["relevance"].tolist() == [1, 0]
+
+
+def test_thoughts_are_not_judged():
+    task = irlens.load("sums", split="test", limit=2)
+    run = drawn("<think>#### {}</think>#### -1", "<think>no</think>#### {}", "<think>#### {}")
+    assert (
+        irlens.verify(run, task)["relevance"].tolist() == [1, 0, 1, 1] * 2
+    )  # the last one: nobody said what thoughts are
+    found = irlens.verify(run, task, thought="<think>,</think>")
+    assert found["relevance"].tolist() == [1, 0, 1, 0] * 2
+
+
+@pytest.mark.parametrize("what, message", [
+    ("gsm9k", "did you mean 'gsm8k'"),
+    (3, "give a task, a verifier's name or a function, not int"),
+    ("gsm8k", "nothing to verify against"),
+    ("facts", "data set 'facts' has no verifier of its own; give --verifier"),
+    (lambda text, gold: 1 / 0, "verifier <lambda>: it failed: ZeroDivisionError"),
+    (lambda text, gold: "yes", "must give True, False or a finite number"),
+])  # fmt: skip
+def test_what_cannot_judge(what, message):
+    with pytest.raises(UserError, match=message):
+        irlens.verify(drawn(), irlens.load("facts", limit=2) if what == "facts" else what)
+
+
+def test_queries_of_another_task():
+    with pytest.raises(UserError, match="2 queries of the run .* are not in the data set facts"):
+        irlens.verify(drawn(), irlens.load("facts", limit=2), verifier="gsm8k")
+
+
+def test_a_reranker_is_no_judge():
+    with pytest.raises(UserError, match="is a reranker, whose rewards are no verdicts"):
+        irlens.verify(drawn(), irlens.reranker("length"))
+
+
+def test_a_text_that_is_asked_twice_with_other_answers_needs_its_query_id():
+    task = irlens.load("sums", split="test", limit=2)
+    topics = pd.DataFrame({"query_id": ["a", "b"], "query": ["1?", "1?"], "answers": [["1"], ["2"]]})
+    twice = replace(task, topics=topics)
+    with pytest.raises(UserError, match="more than once, with other answers"):
+        irlens.verify(irlens.run([("1?", "#### 1")]), twice)
+    own = irlens.run(pd.DataFrame({"query_id": ["b"], "query": ["1?"], "text": ["#### 1"]}))
+    assert irlens.verify(own, twice)["relevance"].tolist() == [0]
