@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from irlens.base.errors import UserError
+from irlens.base.options import free
 from irlens.models import catalog, chat, logprobs
 from irlens.models.load import positions
 from irlens.retrieve.policy import Policy
@@ -161,6 +163,15 @@ def _adapted(model, options: TrainOptions):
 def opened(policy) -> Policy:
     """A policy: itself, or that of a name or folder."""
     return Policy(str(policy)) if isinstance(policy, (str, Path)) else policy
+
+
+def told(policy: Policy, task: Task, judge, options: TrainOptions) -> dict:
+    """What a run of Algorithm 1 is made from: the settings, and the weights, prompts and judge by their content or name."""
+    kept = {name: value for name, value in asdict(options).items() if name not in free(type(options))}
+    named = {"name": policy.name, "weights": policy.digest, "max_tokens": policy.max_tokens}
+    asked = hashlib.sha256("\n".join([task.instruction, *task.topics["query_id"], *task.topics["query"]]).encode())
+    who = judge if isinstance(judge, str) else "the verifier" if judge is None else repr(judge).partition(" at 0x")[0]
+    return {**kept, "policy": named, "task": task.name, "prompts_digest": asked.hexdigest()[:16], "judge": who}
 
 
 def rewarded(judge, task: Task) -> tuple[Callable, bool]:

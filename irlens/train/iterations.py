@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base.errors import NothingToRank
-from irlens.base.files import write_csv, write_parquet
+from irlens.base.errors import NothingToRank, UserError
+from irlens.base.files import write_csv, write_parquet, write_text
 from irlens.negatives.lists import FAULTS, in_words
 
 if TYPE_CHECKING:
@@ -39,6 +40,23 @@ class Kept:
 
     out: Path | None = None
     say: Say = lambda line: None
+
+    def claim(self, told: dict) -> None:
+        """Marks the folder as that of a run by which `told` (larpo.json) was told. Raises UserError, naming what differs,
+        if it is another's: no table of another run is ever read."""
+        if self.out is None:
+            return
+        path, told = self.out / "larpo.json", json.loads(json.dumps(told))
+        if not path.is_file():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise UserError(f"{self.out}: the folder is not empty and holds nothing of `larpo`; choose another")
+            write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", path)
+            return
+        was = json.loads(path.read_text(encoding="utf-8"))
+        for name in sorted({*was, *told}):
+            if was.get(name) != told.get(name):
+                had, now = was.get(name), told.get(name)
+                raise UserError(f"{self.out}: was made with {name} = {had!r}, now {now!r}; choose another folder")
 
     def folder(self, s: int) -> Path:
         """Where iteration s is kept."""

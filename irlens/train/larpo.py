@@ -88,13 +88,14 @@ def larpo(
     `prompts=200, n=8, epochs=1, learning_rate=5e-7`, and the objective's parameters. Raises UserError for settings that
     do not fit, NothingToRank if no prompt of an iteration gives a list.
     """
-    from irlens.train.in_memory import opened, rewarded, trained_copy
+    from irlens.train.in_memory import opened, rewarded, told, trained_copy
 
     options = LarpoOptions.of(objective, iterations=iterations, **settings)
     if options.tier != "own":
         raise UserError(f"larpo: tier {options.tier!r} is what the command `irlens train` has; here it is own")
     policy, kept = opened(policy), Kept(None if out is None else Path(out))
     rerank, by_reward = rewarded(judge, task)
+    kept.claim(told(policy, task, judge, options))
 
     def cut(runs, part, s, policy):
         return cut_from(remember(runs, part, options, rerank), part, options, s, by_reward)

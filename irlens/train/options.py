@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MEMORIES = ("current", "previous", "all")
 SOURCES = ("own", "gold", "both")
+OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
 
 
@@ -72,7 +73,6 @@ class TrainOptions:
     def check(self):
         """These options. Raises UserError for a value out of range, or an extra that is missing."""
         from irlens.train.adapters import check_adapters
-        from irlens.train.trainer import check_arguments
 
         at_least(1, epochs=self.epochs, batch_lists=self.batch_lists, lora_rank=self.lora_rank)
         at_least(1, max_length=self.max_length, lists_at_once=self.lists_at_once)
@@ -177,6 +177,18 @@ class LarpoOptions(TrainOptions):
     def source(self) -> str:
         """Where positives come from: as given, or the objective's own."""
         return self.positives_from or ("gold" if self.loss.gold else "own")
+
+
+def check_arguments(given: dict) -> None:
+    """Raises UserError for a name that TrainingArguments does not have, or that irlens sets itself."""
+    from transformers import TrainingArguments
+
+    known = [f.name for f in fields(TrainingArguments) if f.init]
+    for name in given:
+        if name not in known:
+            raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
+        if name in OURS:
+            raise UserError(f"--trainer-args: {name} is set by irlens")
 
 
 def _object(value: str | dict | None, name: str) -> dict:

@@ -7,7 +7,7 @@ processes (`Steps`, `RankingTrainer.get_batch_samples`).
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,12 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArg
 from transformers.trainer_utils import get_last_checkpoint
 
 from irlens.base import seeds
-from irlens.base.errors import UserError, did_you_mean
+from irlens.base.errors import UserError
 from irlens.models.logprobs import layout, response_logprobs
 from irlens.train.data import Example, collate, with_reference
 from irlens.train.losses import Scores
-from irlens.train.options import TrainOptions
+from irlens.train.options import TrainOptions, check_arguments
 
-OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
 
 
@@ -204,16 +203,6 @@ class _Bar(ProgressCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}")
-
-
-def check_arguments(given: dict) -> None:
-    """Raises UserError for a name that TrainingArguments does not have, or that irlens sets itself."""
-    known = [f.name for f in fields(TrainingArguments) if f.init]
-    for name in given:
-        if name not in known:
-            raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
-        if name in OURS:
-            raise UserError(f"--trainer-args: {name} is set by irlens")
 
 
 def lists_at_once(options: TrainOptions, parameters: int) -> int:

@@ -40,6 +40,11 @@ def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
         assert runs[0]["reward"].tolist() == runs[1]["reward"].tolist() and set(runs[0]["reward"]) == {0.0, 1.0}
     again = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL)
     assert [p.folder for p in again[1:]] == [p.folder for p in policies[1:]]
+    for more, named in (({"seed": 1}, "seed = 0, now 1"), ({"judge": "length"}, "now 'length'")):
+        with pytest.raises(UserError, match=named):  # another run's tables are never read
+            irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL, **more)
+    with pytest.raises(UserError, match="holds nothing of `larpo`"):
+        irlens.larpo("tiny", irlens.load("sums", "train"), out=folder, **SMALL)
 
 
 def test_without_a_folder_every_policy_holds_weights_of_its_own():
