@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irlens.negatives.mine import mine as mine
     from irlens.retrieve.lexical import BM25 as BM25
     from irlens.tables import run as run
     from irlens.tables import topics as topics
@@ -20,6 +21,7 @@ _WHERE = {
     "BM25": "irlens.retrieve.lexical",
     "Task": "irlens.tasks",
     "load": "irlens.tasks",
+    "mine": "irlens.negatives.mine",
     "run": "irlens.tables",
     "topics": "irlens.tables",
 }
@@ -34,8 +36,8 @@ def __getattr__(name: str):
         return version("irlens")
     if name not in _WHERE:
         raise AttributeError(f"module 'irlens' has no attribute {name!r}")
-    where = _WHERE[name]
-    return import_module(where) if where.endswith(f".{name}") else getattr(import_module(where), name)
+    module = import_module(_WHERE[name])
+    return getattr(module, name) if hasattr(module, name) else module
 
 
 def __dir__() -> list[str]:

@@ -78,7 +78,7 @@ def recall(settings: Recall) -> None:
 def mine_negatives(settings: Mine) -> None:
     """Mine negatives in tiers of hardness (Figure 3a): lists of positives and negatives, for irlens, TRL and others.
 
-    Example: `irlens mine-negatives --model mathstral --dataset gsm8k --tiers easiest,easy,hard,hardest`
+    Example: `irlens mine-negatives --model mathstral --dataset gsm8k --tier easy,hard,hardest`
     """
     from irlens.cli import report
     from irlens.commands.mine_negatives import mine_negatives as command
@@ -140,7 +140,7 @@ def verify(settings: Verify) -> None:
 def best_of_n(settings: BestOfN) -> None:
     """What rerankers pick among N candidates, against oracle (Pass@N) and chance, and how well they rank.
 
-    Example: `irlens best-of-n irlens-out/passk-tiny-sums --rerankers majority,mean-likelihood,length`
+    Example: `irlens best-of-n irlens-out/passk-tiny-sums --reranker majority,mean-likelihood,length`
     """
     from irlens.cli import report
     from irlens.commands.best_of_n import best_of_n as command
@@ -314,10 +314,18 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
-        _fail(error.format_message())
+        _fail(_of_old(error) or error.format_message())
     if code == INTERRUPTED:  # the command-line parser may have caught it and made it this code
         _fail("interrupted; the same command continues", code)
     sys.exit(code or 0)
+
+
+def _of_old(error: Exception) -> str | None:
+    """What an option that the parser does not know is called now, if it once had that name."""
+    from irlens.commands import renamed
+
+    typed, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    return typed and context and renamed.option(context.info_name, typed)
 
 
 def _fail(message: str, code: int = 2) -> None:

@@ -48,6 +48,7 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     at = cutoffs(int(source.run.groupby(_by(source.run)).size().min()), settings.at)
     ready = _ready(source, settings, say)
     kept = kept_of(settings, source, ready) | {"grades": grades_digest(grades), "at": at}
+    kept["reranker"] = None  # `rerankers` tells those that the run allows
     out = Path(settings.out or Path("irlens-out") / f"best-of-n-{source.name}")
     with OutputFolder(out, "best-of-n", kept) as folder:
         found = {one.name: one.run(out / "shards") for one in ready}
@@ -94,13 +95,13 @@ def _at_temperatures(source: Source, wanted: Sequence[float] | None) -> Source:
 def _ready(source: Source, settings: BestOfN, say: Say) -> list[Reranker]:
     """The rerankers asked for, and chance; of the default ones those that the run allows."""
     ready = []
-    for name in check_names(settings.rerankers):
+    for name in check_names(settings.reranker):
         if name in ALWAYS:
             continue
         try:
             ready.append(rerankers.build(name, source, settings))
         except UserError as error:
-            if settings.rerankers != BestOfN.rerankers:
+            if settings.reranker != BestOfN.reranker:
                 raise
             say(f"left out {name}: {error}")
     return [*ready, rerankers.build("random", source, settings)]

@@ -39,8 +39,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     from irlens.rerank.verify import verify
 
     out = default_out(settings, policy.model.name, task.name)
-    kept = {k: v for k, v in identity(settings, policy).items() if k != "at"}
-    with OutputFolder(out, "passk", kept, growing=("n",)) as folder:
+    with OutputFolder(out, "passk", identity(settings, policy), growing=("n",)) as folder:
         run = policy.draw(
             policy.prompts(task), settings.n, settings.temperature, settings.seed_of("draws"), out / "shards", say
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
-from irlens.base.options import at_least
+from irlens.base.options import at_least, identity
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import Prepared, corpus_revision, default_index_folder, prepare, with_corpus
@@ -80,13 +80,11 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
 def _identity(settings: Recall, task: Task, at: list[int], dense: dict[str, Prepared], reranker) -> dict:
     """The settings that make the result what it is; not where it goes nor how the work is batched."""
-    free = ("out", "index_folder", "batch_size", "processes", "at")
-    kept = {k: v for k, v in asdict(settings).items() if k not in free}
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "at": at}
     digests = {name: prepared.digest for name, prepared in dense.items()}
     if reranker:
-        digests[settings.rerank] = digest(reranker)
-    return kept | resolved | {"digests": digests}
+        digests[settings.reranker] = digest(reranker)
+    return identity(settings, **resolved, digests=digests)
 
 
 def _lexical(task: Task, k: int) -> pd.DataFrame:
@@ -124,16 +122,16 @@ def index_folder(settings: Recall, prepared: Prepared, task: Task, out: Path) ->
 
 def _reranker(settings: Recall) -> Path | None:
     """The files of the second stage's model."""
-    if settings.rerank is None:
+    if settings.reranker is None:
         return None
-    folder = Path(settings.rerank).expanduser()
+    folder = Path(settings.reranker).expanduser()
     if folder.is_dir():
         return folder
-    if settings.rerank.count("/") != 1 or settings.rerank.startswith((".", "/", "~")):
+    if settings.reranker.count("/") != 1 or settings.reranker.startswith((".", "/", "~")):
         raise UserError(
-            f"--rerank {settings.rerank}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
+            f"--reranker {settings.reranker}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
         )
-    return catalog.fetch(catalog.Model(settings.rerank, settings.rerank))
+    return catalog.fetch(catalog.Model(settings.reranker, settings.reranker))
 
 
 def _reranked(
@@ -142,9 +140,7 @@ def _reranked(
     """The second stage's run; how many pairs it read cut goes to `truncated`, by its tag."""
     from irlens.rerank.cross_encoder import load, rerank
 
-    tag = (
-        f"{run['tag'].iloc[0]}, {model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition('/')[2]}"
-    )
+    tag = f"{run['tag'].iloc[0]}, {model.name if Path(settings.reranker).is_dir() else settings.reranker.rpartition('/')[2]}"
     made_by, depth = {"kind": "cross-encoder", "model": digest(model)}, settings.rerank_depth
     run, cut = rerank(lambda: load(model), run, task.topics, depth, shards, tag, made_by=made_by, say=say)
     truncated[tag] = cut

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
+from irlens.base.options import identity
 from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import Source, qrels_of, read
 from irlens.commands.settings import Rerank, Verify
@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-FREE = ("out", "scoring_batch", "base_url", "api_key_env", "concurrency", "timeout", "run", "dataset", "split")
-
 
 def kept_of(settings, source: Source, ready: list[rerankers.Reranker]) -> dict:
     """The settings that make a result what it is, resolved: not where it goes nor how the work is batched."""
     from irlens.models import thoughts
 
-    kept = {k: v for k, v in asdict(settings).items() if k not in FREE}
     more = {"thought": thoughts.record(source.thought), "rerankers": {one.name: one.identity for one in ready}}
-    return kept | {"run": source.revision, **source.data(), **more}
+    return identity(settings, run=source.revision, **source.data(), **more)
 
 
 def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
@@ -184,5 +181,5 @@ def check_names(names: str) -> list[str]:
     """The rerankers of a comma-separated list. Raises UserError for an empty one or one named twice."""
     found = [name.strip() for name in names.split(",") if name.strip()]
     if not found or len(set(found)) < len(found):
-        raise UserError(f"--rerankers {names!r}: name at least one, each once")
+        raise UserError(f"--reranker {names!r}: name at least one, each once")
     return found

@@ -1,4 +1,7 @@
-"""What each stage can be told: frozen settings with their defaults, shared by commands, recipes and the demo."""
+"""What each stage can be told: frozen settings with their defaults, shared by commands, recipes and the demo.
+
+An option that takes several values separated by commas has a singular name: --temperature, --retriever, --tier.
+"""
 
 from __future__ import annotations
 
@@ -12,48 +15,45 @@ from irlens.retrieve.options import EncoderOptions, EngineOptions
 
 
 def _model():
-    return option("tiny", "A name (tiny, mathstral, …), a hub id or a folder.", panel="Data")
+    return option("tiny", "tiny, mathstral, …, a hub id or a folder.", panel="Data")
 
 
 def _dataset():
     return option(
-        None, "A name (sums, gsm8k, facts, …), a file, a folder or module:load. Default: the model's own.", panel="Data"
+        None, "sums, gsm8k, facts, …, a file, a folder or module:load. Default: the model's own.", panel="Data"
     )
 
 
 def _split():
-    return option(None, "The split of the data set; default test, or train for training material.", panel="Data")
+    return option(None, "Default: test; train for training material.", panel="Data")
 
 
 def _limit(default: int | None = None):
-    return option(default, "Use only the first so many topics.", panel="Data")
+    return option(default, "Only the first so many topics.", panel="Data")
 
 
 def _draws(default: int):
-    return option(default, "Draws per prompt and temperature.", "-n", "--draws", panel="Draws")
+    return option(default, "Draws per prompt and temperature.", "-n", panel="Draws")
 
 
 def _seed():
-    return option(0, "Seed of the draws, the lists, the training and the tests, from 0.", panel="Output")
+    return option(0, "Seed of all that is random, from 0.", panel="Output")
 
 
 def _max_tokens():
-    return option(None, "Longest response in tokens. Default: the model's own.", panel="Draws")
+    return option(None, "Longest response. Default: the model's own.", panel="Draws")
 
 
 def _max_prompt_length():
     return option(
         None,
-        "Longest prompt in tokens; longer ones are left out, and counted. 0 leaves none out. Default: what leaves room for "
-        "the response, and 1000 for chat data.",
+        "Tokens; longer prompts are left out, and counted. 0: none. Default: what leaves room (chat data: 1000).",
         panel="Data",
     )
 
 
 def _out():
-    return option(
-        None, "Output folder; the same command continues it. Default: under irlens-out/.", panel="Output", free=True
-    )
+    return option(None, "Output folder; the same command continues it.", panel="Output", free=True)
 
 
 class Seeded:
@@ -77,10 +77,10 @@ class PassK(Seeded, EngineOptions):
     limit: int | None = _limit()
     n: int = _draws(100)
     temperature: tuple[float, ...] = option(
-        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, separated by commas; 0 is greedy.", panel="Draws"
+        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, by commas; 0 is greedy.", panel="Draws"
     )
     at: tuple[int, ...] | None = option(
-        None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.", panel="Measuring"
+        None, "The N of Pass@N. Default: 1,3,5,10,… up to -n.", panel="Measuring", free=True
     )
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
@@ -106,24 +106,24 @@ class Recall(Seeded, EncoderOptions):
     """Recall@N of one or more retrievers on a corpus."""
 
     retriever: str = option(
-        "bm25,tiny-e5", "bm25, e5, tiny-e5, a hub id, a folder; several separated by commas are compared.", panel="Data"
+        "bm25,tiny-e5", "bm25, e5, tiny-e5, a hub id, a folder; several are compared.", panel="Data"
     )
     dataset: str = option("facts", "facts, nq, a BEIR folder, or an ir_datasets id.", panel="Data")
-    split: str | None = _split()
+    split: str | None = option(None, "Default: test.", panel="Data")
     limit: int | None = _limit()
-    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N, separated by commas.", panel="Measuring")
+    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N.", panel="Measuring")
     nprobe: int | None = option(None, "Cells of an IVF index that are searched.", panel="Index")
     ef_search: int | None = option(None, "Breadth of the search in an HNSW index.", panel="Index")
     refine: int | None = option(
-        None, "Candidates per result of an approximate index that are scored exactly.", panel="Index"
+        None, "Candidates per result that are scored exactly, where the index approximates.", panel="Index"
     )
-    rerank: str | None = option(
-        None, "Cross-encoder as the second stage, such as cross-encoder/ms-marco-MiniLM-L6-v2.", panel="Index"
+    reranker: str | None = option(
+        None, "Cross-encoder after it, such as cross-encoder/ms-marco-MiniLM-L6-v2.", panel="Judging"
     )
-    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Index")
+    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Judging")
     seed: int = _seed()
     index_folder: str | None = option(
-        None, "Folder of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.", panel="Index", free=True
+        None, "Of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.", panel="Output", free=True
     )
     out: str | None = _out()
 
@@ -136,54 +136,41 @@ class Mine(Seeded, EngineOptions):
     dataset: str | None = _dataset()
     split: str | None = _split()
     limit: int | None = _limit(500)
-    tiers: str = option(
+    tier: str = option(
         "easiest,easy,hard,hardest",
-        "Tiers: easiest, easy, hard, hardest, top-ranked, near-miss, margin.",
+        "Some of easiest, easy, hard, hardest, top-ranked, near-miss, margin.",
         panel="Lists",
     )
-    positives: str = option(
-        "gold", "The positives of a list: the `gold` solution, a `correct` draw, or `both`.", panel="Lists"
-    )
+    positives_from: str = option("gold", "gold (solution), own (draw), or both.", panel="Lists")
     per_tier: int = option(1, "Negatives per prompt and tier.", panel="Lists")
     n: int = _draws(8)
-    hard_temperature: float = option(1.0, "Temperature of the tiers easy and hard.", panel="Draws")
-    hardest_temperature: float = option(0.7, "Temperature of the tier hardest.", panel="Draws")
+    temperature: tuple[float, ...] = option((1.0, 0.7), "High (easy, hard), then low (hardest).", panel="Draws")
     run: str | None = option(
-        None, "A run with these draws (file, or folder of passk) to mine instead of drawing.", panel="Draws"
+        None, "Draws to mine instead: a run, or the folder of one. Its rewards count too.", panel="Draws"
     )
-    unrelated: str | None = option(None, "Data set whose prompts give the tier easiest.", panel="Data")
+    unrelated: str | None = option(None, "Data set for the tier easiest.", panel="Data")
     related: str = option(
-        "random", "Which other prompts give the tier easy: random, or nearest by bm25 or an encoder.", panel="Lists"
+        "random", "Prompts for the tier easy: random, or nearest by bm25 or an encoder.", panel="Lists"
     )
     reward_run: str | None = option(
         None, "The draws as `irlens rerank` scored them: for near-miss, margin and gaps.", panel="Judging"
     )
-    margin: float = option(
-        0.0, "Tier margin: how far below the positive's score (reward; else nats of log-probability).", panel="Lists"
-    )
-    percentage: float | None = option(
-        None, "Tier margin by share of the positive's score, such as 0.95; rewards only.", panel="Lists"
-    )
-    allow_reuse: bool = option(False, "One response may be a negative of several prompts.", panel="Lists")
+    margin: float = option(0.0, "Tier margin: below the positive's score by this.", panel="Lists")
+    percentage: float | None = option(None, "The same as its share, such as 0.95; rewards only.", panel="Lists")
+    allow_reuse: bool = option(False, "A response may serve several prompts.", panel="Lists")
     text_threshold: float = option(
-        1.0, "Similarity to a positive over words that makes a false negative; 1: same words.", panel="Lists"
+        1.0, "Similarity to a positive over words that makes a false negative.", panel="False negatives"
     )
-    encoder: str | None = option(
-        None, "An encoder (tiny-e5, e5, …): similarity of negatives and positives by embedding.", panel="Lists"
-    )
+    encoder: str | None = option(None, "tiny-e5, e5, …: similarity by embedding too.", panel="False negatives")
     embedding_threshold: float | None = option(
-        None,
-        "Cosine to a positive that makes a false negative. Default: 0.95, or none where a verifier knows better.",
-        panel="Lists",
+        None, "Cosine that makes a false negative. Default: 0.95; with a verifier none.", panel="False negatives"
     )
     reward_margin: float | None = option(
         None,
-        "A reward above the positive's less this makes a false negative. Default: 0 without a verifier, else none.",
-        panel="Lists",
+        "A reward above the positive's less this makes one. Default: 0; with a verifier none.",
+        panel="False negatives",
     )
-    hardness: bool = option(
-        True, "Report how hard each tier is, log-probabilities under the policy included.", panel="Measuring"
-    )
+    hardness: bool = option(True, "Report how hard each tier is.", panel="Measuring")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
@@ -197,93 +184,59 @@ class Train(Seeded, EngineOptions):
 
     objective: str = option(
         "contrastive",
-        "pairwise, contrastive, lambdarank, listmle, a baseline (sft, simpo, …) or module:function.",
+        "pairwise, contrastive, lambdarank, listmle, sft, dpo, … or module:function.",
         panel="Objective",
     )
     model: str = _model()
     dataset: str | None = _dataset()
     split: str | None = _split()
-    iterations: int = option(3, "LarPO iterations: sample, judge, train.", panel="Data")
+    iterations: int = option(3, "Rounds of sampling, judging, training.", panel="Data")
     prompts: int = option(500, "Prompts per iteration.", panel="Data")
-    same_prompts: bool = option(False, "Every iteration takes the same prompts, not the next ones.", panel="Data")
+    same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
     n: int = _draws(8)
-    temperature: tuple[float, ...] = option((1.0,), "Temperatures of the draws, separated by commas.", panel="Draws")
-    memory: str = option(
-        "current", "Whose draws lists are cut from: current, previous (and current), or all.", panel="Lists"
-    )
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
+    memory: str = option("current", "Whose draws: current, previous (too) or all.", panel="Lists")
     reward: str | None = option(
-        None,
-        "A reward model that judges draws in the verifier's place: fsfairx, pairrm, a hub id or folder of one.",
-        panel="Judging",
+        None, "Reward model that judges: fsfairx, pairrm, a hub id or folder. Default: the verifier.", panel="Judging"
     )
-    eval_reward: str | None = option(
-        None, "Another one for held-out draws. Default: the one that judges.", panel="Judging"
-    )
-    tier: str = option(
-        "own", "Negatives: own (wrong draws), easy or easiest (answers to other prompts).", panel="Lists"
-    )
+    eval_reward: str | None = option(None, "Another one for held-out draws.", panel="Judging")
+    tier: str = option("own", "Negatives: own, or other prompts': easy, easiest.", panel="Lists")
     positives_from: str | None = option(
-        None, "own, gold or both. Default: the objective's; SPIN and IRFT take gold.", panel="Lists"
+        None, "gold (solutions), own (draws), or both. Default: the objective's.", panel="Lists"
     )
-    positives: int | None = option(None, "Positives per list. Default: the paper's for the objective.", panel="Lists")
-    negatives: int | None = option(None, "Negatives per list. Default: the paper's for the objective.", panel="Lists")
-    list_size: int | None = option(None, "Candidates per list, in the place of --negatives.", panel="Lists")
+    positives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
+    negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
+    list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists per prompt.", panel="Lists")
-    beta: float | None = option(
-        None, "β of γ = β·(log π − log π_ref). Default: the model's, or the objective's.", panel="Objective"
-    )
-    nll: float | None = option(
-        None, "Weight of the positives' NLL per token, added to the loss (RPO).", panel="Objective"
-    )
-    length_normalised: bool = option(False, "Log-probabilities per token in the place of sums.", panel="Objective")
-    objective_args: str | None = option(
-        None, "JSON object of the objective's other parameters: '{\"weighted\": 1}'.", panel="Objective"
-    )
+    beta: float | None = option(None, "β of γ = β·log(π/π_ref). Default: the model's.", panel="Objective")
+    nll: float | None = option(None, "Weight of the positives' NLL per token (RPO).", panel="Objective")
+    length_normalised: bool = option(False, "Log-probabilities per token, not sums.", panel="Objective")
+    objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
     epochs: int = option(2, "Epochs per iteration.", panel="Trainer")
-    batch_lists: int = option(32, "Lists per optimiser step, over all processes.", panel="Trainer")
+    batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer")
     lists_at_once: int | None = option(
-        None,
-        "Lists per pass; the rest of a step is accumulated. Default: by the model's size.",
-        panel="Trainer",
-        free=True,
+        None, "Lists per pass. Default: by the model's size.", panel="Trainer", free=True
     )
-    max_length: int | None = option(
-        None, "Tokens of prompt and response; longer lists are left out, and counted.", panel="Trainer"
-    )
+    max_length: int | None = option(None, "Tokens; longer lists are left out, and counted.", panel="Trainer")
     pack_up_to: int | None = option(
         None,
-        "Tokens of a list, its prompt once, up to which its responses share a row; speed and memory only. Default: "
-        "where that is estimated to be faster.",
+        "Tokens of a list up to which its responses share a row. Default: where faster.",
         panel="Trainer",
         free=True,
     )
-    lora_rank: int | None = option(
-        None, "Train LoRA adapters of this rank and merge them (extra `lora`).", panel="Trainer"
-    )
-    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank (extra `lora`).", panel="Trainer")
-    report_to: str = option(
-        "none", "wandb, tensorboard, mlflow … (as transformers reports).", panel="Trainer", free=True
-    )
-    trainer_args: str | None = option(
-        None, 'JSON object of transformers.TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer"
-    )
-    patience: int | None = option(
-        None, "Iterations without a better validation value before it stops.", panel="Trainer"
-    )
+    lora_rank: int | None = option(None, "LoRA adapters of this rank, merged in the end.", panel="Trainer")
+    quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank.", panel="Trainer")
+    report_to: str = option("none", "wandb, tensorboard, mlflow, …", panel="Trainer", free=True)
+    trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer")
+    patience: int | None = option(None, "Stop after so many iterations without a gain.", panel="Trainer")
     eval_split: str | None = option(
-        None,
-        "Held-out split in between; test chooses nothing. Default: validation, else out of training.",
-        panel="Measuring",
+        None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
     )
     eval_limit: int = option(200, "Held-out problems in between.", panel="Measuring")
     eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring")
-    eval_temperature: tuple[float, ...] = option(
-        (1.0,), "Temperatures of the held-out draws; the first one chooses.", panel="Measuring"
-    )
-    test_limit: int = option(
-        500, "Test problems at the end, for the start and the chosen policy; 0 for none.", panel="Measuring"
-    )
+    eval_temperature: tuple[float, ...] = option((1.0,), "Of these draws; the first chooses.", panel="Measuring")
+    test_limit: int = option(500, "Test problems at the end; 0: none.", panel="Measuring")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
@@ -302,12 +255,13 @@ class Rerank(Seeded, ScoringOptions):
     reranker: str = option(
         "majority",
         "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "
-        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (votes weighted by its scores), a hub id or "
-        "folder of a reward model, or module:function.",
+        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (weighted by its scores), a hub id or folder of a "
+        "reward model, or module:function.",
         panel="Judging",
+        first=True,
     )
     qrels: str | None = option(
-        None, "Qrels, for the oracle and to say what the first is worth. Default: the run's.", panel="Judging"
+        None, "For the oracle, and to say what the first is worth. Default: the run's.", panel="Judging"
     )
     seed: int = _seed()
     out: str | None = _out()
@@ -318,11 +272,11 @@ class Verify(Seeded):
     """A run judged right or wrong: qrels."""
 
     run: str = argument(PASSK_OUT, "A run with texts: Parquet, or the folder of a passk or a rerank.")
-    verifier: str | None = option(None, f"{VERIFIERS}. Default: the data set's.", panel="Data")
+    verifier: str | None = option(None, f"{VERIFIERS}. Default: the data set's.", panel="Judging")
     dataset: str | None = option(
         None, "Where the gold answers come from. Default: what the run's folder says.", panel="Data"
     )
-    split: str | None = option(None, "The split of the data set. Default: what the run's folder says.", panel="Data")
+    split: str | None = option(None, "Default: what the run's folder says.", panel="Data")
     judge_unfinished: bool = option(
         False, "Judge responses that never finished too; they are wrong otherwise.", panel="Judging"
     )
@@ -337,25 +291,34 @@ class BestOfN(Seeded, ScoringOptions):
 
     run: str = argument(PASSK_OUT, "A run: Parquet, the folder of a passk or a rerank, or a file of graded lists.")
     qrels: str | None = argument(None, "Qrels: Parquet, BEIR .tsv, TREC, or such a folder. Default: the run's own.")
-    rerankers: str = option(
+    reranker: str = option(
         "majority,likelihood,mean-likelihood,length",
-        "Rerankers (see `irlens rerank --help`; score: the run's own), separated by commas. oracle and random are "
-        "always there. Default: those of these that the run allows.",
+        "See `irlens rerank --help`; score: the run's own. oracle and random are always there. Default: those of these "
+        "that the run allows.",
         panel="Judging",
+        first=True,
     )
     temperature: tuple[float, ...] | None = option(
         None, "Only the draws at these temperatures. Default: all, apart.", panel="Draws"
     )
-    at: tuple[int, ...] | None = option(
-        None, "The N, separated by commas. Default: 1,3,5,10,… up to the candidates.", panel="Measuring"
-    )
+    at: tuple[int, ...] | None = option(None, "The N. Default: 1,3,5,10,… up to the candidates.", panel="Measuring")
     right_from: float | None = option(
-        None,
-        "Least grade that is right, for RR and AUC. Default: 1; of fractional grades, above one half.",
-        panel="Measuring",
+        None, "Least grade that is right, for RR and AUC. Default: 1; of fractions, above one half.", panel="Measuring"
     )
     seed: int = _seed()
     out: str | None = _out()
+
+
+STAGES = {  # command → its settings
+    "passk": PassK,
+    "index": Index,
+    "recall": Recall,
+    "mine-negatives": Mine,
+    "train": Train,
+    "rerank": Rerank,
+    "verify": Verify,
+    "best-of-n": BestOfN,
+}
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         label = f"iteration {s}, unrelated"
         pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
     answers = dict(zip(some["query_id"], some["answers"]))
-    positives = mine.positives_from(some, run, qrels, _positives(settings)[0].replace("own", "correct"))
+    positives = mine.positives_from(some, run, qrels, _positives(settings)[0])
     positives = positives.drop_duplicates("query_id", ignore_index=True)
 
     def screen(rows: pd.DataFrame) -> pd.Series:
@@ -268,7 +268,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         return false_negatives(rows, positives, accepts=accepts)
 
     mined = mine.mine_negatives(
-        some, {settings.tier: pool}, positives, screen, settings.lists, settings.seed_of("mining", s)
+        some, {settings.tier: pool}, positives, screen, mine.Rules(settings.lists, settings.seed_of("mining", s))
     )
     return mine.as_pairs(mined.lists).assign(iteration=s), mined.skipped
 

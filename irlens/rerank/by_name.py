@@ -50,7 +50,7 @@ def build(name: str, source: Source, settings: Rerank | BestOfN) -> Reranker:
     Raises UserError: an unknown name, a model that cannot be had or has not one label, a server that does not answer,
     a run without what the reranker reads.
     """
-    at_least(1, scoring_batch=settings.scoring_batch, judge_tokens=settings.judge_tokens)
+    at_least(1, batch_size=settings.batch_size, judge_tokens=settings.judge_tokens)
     base, colon, argument = name.partition(":")
     if name in PLAIN:
         return PLAIN[name](name, source, settings)
@@ -225,7 +225,7 @@ def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
     how = source.manifest.get("settings", {}).get("messages_as")  # as they were put when the run was drawn
     asked = prompts(source.task.topics, tokenizer, source.task.instruction, how, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, logprobs, settings.scoring_batch)
+    return Likelihood(model, tokenizer, prompt_ids, logprobs, settings.batch_size)
 
 
 def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Reranker:
@@ -241,7 +241,7 @@ def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Rera
 
     def load() -> Scorer:
         quiet_if_small(folder)
-        return (pairrm if pairs else reward).load(folder, talks, settings.scoring_batch)
+        return (pairrm if pairs else reward).load(folder, talks, settings.batch_size)
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "pairrm" if pairs else "reward"}
@@ -267,7 +267,7 @@ def _cross_encoder(name: str, argument: str, source: Source, settings) -> Rerank
     topics = source.task.topics
 
     def load() -> Scorer:
-        return cross_encoder.scorer(cross_encoder.load(folder), topics, settings.scoring_batch or 32)
+        return cross_encoder.scorer(cross_encoder.load(folder), topics, settings.batch_size or 32)
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "cross-encoder"}
@@ -296,10 +296,10 @@ def _judge_of(name: str, mode: str, source: Source, settings) -> Reranker:
     options = EngineOptions(
         engine="openai",
         chat=True,
-        served_model=settings.judge_model,
+        served_model=settings.served_model,
         **{key: getattr(settings, key) for key in shared},
     )
-    options = openai.prepare(options, catalog.served(settings.judge_model or "judge"))
+    options = openai.prepare(options, catalog.served(settings.served_model or "judge"))
     talks = source.conversations
 
     def load() -> Scorer:

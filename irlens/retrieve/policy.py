@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import options as options_of
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.models import catalog
@@ -255,12 +256,11 @@ def identity(settings, policy: Policy, **more) -> dict:
     }
     resolved |= {"model_digest": _digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
-    if options.messages_as:  # left out where it is not used, so that older folders continue
-        resolved["messages_as"] = options.messages_as
+    resolved["messages_as"] = options.messages_as
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
-    running = {"out", "lists_at_once", "pack_up_to", *(f.name for f in fields(engines.EngineOptions))}
-    return {k: v for k, v in asdict(settings).items() if k not in running} | resolved
+    resolved["inner_engine"] = None  # part of `engine`
+    return options_of.identity(settings, **resolved)
 
 
 def default_out(settings, *parts: str) -> Path:
