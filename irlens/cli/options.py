@@ -7,10 +7,12 @@ from dataclasses import Field, fields
 from typing import Annotated, get_args, get_type_hints
 
 import typer
+import typer.core
 
 from irlens.base.errors import UserError
 
 PANELS = (
+    "Recipe",
     "Data",
     "Index",
     "Draws",
@@ -20,9 +22,21 @@ PANELS = (
     "Objective",
     "Trainer",
     "Measuring",
+    "Figure",
     "Output",
     "Engine",
 )  # in order
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose --help stands with the options that no panel is about, so that it needs no panel of its own."""
+
+    def get_help_option(self, ctx):
+        """The option --help, in the panel Output."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = "Output"
+        return option
 
 
 def takes(kind: type) -> Callable:

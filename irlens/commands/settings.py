@@ -309,6 +309,73 @@ class BestOfN(Seeded, ScoringOptions):
     out: str | None = _out()
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """A run measured against qrels."""
+
+    run: str = argument(PASSK_OUT, "A run: Parquet, a TREC file, or the folder of a passk or recall.")
+    qrels: str = argument(PASSK_OUT, "Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")
+    measures: str = argument("Success@1 Success@10 nDCG@10 RR", "In ir_measures' syntax, and Pass@N.")
+    complete: bool = option(True, "Judged queries that the run lacks count as 0 (trec_eval -c).", panel="Measuring")
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Draws at several temperatures, and which of them make lists."""
+
+    run: str = argument(PASSK_OUT, "Draws at several temperatures: a passk folder, or Parquet.")
+    qrels: str = argument(PASSK_OUT, "Their judgements: such a folder, or Parquet.")
+    least: float = option(0.5, "Share of prompts that must give a list.", panel="Measuring")
+    out: str | None = _out()
+
+
+def _style():
+    return option("screen", "screen or paper.", panel="Figure")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A table that irlens wrote, and how its figure looks."""
+
+    table: str = argument(
+        f"{PASSK_OUT}/passk.csv", "A CSV that irlens wrote beside a figure (columns curve, x, value, low, high)."
+    )
+    title: str | None = option(None, "Title over the figure.", panel="Figure")
+    x_label: str = option("N", "Label of the x axis.", panel="Figure")
+    y_label: str = option("value", "Label of the y axis.", panel="Figure")
+    log_x: bool = option(False, "Logarithmic x axis.", panel="Figure")
+    style: str = _style()
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """A recipe, and how to run it."""
+
+    recipe: str | None = argument(None, "A recipe's name, such as fig2b, or a TOML file.")
+    preset: str = option("tiny", "tiny (on CPU), paper, or another of --list.", panel="Recipe")
+    list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
+    dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
+    seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
+    redraw: str | None = option(
+        None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"
+    )
+    style: str = _style()
+    jobs: int | None = option(
+        None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
+    )
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole loop."""
+
+    seed: int = _seed()
+    out: str = option("irlens-out/demo", "Output folder; the same command continues it.", panel="Output", free=True)
+
+
 STAGES = {  # command → its settings
     "passk": PassK,
     "index": Index,

@@ -224,7 +224,10 @@ def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
         ({"temperature": (0.9, 0.7)}, "no draws at T = 0.9; there are: 0.7, 1, 2"),
         ({"split": "train"}, "no draw for any of the 12 prompts of sums, split train"),
         ({"run": "nowhere"}, "nowhere: no such run"),
-        ({"tier": "margin", "rewarded": True, "positives_from": "gold"}, "no score for the positive sums-test-00000/gold"),
+        (
+            {"tier": "margin", "rewarded": True, "positives_from": "gold"},
+            "no score for the positive sums-test-00000/gold",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_made(drawn, tmp_path, options, message):
