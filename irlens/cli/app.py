@@ -40,9 +40,9 @@ INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import irlens
+        from irlens.commands.folder import version
 
-        print(f"irlens {irlens.__version__}")
+        print(f"irlens {version('irlens')}")
         raise typer.Exit
 
 

@@ -96,6 +96,11 @@ def _mined(before: dict) -> dict:
     return _moved(found, tiers="tier")
 
 
+def _picked(before: dict) -> dict:
+    found = _moved(before, judge_model="served_model", scoring_batch="batch_size")
+    return _moved(found, rerankers="reranker") if isinstance(found.get("rerankers"), str) else found
+
+
 def _moved(before: dict, **names: str) -> dict:
     return {names.get(name, name): value for name, value in before.items()}
 
@@ -103,6 +108,6 @@ def _moved(before: dict, **names: str) -> dict:
 NEW_SETTINGS: dict[str, Callable[[dict], dict]] = {
     "mine-negatives": _mined,
     "recall": lambda before: _moved(before, rerank="reranker"),
-    "rerank": lambda before: _moved(before, judge_model="served_model"),
-    "best-of-n": lambda before: _moved(before, judge_model="served_model"),
+    "rerank": lambda before: _moved(before, judge_model="served_model", scoring_batch="batch_size"),
+    "best-of-n": _picked,
 }

@@ -13,7 +13,7 @@ from irlens.negatives.choose import Pool, Screen
 from irlens.negatives.false_negatives import REASONS, false_negatives
 from irlens.negatives.lists import OPTIONAL
 from irlens.negatives.margin import Bound, check_finite
-from irlens.negatives.tiers import FOREIGN, SCORES, TIERS, TURNS, keys, parse_tiers, pools, positives
+from irlens.negatives.tiers import FOREIGN, SCORES, TIERS, TURNS, keys, parse_tiers, pools, positives, with_scores
 from irlens.negatives.tiers import positives_from as positives_from
 from irlens.tables import check
 
@@ -78,7 +78,7 @@ def mine(
         if "query" not in run.columns:
             raise UserError("the run does not say its prompts: give topics (query_id, query), or a column query")
         topics = run[["query_id", "query"]].drop_duplicates("query_id", ignore_index=True)
-    found = positives(topics, run, qrels, positives_from)
+    found = with_scores(positives(topics, run, qrels, positives_from), run)
     asked = dict(zip(topics["query_id"], topics["query"]))
     chosen = pools(names, run, None, asked, heats[0] if len(heats) > 1 else None)
     return mine_negatives(topics, chosen, found, _screen(run, qrels, found), rules)

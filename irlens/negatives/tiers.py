@@ -106,6 +106,13 @@ def positives(
     return found
 
 
+def with_scores(found: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Positives with the draws' log-probabilities and rewards, as far as these have any; NaN for a gold solution."""
+    known = own.drop_duplicates("doc_id").set_index("doc_id")
+    scores = {name: found["doc_id"].map(known[name]).astype(float) for name in ("logprob", "reward") if name in known}
+    return found.assign(**scores)
+
+
 def best_rewarded(own: pd.DataFrame) -> pd.DataFrame:
     """The finished draw with the highest reward of each prompt, ties by doc_id."""
     if "reward" not in own.columns:

@@ -8,7 +8,7 @@ import pytest
 
 from irlens.base.errors import UserError
 from irlens.commands.settings import PassK, Train
-from irlens.reproduce import arms, kept
+from irlens.reproduce import arms, kept, run
 from irlens.reproduce import study as studies
 from irlens.reproduce.records import Claim, Done, Recipe, Step, Study
 
