@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irlens.negatives.mine import mine as mine
+    from irlens.retrieve.dense import Dense as Dense
     from irlens.retrieve.lexical import BM25 as BM25
+    from irlens.retrieve.policy import Policy as Policy
     from irlens.tables import run as run
     from irlens.tables import topics as topics
     from irlens.tasks import Task as Task
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 # public name → the module that has it; a module is its own
 _WHERE = {
     "BM25": "irlens.retrieve.lexical",
+    "Dense": "irlens.retrieve.dense",
+    "Policy": "irlens.retrieve.policy",
     "Task": "irlens.tasks",
     "load": "irlens.tasks",
     "mine": "irlens.negatives.mine",

@@ -45,7 +45,7 @@ def tiny_engine():
 @pytest.fixture(scope="session")
 def sums_prompts(tiny_engine):
     from irlens import tasks
-    from irlens.retrieve.sample import prompts
+    from irlens.models.chat import prompts
 
     return prompts(tasks.load("sums", "test", 40).topics, tiny_engine.tokenizer)
 

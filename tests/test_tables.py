@@ -356,3 +356,59 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         files.write_atomically(path, fail)
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"
+
+
+# -- from what is at hand ------------------------------------------------------------------------------------------
+
+
+def test_topics_from_texts_meet_the_draws_of_the_same_texts():
+    topics = tables.topics(["a?", "b?"], answers=["1", ["2", 3]])
+    run = tables.run([("b?", "x"), ("a?", "y"), ("b?", "z")])
+    assert topics["answers"].tolist() == [["1"], ["2", "3"]]
+    assert set(run["query_id"]) == set(topics["query_id"]) == {tables.query_id_of("a?"), tables.query_id_of("b?")}
+    assert tables.topics({"q1": "a?"})["query_id"].tolist() == ["q1"]
+
+
+def test_draws_without_scores_keep_their_order_and_those_with_are_ordered_by_them():
+    plain = tables.run([("q", "first"), ("q", "second")], name="mine")
+    assert plain.sort_values("rank")["text"].tolist() == ["first", "second"] and set(plain["tag"]) == {"mine"}
+    scored = tables.run([("q", "worse", 0.1), ("q", "better", 0.9)])
+    assert scored.sort_values("rank")["text"].tolist() == ["better", "worse"]
+    assert scored.set_index("text")["reward"].to_dict() == {"worse": 0.1, "better": 0.9}
+
+
+def test_a_frame_keeps_what_else_it_knows_and_stays_as_it_is():
+    given = pd.DataFrame({"prompt": ["q", "q"], "completion": ["a", "b"], "tokens": [[1, 2], None], "mark": [7, 8]})
+    before = given.copy()
+    run = tables.run(given)
+    assert run["mark"].tolist() == [7, 8] and run["query"].tolist() == ["q", "q"] and "text" in run.columns
+    pd.testing.assert_frame_equal(given, before)
+    topics = pd.DataFrame({"query_id": ["q"], "query": ["a?"]})
+    assert tables.topics(topics, answers=["1"])["answers"].tolist() == [["1"]] and "answers" not in topics.columns
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: tables.topics([]), "topics: no prompt"),
+    (lambda: tables.topics(["a?", 3]), "topics: a prompt must be a text, got 3"),
+    (lambda: tables.topics(["a?", "a?"]), "topics: the prompt 'a.' is there twice"),
+    (lambda: tables.topics({3: "a?"}), "query_id must be a non-empty string, got 3"),
+    (lambda: tables.topics(pd.DataFrame({"query": ["a?"]})), "missing: query_id"),
+    (lambda: tables.topics(["a?", "b?"], answers=["1"]), "answers must have one entry for each of the 2 prompts, got 1"),
+    (lambda: tables.topics(["a?"], answers="1"), "answers must have one entry .* got a single text"),
+    (lambda: tables.topics(["a?"], messages=[]), "messages must have one entry for each of the 1 prompts, got 0"),
+    (lambda: tables.run([]), "run: no draw"),
+    (lambda: tables.run([("q",)]), r"run: a draw is \(query, response\) or \(query, response, score\)"),
+    (lambda: tables.run([("q", "a", 1.0), ("q", "b")]), "run: 1 of 2 draws have no score; give all one, or none"),
+    (lambda: tables.run([("q", "a", "good")]), "run: 1 of 1 draws have no score"),
+    (lambda: tables.run([("q", "a", float("inf"))]), "score must be a finite number, got inf"),
+    (lambda: tables.run(pd.DataFrame({"query": ["q"]})), r"run: no column text \(found: query\)"),
+    (lambda: tables.run(pd.DataFrame({"text": ["a"]})), r"run: no column query \(found: text\)"),
+    (lambda: tables.run([("q", 3)]), "run: row 0: a response must be a text, got 3"),
+    (lambda: tables.run([(None, "a")]), "run: row 0: a query must be a text, got None"),
+    (lambda: tables.run([("q", "a"), 3]), r"run: a draw is \(query, response\) .*, got 3"),
+    (lambda: tables.run(["no"]), r"run: a draw is \(query, response\) .*, got 'no'"),
+])  # fmt: skip
+def test_what_is_no_prompt_and_no_draw_is_told_in_one_line(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)

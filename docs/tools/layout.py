@@ -7,6 +7,7 @@ from pathlib import Path
 MARK = "<!-- layout -->"
 ORDER = [
     "base",
+    "tables",
     "models",
     "tasks",
     "retrieve",

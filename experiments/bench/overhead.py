@@ -20,9 +20,10 @@ import pandas as pd
 
 from irlens import tasks
 from irlens.base import files
+from irlens.models.chat import prompts
 from irlens.rerank.verify import verify
 from irlens.retrieve.engines.openai import OpenAIEngine
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import Draws, sample_run
 
 STUB = Path(__file__).parents[2] / "tests" / "retrieve" / "stub_server.py"
 
@@ -36,7 +37,7 @@ def measure(url: str, task, n: int) -> float:
         def load() -> OpenAIEngine:
             return OpenAIEngine([url], "stub")
 
-        run = sample_run(load, asked, n, (1.0,), 0, 96, Path(folder) / "shards", "stub", lambda line: None)
+        run = sample_run(load, asked, Draws(n, (1.0,), 0, 96), Path(folder) / "shards", "stub", lambda line: None)
         qrels = verify(run, task.topics, task.verifier)
         files.write_parquet(run, Path(folder) / "run.parquet")
         files.write_parquet(qrels, Path(folder) / "qrels.parquet")

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from irlens.base import files
-from irlens.retrieve.dense import SHARD, DenseEncoder, write_vectors
+from irlens.retrieve.corpus import SHARD, write_vectors
+from irlens.retrieve.encoder import DenseEncoder
 from irlens.retrieve.index import Index, Search
 from irlens.retrieve.vectors import Vectors
 

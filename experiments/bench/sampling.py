@@ -18,9 +18,9 @@ import torch
 
 from irlens import tasks
 from irlens.models import catalog
+from irlens.models.chat import prompts
 from irlens.retrieve.engines import Sampling
 from irlens.retrieve.engines.transformers import TransformersEngine
-from irlens.retrieve.sample import prompts
 
 
 def ours(engine, asked, n, temperature, tokens, batch):

@@ -49,12 +49,12 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         return {"kind": "likelihood", "policy": digest(policy.folder)}
 
     def load(task: Task):
-        from irlens.models import logprobs
-        from irlens.rerank.likelihood import Likelihood
+        from irlens.models.likelihood import Likelihood
+        from irlens.models.load import causal_lm
 
         if not loaded:
-            loaded.append(_model(policy.folder))
-        return Likelihood(loaded[0], policy.tokenizer, policy.prompt_ids(task), logprobs)
+            loaded.append(causal_lm(policy.folder))
+        return Likelihood(loaded[0], policy.tokenizer, policy.prompt_ids(task))
 
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
         from irlens.rerank.scoring import score_in_shards
@@ -65,15 +65,6 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         return found.rename(columns={"score": "logprob"})
 
     return score
-
-
-def _model(folder: Path):
-    from transformers import AutoModelForCausalLM
-
-    from irlens.rerank.scoring import device_and_dtype
-
-    device, dtype = device_and_dtype()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
 
 
 def write_hardness(

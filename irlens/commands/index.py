@@ -13,10 +13,13 @@ from irlens.base.options import at_least
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Index, Recall
 from irlens.models import catalog
-from irlens.retrieve.policy import Say, quiet_if_small
+from irlens.models.load import quiet_if_small
+from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
-    from irlens import retrieve
+    from irlens.retrieve.dense import Dense
+    from irlens.retrieve.encoder import DenseEncoder
+    from irlens.retrieve.index import Search
     from irlens.tasks.contract import Task
 
 
@@ -47,11 +50,10 @@ def with_corpus(task: Task) -> Task:
 
 @dataclass(frozen=True)
 class Built:
-    """An index that is ready: where it is, what made it, and the encoder for the questions."""
+    """An index that is ready: where it is, what searches it, and what the manifest says of it."""
 
     folder: Path
-    index: retrieve.index.Index
-    encoder: retrieve.dense.DenseEncoder
+    retriever: Dense
     facts: dict
 
 
@@ -61,8 +63,8 @@ class Prepared:
 
     chosen: catalog.Encoder
     files: Path
-    encoder: retrieve.dense.DenseEncoder
-    search: retrieve.index.Search
+    encoder: DenseEncoder
+    search: Search
 
     @cached_property
     def digest(self) -> str:
@@ -92,7 +94,8 @@ class Prepared:
 
     def build(self, settings: Index | Recall, task: Task, out: Path | None, say: Say) -> Built:
         """Encodes what is not encoded yet into `out` and opens the index."""
-        from irlens.retrieve.dense import encode_corpus
+        from irlens.retrieve.corpus import encode_corpus
+        from irlens.retrieve.dense import Dense
         from irlens.retrieve.index import Index as OpenIndex
         from irlens.retrieve.vectors import Vectors
 
@@ -102,9 +105,9 @@ class Prepared:
             made_by = self.made_by(settings)
             key = encode_corpus(lambda: self.encoder, task.corpus, folder / "vectors", made_by=made_by, **how)
             vectors = Vectors(folder / "vectors", key)
+            _ = vectors.doc_ids  # refuses identifiers that occur twice
             if len(vectors) != len(task.corpus):
                 raise UserError(f"{folder}: {len(vectors):,} vectors for {len(task.corpus):,} passages; delete it")
-            _ = vectors.doc_ids  # refuses identifiers that occur twice
             opened = OpenIndex(vectors, settings.index, self.search, say).open(
                 settings.train_size, settings.seed_of("index")
             )
@@ -117,21 +120,16 @@ class Prepared:
                 "bytes_on_disk": sum(map(_bytes, files)),
             }
             output.note(**facts)
-        return Built(folder, opened, self.encoder, facts)
+        return Built(folder, Dense(self.encoder, index=opened), facts)
 
 
 def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Prepared:
     """What can fail before a folder is made: options, the encoder's files, the encoder itself."""
-    from irlens.retrieve.dense import DTYPES, DenseEncoder
+    from irlens.retrieve.encoder import DTYPES, DenseEncoder
     from irlens.retrieve.index import Search, check_factory
 
-    at_least(
-        1,
-        shard_size=settings.shard_size,
-        processes=settings.processes,
-        batch_size=settings.batch_size,
-        train_size=settings.train_size,
-    )
+    at_least(1, shard_size=settings.shard_size, processes=settings.processes)
+    at_least(1, batch_size=settings.batch_size, train_size=settings.train_size)
     for option, value in (("--dtype", settings.dtype), ("--store", settings.store)):
         allowed = DTYPES if option == "--dtype" else DTYPES[:2]
         if value not in allowed:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.commands import mining, runs
+from irlens.commands.drawing import default_out, identity
 from irlens.commands.folder import OutputFolder
 from irlens.commands.hardness import policy_scorer, write_hardness, write_temperatures
 from irlens.commands.settings import Mine
 from irlens.negatives.neighbours import embedder, nearest_prompts
-from irlens.retrieve.policy import Policy, Say, concat, default_out, identity
+from irlens.retrieve.policy import Policy, Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from irlens.negatives.choose import Screen
     from irlens.negatives.margin import Bound
     from irlens.negatives.mine import Mined
-    from irlens.retrieve.dense import DenseEncoder
+    from irlens.retrieve.encoder import DenseEncoder
     from irlens.tasks.contract import Task
 
 NEAR_COSINE = 0.95  # where no verifier knows better
@@ -39,7 +40,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
 
     policy, given, bound = mining.read(settings, say)
     task = policy.task
-    out = default_out(settings, policy.model.name, task.name)
+    out = default_out(settings, policy.name, task.name)
     with OutputFolder(out, "mine-negatives", _identity(settings, policy, given)) as folder:
         own, foreign = _draws(settings, policy, given, out, say)
         files.write_parquet(own, out / "run.parquet")
@@ -85,11 +86,13 @@ def _draws(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The prompts' own draws (high temperature first; with rewards where known), and those of the unrelated prompts."""
     from irlens.negatives.margin import with_rewards
+    from irlens.retrieve.sample import Draws
 
     asked, parts = policy.prompts(policy.task), []
     for temperature, name in zip(mining.temperatures(settings, given.tiers), ("draws-high", "draws-low")):
         if given.run is None:
-            parts.append(policy.draw(asked, settings.n, [temperature], settings.seed_of("draws"), out / name, say))
+            draws = Draws(settings.n, [temperature], settings.seed_of("draws"))
+            parts.append(policy.draw(asked, draws, out / name, say))
         else:
             parts.append(given.run[given.run["temperature"] == temperature])
     own = concat(parts)
@@ -99,8 +102,8 @@ def _draws(
         return own, None
     foreign = policy.prompts(given.other)
     enough = -(-2 * settings.per_tier * len(asked) // len(foreign))  # some will not do: unfinished, repeated
-    high = [settings.temperature[0]]
-    return own, policy.draw(foreign, enough, high, settings.seed_of("unrelated draws"), out / "draws-unrelated", say)
+    draws = Draws(enough, [settings.temperature[0]], settings.seed_of("unrelated draws"))
+    return own, policy.draw(foreign, draws, out / "draws-unrelated", say)
 
 
 def _with_logprobs(rows: pd.DataFrame, what: str, task: Task, scorer) -> pd.DataFrame:
@@ -223,6 +226,6 @@ def _account(
     """Where the prompts are from, and what was generated and judged."""
     tokens = 0 if settings.run else int(own["n_tokens"].sum())
     tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
-    known = runs.data_of(settings.dataset or policy.model.dataset, policy.task.split)
+    known = runs.data_of(settings.dataset or policy.entry.dataset, policy.task.split)
     data = known if given.source is None else given.source.data()
     return {"data": data, "tokens_generated": tokens, "reward_calls": len(own)}

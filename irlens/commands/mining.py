@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, one_of
 from irlens.commands import runs
+from irlens.commands.drawing import load_policy, train_split
 from irlens.commands.settings import Mine, heat
 from irlens.negatives.neighbours import load_encoder
-from irlens.retrieve.policy import Policy, Say, load_policy, train_split
+from irlens.retrieve.policy import Policy, Say
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.negatives.margin import Bound
-    from irlens.retrieve.dense import DenseEncoder
+    from irlens.retrieve.encoder import DenseEncoder
     from irlens.tasks.contract import Task
 
 
@@ -150,7 +151,7 @@ def _of_run(policy: Policy, given: Given, settings: Mine, say: Say) -> tuple[Pol
     run = policy.marked(draws_at(given.source.run, task, temperatures(settings, given.tiers), where))
     known = task.topics["query_id"].isin(run["query_id"])
     say(f"{where}: draws of {int(known.sum()):,} of {len(known):,} prompts; only these are mined")
-    policy = replace(policy, task=replace(task, topics=task.topics[known].reset_index(drop=True)))
+    policy = policy.for_task(replace(task, topics=task.topics[known].reset_index(drop=True)))
     return policy, replace(given, source=replace(given.source, run=run))
 
 

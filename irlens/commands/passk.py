@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, cutoffs
+from irlens.commands.drawing import default_out, identity, load_policy
 from irlens.commands.evaluate import judgements_of, plot_passk
 from irlens.commands.folder import OutputFolder
 from irlens.commands.rerank import unreadable_in_words
 from irlens.commands.runs import data_of
 from irlens.commands.settings import PassK, heat
-from irlens.retrieve.policy import Policy, Say, default_out, identity, load_policy
+from irlens.retrieve.policy import Policy, Say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,47 +27,58 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds run.parquet, qrels.parquet, results.csv, per_query.parquet, trec/, passk.{png,pdf,csv} and the
     manifest. With a larger `n` than before it keeps the draws and makes the rest.
     """
+    _check(settings)
+    at = cutoffs(settings.n, settings.at)
+    policy = load_policy(settings, settings.split, settings.limit, say)
+    from irlens.measure import measures
+    from irlens.rerank.verify import verify
+    from irlens.retrieve.sample import Draws
+
+    task = policy.task
+    out = default_out(settings, policy.name, task.name)
+    with OutputFolder(out, "passk", identity(settings, policy), growing=("n",)) as folder:
+        draws = Draws(settings.n, settings.temperature, settings.seed_of("draws"))
+        run = policy.draw(policy.prompts(task), draws, out / "shards", say)
+        qrels = verify(run, task.topics, task.verifier)
+        unread, without = _without_answer(run, qrels, policy, settings.thought, say)
+        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at])
+        _write(run, qrels.assign(unreadable=unread), per_query, out)
+        files.write_csv(results, out / "results.csv")
+        plot_passk(results, out / "passk", f"Pass@N of {policy.name} on {task.name}")
+        data = data_of(settings.dataset or policy.entry.dataset, task.split)
+        folder.note(**policy.facts(out), data=data, prompts=len(task.topics), **_counts(run), **without)
+    return out, results
+
+
+def _check(settings: PassK) -> None:
     at_least(1, n=settings.n, max_tokens=settings.max_tokens)
     for temperature in settings.temperature:
         heat(temperature=temperature)
     if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
         raise UserError("--temperature: give at least one, each once")
-    at = cutoffs(settings.n, settings.at)
-    policy = load_policy(settings, settings.split, settings.limit, say)
-    task = policy.task
-    from irlens import tables
-    from irlens.measure import measures
-    from irlens.rerank.verify import verify
 
-    out = default_out(settings, policy.model.name, task.name)
-    with OutputFolder(out, "passk", identity(settings, policy), growing=("n",)) as folder:
-        run = policy.draw(
-            policy.prompts(task), settings.n, settings.temperature, settings.seed_of("draws"), out / "shards", say
-        )
-        qrels = verify(run, task.topics, task.verifier)
-        unread, without = _without_answer(run, qrels, policy, settings.thought, say)
-        results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at])
-        for name, table in (("run", run), ("qrels", qrels.assign(unreadable=unread)), ("per_query", per_query)):
-            files.write_parquet(table, out / f"{name}.parquet")
-        files.write_csv(results, out / "results.csv")
-        for tag, rows in run.groupby("tag"):
-            name = str(tag).split()[-1]
-            tables.write_trec_run(rows, out / "trec" / f"{name}.run")
-            tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
-        plot_passk(results, out / "passk", f"Pass@N of {policy.model.name} on {task.name}")
-        folder.note(
-            **policy.facts(out),
-            data=data_of(settings.dataset or policy.model.dataset, task.split),
-            prompts=len(task.topics),
-            draws=len(run),
-            reward_calls=len(run),
-            tokens_generated=int(run["n_tokens"].sum()),
-            unfinished=int((run["finish_reason"] == "length").sum()),
-            **without,
-            without_logprob=int(run["logprob"].isna().sum()),
-            without_tokens=int(run["tokens"].isna().sum()),
-        )
-    return out, results
+
+def _write(run: pd.DataFrame, qrels: pd.DataFrame, per_query: pd.DataFrame, out: Path) -> None:
+    """The tables, and a TREC run and qrels per temperature."""
+    from irlens import tables
+
+    for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
+        files.write_parquet(table, out / f"{name}.parquet")
+    for tag, rows in run.groupby("tag"):
+        name = str(tag).split()[-1]
+        tables.write_trec_run(rows, out / "trec" / f"{name}.run")
+        tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
+
+
+def _counts(run: pd.DataFrame) -> dict[str, int]:
+    return {
+        "draws": len(run),
+        "reward_calls": len(run),
+        "tokens_generated": int(run["n_tokens"].sum()),
+        "unfinished": int((run["finish_reason"] == "length").sum()),
+        "without_logprob": int(run["logprob"].isna().sum()),
+        "without_tokens": int(run["tokens"].isna().sum()),
+    }
 
 
 def _without_answer(

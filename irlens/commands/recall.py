@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,18 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
 from irlens.base.options import at_least, identity
+from irlens.commands.drawing import default_out
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import Prepared, corpus_revision, default_index_folder, prepare, with_corpus
 from irlens.commands.settings import Recall
 from irlens.models import catalog
-from irlens.retrieve.policy import Say, concat, default_out
+from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.base.protocols import Retriever
     from irlens.tasks.contract import Task
 
 
@@ -31,6 +33,48 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     run.parquet (a tag per retriever), the qrels of each judgement, results.csv, per_query.parquet, tests.csv (each
     retriever against the first, paired), trec/, recall.{png,pdf,csv} and the manifest.
     """
+    stages, task = _stages(settings)
+    at = sorted(set(settings.at))
+    out = default_out(settings, "+".join(stages.labels), task.name)
+    output = OutputFolder(out, "recall", _identity(settings, task, at, stages))
+    output.check()
+    places = {name: index_folder(settings, prepared, task, out) for name, prepared in stages.dense.items()}
+    for name, prepared in stages.dense.items():  # a folder of another model is refused before anything is made
+        prepared.output(settings, task, places[name]).check()
+    depth = min(max(at[-1], settings.rerank_depth if stages.reranker else 0), len(task.corpus))
+    with output as folder:
+        runs, facts, truncated = [], {}, {}
+        for name, label in zip(stages.names, stages.labels):
+            say(f"{label}: {len(task.corpus):,} passages, {len(task.topics):,} questions")
+            retriever, made = _retriever(name, stages, settings, task, places.get(name), say)
+            facts |= {label: made} if made else {}
+            runs.append(retriever(task.topics, depth).drop(columns="query"))
+            if stages.reranker:
+                shards = out / "rerank" / label
+                runs.append(_reranked(runs[-1], task, settings, stages.reranker, shards, truncated, say))
+        table = _measure(runs, task, at, out, settings.seed_of("bootstrap"))
+        files.write_parquet(concat([run[run["rank"] < at[-1]] for run in runs]), out / "run.parquet")
+        counts = {"questions": len(task.topics), "passages": len(task.corpus), "truncated": truncated}
+        folder.note(data_revision=task.revision, indexes=facts, **counts)
+    return out, table
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The retrievers by name, those with an encoder prepared, and the files of the second stage's model."""
+
+    names: list[str]
+    dense: dict[str, Prepared]
+    reranker: Path | None
+
+    @property
+    def labels(self) -> list[str]:
+        """What each retriever is called in the results."""
+        return [self.dense[name].chosen.name if name in self.dense else name for name in self.names]
+
+
+def _stages(settings: Recall) -> tuple[Stages, Task]:
+    """Retrievers and task; what can be refused is, before anything is made."""
     from irlens import tasks
 
     names = settings.retriever.split(",")
@@ -43,76 +87,33 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
         if name != "bm25":
             catalog.encoder(name)  # a misspelt name is refused before the data is read
     task = with_corpus(tasks.load(settings.dataset, settings.split, settings.limit))
-    at = sorted(set(settings.at))
-    if at[-1] > len(task.corpus):
-        raise UserError(f"--at {at[-1]} is larger than the corpus of {len(task.corpus):,} passages")
+    if max(settings.at) > len(task.corpus):
+        raise UserError(f"--at {max(settings.at)} is larger than the corpus of {len(task.corpus):,} passages")
     dense = {name: prepare(settings, task, name) for name in names if name != "bm25"}
     if settings.index_folder and len(dense) != 1:
         raise UserError("--index-folder: give one retriever with it, and no bm25 alone")
-    reranker = _reranker(settings)
-    labels = [dense[name].chosen.name if name in dense else name for name in names]
-    out = default_out(settings, "+".join(labels), task.name)
-    output = OutputFolder(out, "recall", _identity(settings, task, at, dense, reranker))
-    output.check()
-    places = {name: index_folder(settings, prepared, task, out) for name, prepared in dense.items()}
-    for name, prepared in dense.items():  # a folder of another model is refused before anything is made
-        prepared.output(settings, task, places[name]).check()
-    with output as folder:
-        depth = max(at[-1], settings.rerank_depth if reranker else 0)
-        depth = min(depth, len(task.corpus))
-        runs, facts, truncated = [], {}, {}
-        for name, label in zip(names, labels):
-            say(f"{label}: {len(task.corpus):,} passages, {len(task.topics):,} questions")
-            if name == "bm25":
-                run = _lexical(task, depth)
-            else:
-                run, facts[label] = _dense(dense[name], settings, task, depth, places[name], say)
-            runs.append(run)
-            if reranker:
-                runs.append(_reranked(run, task, settings, reranker, out / "rerank" / label, say, truncated))
-        table = _measure(runs, task, at, out, settings.seed_of("bootstrap"))
-        run = concat([run[run["rank"] < at[-1]] for run in runs])
-        files.write_parquet(run, out / "run.parquet")
-        counts = {"questions": len(task.topics), "passages": len(task.corpus), "truncated": truncated}
-        folder.note(data_revision=task.revision, indexes=facts, **counts)
-    return out, table
+    return Stages(names, dense, _reranker(settings)), task
 
 
-def _identity(settings: Recall, task: Task, at: list[int], dense: dict[str, Prepared], reranker) -> dict:
+def _identity(settings: Recall, task: Task, at: list[int], stages: Stages) -> dict:
     """The settings that make the result what it is; not where it goes nor how the work is batched."""
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "at": at}
-    digests = {name: prepared.digest for name, prepared in dense.items()}
-    if reranker:
-        digests[settings.reranker] = digest(reranker)
+    digests = {name: prepared.digest for name, prepared in stages.dense.items()}
+    if stages.reranker:
+        digests[settings.reranker] = digest(stages.reranker)
     return identity(settings, **resolved, digests=digests)
 
 
-def _lexical(task: Task, k: int) -> pd.DataFrame:
-    import pandas as pd
+def _retriever(
+    name: str, stages: Stages, settings: Recall, task: Task, where: Path | None, say: Say
+) -> tuple[Retriever, dict]:
+    """A retriever over the task's corpus, and what the manifest says of its index (made or continued in `where`)."""
+    if name == "bm25":
+        from irlens.retrieve.lexical import BM25
 
-    from irlens.retrieve.lexical import BM25
-
-    corpus = task.corpus if isinstance(task.corpus, pd.DataFrame) else task.corpus.frame()
-    run = BM25(corpus).search(task.topics, k=k)
-    if "title" in corpus.columns:
-        run["title"] = run["doc_id"].map(dict(zip(corpus["doc_id"], corpus["title"])))
-    return run
-
-
-def _dense(
-    prepared: Prepared, settings: Recall, task: Task, k: int, where: Path, say: Say
-) -> tuple[pd.DataFrame, dict]:
-    """The run of an encoder, over the index in its folder (made or continued there)."""
-    from irlens.retrieve.index import to_run
-
-    built = prepared.build(settings, task, where, say)
-    try:
-        queries = built.encoder.encode(task.topics["query"].tolist(), "query")
-    finally:
-        built.encoder.close()
-    scores, rows = built.index.search(queries, k)
-    run = to_run(task.topics, scores, rows, built.index.vectors, k, prepared.chosen.name)
-    return run, {"folder": str(built.folder), "corpus": corpus_revision(task), **built.facts}
+        return BM25(task.corpus), {}
+    built = stages.dense[name].build(settings, task, where, say)
+    return built.retriever, {"folder": str(built.folder), "corpus": corpus_revision(task), **built.facts}
 
 
 def index_folder(settings: Recall, prepared: Prepared, task: Task, out: Path) -> Path:
@@ -135,7 +136,7 @@ def _reranker(settings: Recall) -> Path | None:
 
 
 def _reranked(
-    run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path, say: Say, truncated: dict
+    run: pd.DataFrame, task: Task, settings: Recall, model: Path, shards: Path, truncated: dict, say: Say
 ) -> pd.DataFrame:
     """The second stage's run; how many pairs it read cut goes to `truncated`, by its tag."""
     from irlens.rerank.cross_encoder import load, rerank
@@ -153,7 +154,6 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
     """Writes qrels, results, tests, TREC files and the figure; returns the results."""
     from irlens import tables
     from irlens.measure import measures
-    from irlens.measure.plots import curves as plots
     from irlens.tasks.beir import answer_qrels
 
     judged = {"gold passage": task.qrels[task.qrels["query_id"].isin(task.topics["query_id"])]}
@@ -178,10 +178,16 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
     files.write_parquet(each, out / "per_query.parquet")
     if len(runs) > 1:
         files.write_csv(_tests(each, seed), out / "tests.csv")
+    _draw(table, task, out)
+    return table
+
+
+def _draw(table: pd.DataFrame, task: Task, out: Path) -> None:
+    from irlens.measure.plots import curves as plots
+
     drawn = table.assign(curve=table["run"], x=table["cutoff"])[DRAWN]
     labels = {"x_label": "N (passages per question)", "y_label": "Recall@N"}
     plots.curves(drawn, out / "recall", title=f"Recall@N on {task.name}", log_x=True, **labels)
-    return table
 
 
 def _nothing_found(topics: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:

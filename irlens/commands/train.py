@@ -13,11 +13,12 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, one_of, parse_json, positive
 from irlens.commands import validation as held_out_problems
+from irlens.commands.drawing import default_out, identity, load_policy, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Train, heat
 from irlens.rerank import judges as judging
-from irlens.retrieve.policy import Policy, Say, concat, default_out, identity, load_policy, train_split
+from irlens.retrieve.policy import Policy, Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     follows = int(os.environ.get("RANK", 0)) > 0  # accelerate launch: the first process does all but the training
     plan_of, policy, held_out, test, judges = _prepare(settings, _silent if follows else say)
     plan = plan_of(policy)
-    out = default_out(settings, settings.objective, policy.model.name, policy.task.name)
+    out = default_out(settings, settings.objective, policy.name, policy.task.name)
     if follows:
         larpo.larpo(
             policy.folder, plan, _world(policy, held_out, settings, judges, out, _silent), out, settings.lists_at_once
@@ -137,7 +138,7 @@ def _prepare(settings: Train, say: Say):
     held_out = policy.fitting(held_out, say)
     test = test and policy.fitting(test, say)
     if objective.model_beta and parameters["beta"] is None:
-        resolved["beta"] = policy.model.beta
+        resolved["beta"] = policy.entry.beta
     return lambda policy: _plan(settings, policy, resolved), policy, held_out, test, judges
 
 
@@ -203,11 +204,11 @@ def _plan(settings: Train, policy: Policy, parameters: dict) -> Settings:
         objective=settings.objective,
         iterations=settings.iterations,
         memory=settings.memory,
-        learning_rate=policy.model.learning_rate if settings.learning_rate is None else settings.learning_rate,
+        learning_rate=policy.entry.learning_rate if settings.learning_rate is None else settings.learning_rate,
         epochs=settings.epochs,
         batch_lists=settings.batch_lists,
         seed=settings.seed,
-        base=policy.model.name,
+        base=policy.name,
         parameters=parameters,
         length_normalised=settings.length_normalised,
         max_length=policy.positions if settings.max_length is None else settings.max_length,
@@ -249,6 +250,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
     from irlens import tasks
     from irlens.negatives import mine
     from irlens.negatives.false_negatives import false_negatives
+    from irlens.retrieve.sample import Draws
 
     task, pool = policy.task, run
     if settings.tier == "easiest":
@@ -256,7 +258,8 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
         asked = policy.prompts(other)
         seed, enough = settings.seed_of("unrelated draws", s), -(-2 * settings.lists * len(some) // len(asked))
         label = f"iteration {s}, unrelated"
-        pool = policy.draw(asked, enough, settings.temperature[:1], seed, here / "draws-unrelated", say, label, weights)
+        draws = Draws(enough, settings.temperature[:1], seed)
+        pool = policy.at(weights).draw(asked, draws, here / "draws-unrelated", say, label)
     answers = dict(zip(some["query_id"], some["answers"]))
     positives = mine.positives_from(some, run, qrels, _positives(settings)[0])
     positives = positives.drop_duplicates("query_id", ignore_index=True)
@@ -276,6 +279,7 @@ def _foreign_lists(run, qrels, some, s, weights, here, policy, settings, sample,
 def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: Path, say: Say) -> World:
     """Algorithm 1's surroundings: iteration s takes the next `prompts` training problems, starting over at the end; all
     of them, where too long ones are left out and so many do not remain."""
+    from irlens.retrieve.sample import Draws
     from irlens.train.larpo import World
 
     task = policy.task
@@ -290,7 +294,8 @@ def _world(policy: Policy, held_out: Task, settings: Train, judges: tuple, out: 
     def sample(weights: Path, some: pd.DataFrame, s: int, shards: Path) -> pd.DataFrame:
         asked = policy.prompts(task, some)
         seed = settings.seed_of("draws", s)  # a policy that hardly changed still draws anew
-        return policy.draw(asked, settings.n, settings.temperature, seed, shards, say, f"iteration {s}", weights)
+        draws = Draws(settings.n, settings.temperature, seed)
+        return policy.at(weights).draw(asked, draws, shards, say, f"iteration {s}")
 
     def cut(run, qrels, some: pd.DataFrame, s: int, weights: Path, here: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         from irlens.negatives.lists import cut_lists, without_list

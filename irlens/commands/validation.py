@@ -34,7 +34,7 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     """
     from irlens import tasks
 
-    dataset = settings.dataset or policy.model.dataset
+    dataset = settings.dataset or policy.entry.dataset
     splits = tasks.splits(dataset)
     present = [split for split in splits if split != policy.task.split]
     between = settings.eval_split or ("validation" if "validation" in present else None)
@@ -85,7 +85,7 @@ def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tupl
         named = f"{task.split}[{rows[0]}:{last}]"
         parts[name] = replace(task, split=named, topics=topics.iloc[rows].reset_index(drop=True))
         start += size
-    return parts, replace(policy, task=replace(task, topics=topics[stays].reset_index(drop=True)))
+    return parts, policy.for_task(replace(task, topics=topics[stays].reset_index(drop=True)))
 
 
 def _refuse_shared(role: str, task: Task, held_out: Task) -> None:
@@ -115,19 +115,12 @@ def measure(
     Returns results (curve, x = s, value, low, high, n), values per problem [query_id × curve], and tokens generated;
     `out/where/s/` holds the draws, run, qrels, results.csv and per_query.parquet.
     """
+    from irlens.retrieve.sample import Draws
 
     asked, here = policy.prompts(task), out / where / str(s)
     label = f"{where if where == 'test' else 'held-out'}, policy {s}"
-    run = policy.draw(
-        asked,
-        settings.eval_n,
-        settings.eval_temperature,
-        settings.seed_of("evaluation"),
-        here / "draws",
-        say,
-        label,
-        weights,
-    )
+    draws = Draws(settings.eval_n, settings.eval_temperature, settings.seed_of("evaluation"))
+    run = policy.at(weights).draw(asked, draws, here / "draws", say, label)
     files.write_parquet(run, here / "run.parquet")
     if judge.is_reward:
         found = _against_start(run, s, task, judge, out / where)

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from irlens.base.errors import UserError, did_you_mean
+from irlens.models import hub
 
 PLAIN_PROMPT = "Question: {query}\nAnswer:\n"  # for a model without a chat template; `tiny` was trained on it
 
@@ -194,6 +195,18 @@ def _defaults(folder: Path) -> Model:
     return MODELS.get(base, Model("", ""))
 
 
+def loaded(instance) -> Model:
+    """The Model of a transformers model in this process: the defaults of where it was loaded from, if that is known."""
+    path = str(getattr(instance, "name_or_path", "") or "")
+    own = (model(name) for name in MODELS)
+    if (known := next((entry for entry in own if path and entry.repo == path), None)) is not None:
+        return known
+    try:
+        return model(path) if path else Model("policy", "")
+    except UserError:
+        return Model("policy", "")
+
+
 def served(name: str) -> Model:
     """The Model for a name that perhaps only a server knows."""
     try:
@@ -212,34 +225,5 @@ def fetch(chosen: Model | Encoder | Reward, weights: bool = True) -> Path:
     unwanted = NOT_NEEDED if weights else [*NOT_NEEDED, "*.safetensors"]
     kinds = {Encoder: "--retriever tiny-e5", Reward: "--reranker majority"}
     embedded = kinds.get(type(chosen), "--model tiny")
-    return _snapshot(chosen.repo, chosen.revision, "model", f"{embedded} needs no download", ignore_patterns=unwanted)
-
-
-def fetch_data(repo: str, pattern: str, instead: str, revision: str | None = None) -> Path:
-    """The folder with a hub data set's files that match `pattern`; `instead` says what works without a network."""
-    return _snapshot(repo, revision, "dataset", instead, allow_patterns=[pattern])
-
-
-def _snapshot(repo: str, revision: str | None, kind: str, instead: str, **patterns) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
-    where = f"{repo} ({kind} on the Hugging Face hub)"
-    try:
-        found = HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=20)
-        return Path(snapshot_download(repo, revision=found.sha, repo_type=kind, **patterns))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{where}: access must be granted first; accept its licence there and run `hf auth login`"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f"{where}: no such repository, or a private one that wants `hf auth login`; {instead}"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(f"{where}: the hub answered {str(error).splitlines()[0]}; {instead}") from error
-    except Exception as error:  # no connection: its class depends on the HTTP client that huggingface_hub was built on
-        try:
-            return Path(snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True, **patterns))
-        except (OSError, ValueError):
-            raise UserError(f"{where}: no network ({error}), and it is not in the local cache; {instead}") from error
+    instead = f"{embedded} needs no download"
+    return hub.snapshot(chosen.repo, "model", instead, chosen.revision, ignore_patterns=unwanted)

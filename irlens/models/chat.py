@@ -25,6 +25,41 @@ REPLY = "reply"  # what an assistant says where only the text after it matters
 # -- prompts -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A templated prompt: exactly the text whose tokens the model reads, and the messages that it was made from."""
+
+    query_id: str
+    text: str
+    messages: tuple[dict, ...] = ()
+
+
+def prompts(
+    topics: pd.DataFrame, tokenizer, instruction: str = "", messages_as: str | None = None, model: str = "the model"
+) -> list[Prompt]:
+    """The text that the model reads for each topic: the tokenizer's chat template, else `PLAIN_PROMPT`.
+
+    `instruction` follows the question in a chat; a model without a template is not told it. A topic's own `messages`
+    are used as they are, or as `messages_as` says (`MESSAGES_AS`). A chat server's model has no tokenizer here (None):
+    it gets the messages. Raises UserError, naming `model`, for messages that cannot be put.
+    """
+    own = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
+    talks = conversations(topics, instruction)
+    out = []
+    for query_id, query, given in zip(topics["query_id"], topics["query"], own):
+        messages, text = put(talks[query_id], messages_as), PLAIN_PROMPT.format(query=query)
+        if tokenizer is not None:
+            alone = query if given is None else None
+            text = prompt_text(tokenizer, messages, alone, f"{query_id}, read by {model}")
+        out.append(Prompt(query_id, text, tuple(messages)))
+    return out
+
+
+def template(tokenizer) -> str:
+    """What the manifest records as the prompt template."""
+    return getattr(tokenizer, "chat_template", None) or PLAIN_PROMPT
+
+
 def conversations(topics: pd.DataFrame, instruction: str = "") -> dict[str, list[dict]]:
     """query_id → the messages that are answered: the topic's own, else its query and what the task adds to it."""
     given = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
@@ -82,7 +117,7 @@ def _say_how() -> str:
     return "say how they are put: " + ", ".join(f"--messages-as {k} ({v})" for k, v in MESSAGES_AS.items())
 
 
-def token_ids(tokenizer, prompts: Sequence) -> list[list[int]]:
+def token_ids(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of templated prompts (`text`, `query_id`); a template that writes BOS itself does not get a second one.
 
     Raises UserError, naming the prompt, if two BOS come out all the same.

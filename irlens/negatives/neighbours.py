@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from irlens.retrieve.dense import DenseEncoder
+    from irlens.retrieve.encoder import DenseEncoder
 
 NEAR = 50  # neighbours of a prompt that are looked at
 BLOCK = 2048  # prompts compared with all others at once
@@ -23,7 +23,7 @@ Embed = Callable[[Sequence[str]], "np.ndarray"]
 
 def load_encoder(name: str, option: str) -> DenseEncoder:
     """The encoder of this name. Raises UserError, naming the option, for one that is not known or not to be had."""
-    from irlens.retrieve.dense import DenseEncoder
+    from irlens.retrieve.encoder import DenseEncoder
 
     try:
         chosen = catalog.encoder(name)

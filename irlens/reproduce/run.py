@@ -112,7 +112,7 @@ def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], 
 def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
     """Train stage → how many of the problems that it, or a step `test …`, measures occur among its training prompts."""
     from irlens import tasks
-    from irlens.retrieve.policy import train_split
+    from irlens.commands.drawing import train_split
 
     out = {}
     for step in recipe.steps:

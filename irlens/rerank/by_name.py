@@ -207,25 +207,16 @@ def _likelihood(name: str, source: Source, settings) -> Reranker:
 
 
 def _policy_scorer(folder: Path, source: Source, settings) -> Scorer:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from irlens.models import logprobs
-    from irlens.rerank.likelihood import Likelihood
-    from irlens.rerank.scoring import device_and_dtype
-    from irlens.retrieve.engines import token_ids
-    from irlens.retrieve.sample import prompts
+    from irlens.models import load
+    from irlens.models.chat import prompts, token_ids
+    from irlens.models.likelihood import Likelihood
 
     quiet_if_small(folder)
-    device, dtype = device_and_dtype()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a usable language model ({' '.join(str(error).split())[:200]})") from error
+    tokenizer, model = load.tokenizer(folder), load.causal_lm(folder)
     how = source.manifest.get("settings", {}).get("messages_as")  # as they were put when the run was drawn
     asked = prompts(source.task.topics, tokenizer, source.task.instruction, how, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, logprobs, settings.batch_size)
+    return Likelihood(model, tokenizer, prompt_ids, settings.batch_size)
 
 
 def _reward(name: str, chosen: catalog.Reward, source: Source, settings) -> Reranker:

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.rerank.scoring import as_text, batches, device_and_dtype, lists
+from irlens.models.load import device_and_dtype
+from irlens.models.load import tokenizer as tokenizer_in
+from irlens.rerank.scoring import as_text, batches, lists
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +162,7 @@ def load(folder: Path, conversations: dict[str, list[dict]] | None = None, batch
     comes from the weights. Raises UserError: other weights, weights that do not fit, a tokenizer without the marks.
     """
     from safetensors.torch import load_file
-    from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
+    from transformers import DebertaV2Config, DebertaV2Model
 
     if not is_layout(folder):
         raise UserError(f"{folder}: no PairRM: its weights have no pretrained_model.* and head_layer.*")
@@ -177,10 +179,7 @@ def load(folder: Path, conversations: dict[str, list[dict]] | None = None, batch
             part.load_state_dict(own)
     except RuntimeError as error:
         raise UserError(f"{folder}: the weights do not fit ({' '.join(str(error).split())[:200]})") from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: no usable tokenizer ({' '.join(str(error).split())[:200]})") from error
+    tokenizer = tokenizer_in(folder)
     known = tokenizer.get_vocab()
     absent = [mark for mark in MARKS[:3] if mark not in known]
     if absent or max(known[mark] for mark in MARKS[:3]) >= config.vocab_size:

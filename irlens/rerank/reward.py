@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.rerank.scoring import as_text, batches, device_and_dtype
+from irlens.rerank.scoring import as_text, batches
 
 LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one
 
@@ -102,12 +102,9 @@ class RewardModel:
 
 def labels(folder: Path) -> int:
     """How many labels the classifier in `folder` has. Raises UserError for a folder that holds none."""
-    try:
-        from transformers import AutoConfig
+    from irlens.models import load
 
-        return int(AutoConfig.from_pretrained(folder).num_labels)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a saved model ({' '.join(str(error).split())[:200]})") from error
+    return int(load.config(folder).num_labels)
 
 
 def check(folder: Path, name: str) -> None:
@@ -126,18 +123,12 @@ def load(folder: Path, conversations: dict[str, list[dict]], batch_size: int | N
 
     Raises UserError: another number of labels than one, weights without a trained head, no usable tokenizer.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from irlens.models import load as loader
 
     check(folder, str(folder))
-    device, dtype = device_and_dtype()
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a usable reward model ({' '.join(str(error).split())[:200]})") from error
-    missing = [key for key in info["missing_keys"] if key.startswith(("score", "classifier"))]
+    model, absent = loader.classifier(folder)
+    tokenizer = loader.tokenizer(folder)
+    missing = [key for key in absent if key.startswith(("score", "classifier"))]
     if missing:
         raise UserError(f"{folder}: its weights have no {missing[0]}, so it was never trained to give a reward")
-    return RewardModel(model.to(device), tokenizer, conversations, batch_size)
+    return RewardModel(model, tokenizer, conversations, batch_size)

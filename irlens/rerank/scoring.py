@@ -150,12 +150,3 @@ def batches(lengths: Sequence[int], batch_size: int | None, tokens: int = BATCH_
         size = batch_size or max(1, tokens // max(1, lengths[order[start]]))
         yield order[start : start + size]
         start += size
-
-
-def device_and_dtype():
-    """Where a scoring model runs and in what precision: bfloat16 on a GPU, float32 on the CPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return torch.device("cpu"), torch.float32
-    return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -7,12 +7,13 @@ import pandas as pd
 
 from irlens import tables
 from irlens.base.errors import UserError, did_you_mean
+from irlens.base.progress import progress_bar
 
 SILENT = 10_000  # a search over more documents than this shows its progress
 
 
 class BM25:
-    """An index over a corpus (`doc_id, text`, and `title` where there is one), held in memory.
+    """An index over a corpus (`doc_id, text`, and `title` where there is one), held in memory. A `Retriever`.
 
     Lucene's variant: a query term adds idf · tf / (tf + k1 · (1 − b + b · length / mean length)), where
     idf = ln(1 + (N − df + ½) / (df + ½)). Words are lower-cased runs of two or more letters or digits, without bm25s's
@@ -24,6 +25,7 @@ class BM25:
 
         if not k1 >= 0 or not 0 <= b <= 1:
             raise UserError(f"BM25: k1 must be at least 0 and b between 0 and 1, got k1={k1}, b={b}")
+        corpus = corpus if isinstance(corpus, pd.DataFrame) else corpus.frame()  # of a corpus that need not fit
         tables.check(corpus, "corpus")
         if corpus.empty:
             raise UserError("BM25: the corpus is empty; give it at least one document")
@@ -39,6 +41,18 @@ class BM25:
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         self._index.index(words, show_progress=False)
 
+    def __call__(self, topics: pd.DataFrame, n: int) -> pd.DataFrame:
+        """The run of the n best documents of every topic (see `search`), all that match where there are no more.
+
+        With the documents' `title`, where they have one, and the `query`.
+        """
+        if n < 1:
+            raise UserError(f"BM25: n must be at least 1, got {n}")
+        run = self.search(topics, min(n, len(self)))
+        if "title" in self._corpus.columns:
+            run["title"] = run["doc_id"].map(dict(zip(self._corpus["doc_id"], self._corpus["title"])))
+        return tables.with_queries(run, topics)
+
     def __len__(self) -> int:
         return len(self._corpus)
 
@@ -52,7 +66,7 @@ class BM25:
         _check_strings(topics, "query", "topics")
         if not 1 <= k <= len(self):
             raise UserError(f"BM25: k={k} of a corpus of {len(self)} documents; k must be between 1 and {len(self)}")
-        found = [self._best(words, k) for words in self._progress(self._words(topics["query"]))]
+        found = self._found(self._words(topics["query"]), k)
         counts = np.array([len(rows) for rows, _ in found], dtype=np.int64)
         self._warn_unmatched(topics["query_id"][counts == 0])
         rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
@@ -84,11 +98,14 @@ class BM25:
             texts.tolist(), stopwords="english", stemmer=self._stemmer, return_ids=False, show_progress=False
         )
 
-    def _progress(self, queries: list[list[str]]):
-        from rich.console import Console
-        from rich.progress import track
-
-        return track(queries, "BM25", console=Console(stderr=True), transient=True, disable=len(self) <= SILENT)
+    def _found(self, queries: list[list[str]], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        with progress_bar(silent=len(self) <= SILENT, unit="queries", passing=True) as progress:
+            bar = progress.add_task("BM25", total=len(queries), rate="")
+            found = []
+            for words in queries:
+                found.append(self._best(words, k))
+                progress.update(bar, advance=1)
+        return found
 
     @staticmethod
     def _warn_unmatched(query_ids: pd.Series) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irlens.base.files import write_text
+from irlens.base.progress import progress_bar
 
 ACCOUNT = "sampled.json"  # beside the shards; what made them
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
@@ -18,19 +19,15 @@ class Meter:
     `kept` adds what was done since the last call to the folder's account, so that a kill loses at most a shard's.
     """
 
-    def __init__(self, name: str, todo: int, folder: Path, say: Callable[[str], None]):
+    def __init__(self, name: str, todo: int, folder: Path | None, say: Callable[[str], None]):
         self.name, self.todo, self.folder, self.say = name, todo, folder, say
         self.draws = self.tokens = 0
         self.lock = threading.Lock()
         self.started = self.said = self.booked = time.monotonic()
-        self.account = read_account(folder)
+        self.account = read_account(folder) if folder else None
 
     def __enter__(self) -> "Meter":
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        count = TextColumn("{task.completed:,.0f}/{task.total:,.0f} draws")
-        columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[rate]}"))
-        self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True)
+        self.progress = progress_bar(unit="draws", passing=True)
         self.bar = self.progress.add_task(f"sampling {self.name}", total=self.todo, rate="loading the model")
         if self.progress.console.is_terminal:
             self.progress.start()
@@ -59,7 +56,9 @@ class Meter:
         return f"{self.draws / seconds:,.0f} draws/s, {self.tokens / seconds:,.0f} tokens/s"
 
     def kept(self, draws: int, tokens: int, gpus: float | None) -> None:
-        """Books a shard that is on disk, and the time since the last one."""
+        """Books a shard that is on disk, and the time since the last one; nothing where nothing is written."""
+        if self.account is None:
+            return
         with self.lock:
             now = time.monotonic()
             spent, self.booked = now - self.booked, now

@@ -1,4 +1,4 @@
-"""An LLM's draws as a run: templated prompts, shards that survive a kill, one table at the end."""
+"""An LLM's draws as a run: shards that survive a kill, one table at the end."""
 
 import hashlib
 import json
@@ -13,40 +13,17 @@ import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.base.files import write_parquet
+from irlens.base.progress import Say
 from irlens.models import chat
-from irlens.models.catalog import PLAIN_PROMPT
 from irlens.retrieve.engines import Engine, Prompt, Sampling
 from irlens.retrieve.meter import Meter
 from irlens.tables import ranked
 
 DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
+COLUMNS = [
+    "query_id", "doc_id", "score", "rank", "text", "tag", "temperature", "draw", "logprob", "n_tokens", "finish_reason", "tokens"
+]  # fmt: skip
 SHARD = re.compile(r"T(?P<t>.+)-q(?P<q0>\d+)-(?P<q1>\d+)-d(?P<d0>\d+)-(?P<d1>\d+)-(?P<key>[0-9a-f]{16})\.parquet")
-
-
-def prompts(
-    topics: pd.DataFrame, tokenizer, instruction: str = "", messages_as: str | None = None, model: str = "the model"
-) -> list[Prompt]:
-    """The text that the model reads for each topic: the tokenizer's chat template, else `PLAIN_PROMPT`.
-
-    `instruction` follows the question in a chat; a model without a template is not told it. A topic's own `messages`
-    are used as they are, or as `messages_as` says (`chat.MESSAGES_AS`). A chat server's model has no tokenizer here
-    (None): it gets the messages. Raises UserError, naming `model`, for messages that cannot be put.
-    """
-    own = topics["messages"] if "messages" in topics.columns else [None] * len(topics)
-    talks = chat.conversations(topics, instruction)
-    out = []
-    for query_id, query, given in zip(topics["query_id"], topics["query"], own):
-        messages, text = chat.put(talks[query_id], messages_as), PLAIN_PROMPT.format(query=query)
-        if tokenizer is not None:
-            alone = query if given is None else None
-            text = chat.prompt_text(tokenizer, messages, alone, f"{query_id}, read by {model}")
-        out.append(Prompt(query_id, text, tuple(messages)))
-    return out
-
-
-def template(tokenizer) -> str:
-    """What the manifest records as the prompt template."""
-    return getattr(tokenizer, "chat_template", None) or PLAIN_PROMPT
 
 
 def short(temperature: float) -> str:
@@ -72,18 +49,35 @@ class _Block:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What names the draws of a prompt: how many at each of the temperatures, the seed, and their longest response.
+
+    source: what draws them, in words that name weights and engine. `Policy.draw` fills in what is its own.
+    """
+
+    n: int
+    temperatures: Sequence[float]
+    seed: int
+    max_tokens: int | None = None
+    source: str = ""
+
+    @property
+    def per_prompt(self) -> int:
+        return self.n * len(self.temperatures)
+
+
+@dataclass(frozen=True)
 class _Asked:
-    """Everything that the draws of a call are a function of; `source` says what draws them."""
+    """Everything that the draws of a call are a function of."""
 
     prompts: Sequence[Prompt]
-    seed: int
-    max_tokens: int
-    source: str
+    draws: Draws
 
     def path(self, folder: Path, block: _Block) -> Path:
         """The shard of a block, named by all that its draws depend on: its prompts' texts, not their numbers alone."""
         some = [asdict(prompt) for prompt in self.prompts[block.q0 : block.q1]]
-        told = [self.source, self.seed, self.max_tokens, short(block.temperature), block.d0, block.d1, some]
+        how = self.draws
+        told = [how.source, how.seed, how.max_tokens, short(block.temperature), block.d0, block.d1, some]
         key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
         place = f"q{block.q0:06d}-{block.q1:06d}-d{block.d0:06d}-{block.d1:06d}"
         return folder / f"T{short(block.temperature)}-{place}-{key}.parquet"
@@ -103,55 +97,70 @@ class _Asked:
 def sample_run(
     load_engine: Callable[[], Engine],
     asked: Sequence[Prompt],
-    n: int,
-    temperatures: Sequence[float],
-    seed: int,
-    max_tokens: int,
-    folder: Path,
+    draws: Draws,
+    folder: Path | None,
     name: str,
-    say: Callable[[str], None] = print,
-    source: str = "",
+    say: Say = print,
 ) -> pd.DataFrame:
-    """n draws of every prompt at every temperature, as a run with one `tag` per temperature.
+    """The draws of every prompt, as a run with one `tag` per temperature.
 
     Draw d of a prompt has score −d: the order of drawing is the ranking, and the first N rows are the first N draws.
     Shards go to `folder`, each by rename; those already there are kept, and the engine is not even loaded if none is
-    missing. A shard's name holds a digest of what its draws depend on: the prompts, seed, `max_tokens`, and `source`,
-    which is to name the weights and the engine. Shards of anything else are neither read nor deleted. Raises UserError
+    missing. A shard's name holds a digest of what its draws depend on: the prompts, seed, `max_tokens`, and the source.
+    Shards of anything else are neither read nor deleted. Without a folder (None) nothing is written. Raises UserError
     for a shard that cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = _Asked(asked, seed, max_tokens, source)
-    shards, others = whole.held(folder)
-    if others:
-        say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
-    missing = _missing(shards.values(), len(asked), n, temperatures, Engine.shard_rows)
-    total = len(asked) * n * len(temperatures)
-    todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
-    if todo < total:
-        say(f"reused {total - todo:,} of {total:,} draws from {folder}")
+    whole = _Asked(asked, draws)
+    shards = _held(whole, folder, say) if folder else {}
+    missing = _missing(shards.values(), len(asked), draws, Engine.shard_rows)
+    made: list[pd.DataFrame] = []
     if missing:
+        todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
         with Meter(name, todo, folder, say) as meter:
             engine = load_engine()
-            missing = _missing(shards.values(), len(asked), n, temperatures, engine.shard_rows)
+            missing = _missing(shards.values(), len(asked), draws, engine.shard_rows)
+
+            def keep(shard: pd.DataFrame, block: _Block) -> None:
+                write_parquet(shard, whole.path(folder, block)) if folder else made.append(shard)
+                meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
+
             try:
-                _sample_shards(engine, whole, missing, folder, meter)
+                _sample_shards(engine, whole, missing, keep, meter)
             finally:
                 engine.close()
-    try:
-        run = pd.concat([pd.read_parquet(path) for path in whole.held(folder)[0]], ignore_index=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
+    run = _read(whole, folder) if folder else pd.concat(made, ignore_index=True)
     run["query_id"] = run["query_id"].astype(object)
     run = run if "tokens" in run.columns else run.assign(tokens=None)
     run = run.drop_duplicates(["query_id", "temperature", "draw"])  # shards overlap where one between others was lost
-    kept = run["temperature"].isin([float(t) for t in temperatures]) & (run["draw"] < n)
-    return _as_run(run[kept], asked, temperatures, name)
+    kept = run["temperature"].isin([float(t) for t in draws.temperatures]) & (run["draw"] < draws.n)
+    return _as_run(run[kept], asked, draws.temperatures, name)
 
 
-def _missing(held: Iterable[_Block], queries: int, n: int, temperatures: Sequence[float], rows: int) -> list[_Block]:
+def _held(whole: _Asked, folder: Path, say: Say) -> dict[Path, _Block]:
+    """The shards of these draws that are there, and a line for what is reused and for what is not read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards, others = whole.held(folder)
+    if others:
+        say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
+    missing = _missing(shards.values(), len(whole.prompts), whole.draws, Engine.shard_rows)
+    total = len(whole.prompts) * whole.draws.per_prompt
+    todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
+    if todo < total:
+        say(f"reused {total - todo:,} of {total:,} draws from {folder}")
+    return shards
+
+
+def _read(whole: _Asked, folder: Path) -> pd.DataFrame:
+    try:
+        return pd.concat([pd.read_parquet(path) for path in whole.held(folder)[0]], ignore_index=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
+
+
+def _missing(held: Iterable[_Block], queries: int, draws: Draws, rows: int) -> list[_Block]:
     """The blocks of about `rows` draws that no shard holds."""
-    done = {float(t): np.zeros((queries, n), dtype=bool) for t in temperatures}
+    n = draws.n
+    done = {float(t): np.zeros((queries, n), dtype=bool) for t in draws.temperatures}
     for block in held:
         if block.temperature in done:
             done[block.temperature][block.q0 : block.q1, block.d0 : block.d1] = True
@@ -175,16 +184,15 @@ def _missing(held: Iterable[_Block], queries: int, n: int, temperatures: Sequenc
     return out
 
 
-def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], folder: Path, meter: Meter) -> None:
-    """Draws the missing blocks and writes each as a shard; as many at once as the engine takes."""
+def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], keep: Callable, meter: Meter) -> None:
+    """Draws the missing blocks and keeps each as a shard; as many at once as the engine takes."""
 
     def one(block: _Block) -> None:
-        sampling = Sampling(block.temperature, asked.seed, asked.max_tokens)
+        sampling = Sampling(block.temperature, asked.draws.seed, asked.draws.max_tokens)
         drawn = engine.sample(asked.prompts[block.q0 : block.q1], range(block.d0, block.d1), sampling, meter.add)
         shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=block.temperature)
         shard = shard.assign(tokens=chat.column([draw.tokens for draw in drawn]))
-        write_parquet(shard, asked.path(folder, block))
-        meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
+        keep(shard, block)
 
     if engine.at_once == 1:
         for block in missing:
@@ -211,18 +219,4 @@ def _as_run(drawn: pd.DataFrame, asked: Sequence[Prompt], temperatures: Sequence
     order = {prompt.query_id: i for i, prompt in enumerate(asked)}
     run = ranked(run).assign(order=lambda f: f["query_id"].map(order))
     run = run.sort_values(["temperature", "order", "draw"], kind="stable", ignore_index=True)
-    columns = [
-        "query_id",
-        "doc_id",
-        "score",
-        "rank",
-        "text",
-        "tag",
-        "temperature",
-        "draw",
-        "logprob",
-        "n_tokens",
-        "finish_reason",
-        "tokens",
-    ]
-    return run[columns]
+    return run[COLUMNS]

@@ -24,7 +24,7 @@ QUERIES = 64  # queries whose candidates are gathered at once
 class Vectors:
     """The shards `NNNNNN-KEY.npy` of a folder (float32 or float16 [rows, dimension]), the passages in `NNNNNN-KEY.parquet`.
 
-    `key`: whose shards (see `dense.encode_corpus`); None: those whose names have none. Raises UserError: no shard, a
+    `key`: whose shards (see `corpus.encode_corpus`); None: those whose names have none. Raises UserError: no shard, a
     shard that cannot be read, shards of different dimensions, a doc_id that occurs twice.
     """
 
@@ -154,6 +154,28 @@ class Vectors:
             vectors = self.take(rows[q, p]).astype(np.float64)
             out[q, p] = np.einsum("ij,ij->i", vectors, queries[q].astype(np.float64))
         return out
+
+
+class InMemory(Vectors):
+    """The same of vectors [passages, dimension] and their corpus that are in memory."""
+
+    def __init__(self, vectors: np.ndarray, corpus):
+        self.folder, self.key, self.paths, self.corpus = Path(), None, [], corpus
+        self.shards, self.starts, self.dimension = [vectors], np.array([0, len(vectors)]), vectors.shape[1]
+
+    @cached_property
+    def doc_ids(self):
+        """The identifier of every row, as an Arrow array."""
+        import pyarrow as pa
+
+        return pa.array(self.corpus["doc_id"].tolist(), pa.large_string())
+
+    def passages(self, rows: np.ndarray, column: str = "text") -> np.ndarray:
+        """The texts of passages (objects, None where the corpus has no such column)."""
+        if column not in self.corpus.columns:
+            return np.full(len(rows), None, dtype=object)
+        found = self.corpus[column].astype(object)
+        return found.where(found.notna(), None).to_numpy(dtype=object)[rows]
 
 
 def _open(path: Path) -> np.ndarray:

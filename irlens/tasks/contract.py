@@ -111,37 +111,16 @@ def hub_rows(repo: str, pattern: str, instead: str) -> tuple[list[tuple[str, dic
     Raises UserError, saying what works `instead`, if they are neither cached nor to be had.
     """
     import pandas as pd
-    from huggingface_hub import snapshot_download
 
-    online = _online()
-    try:
-        folder = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=pattern, local_files_only=not online))
-        paths = sorted(path for path in folder.rglob("*.parquet") if path.relative_to(folder).match(pattern))
-        why = f"it has no file {pattern}"
-    except Exception as error:  # the hub client has a dozen ways to fail: blocked, gated, gone, disk full
-        paths, why = [], " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    from irlens.models import hub
+
+    folder = hub.snapshot(repo, "dataset", instead, allow_patterns=pattern)
+    paths = sorted(path for path in folder.rglob("*.parquet") if path.relative_to(folder).match(pattern))
     if not paths:
-        raise UserError(
-            f"hub data set {repo} is not in the local cache and cannot be had: {why if online else 'no network'}. "
-            f"{instead}"
-        )
+        raise UserError(f"{repo} (dataset on the Hugging Face hub): it has no file {pattern}; {instead}")
     rows = [
         (f"{repo}/{path.name}: row {i}", row)
         for path in paths
         for i, row in enumerate(pd.read_parquet(path).to_dict("records"))
     ]
     return rows, f"{repo}@{folder.name}"
-
-
-def _online() -> bool:
-    """Whether the hub's name resolves (or a proxy is set): the hub client itself retries for half a minute."""
-    import socket
-    from urllib.parse import urlparse
-    from urllib.request import getproxies
-
-    from huggingface_hub import constants
-
-    try:
-        return bool(getproxies()) or bool(socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443))
-    except OSError:
-        return False

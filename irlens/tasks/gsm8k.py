@@ -273,7 +273,7 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
     from irlens.tasks.contract import hub_rows, pick_split
 
     split = pick_split(split, SPLITS, "gsm8k")
-    instead = "Instead: --dataset FOLDER with test.jsonl of question and answer, or --dataset sums"
+    instead = "instead: --dataset FOLDER with test.jsonl of question and answer, or --dataset sums"
     rows, revision = hub_rows(REPO, f"main/{split}-*.parquet", instead)
     return _task(rows, "gsm8k", split, limit, revision, REPO)
 

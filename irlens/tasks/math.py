@@ -90,7 +90,7 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
     from irlens.tasks.contract import hub_rows, pick_split
 
     split = pick_split(split, SPLITS, "math")
-    instead = "Instead: --dataset FOLDER with test.jsonl of problem and solution, or --dataset sums"
+    instead = "instead: --dataset FOLDER with test.jsonl of problem and solution, or --dataset sums"
     rows, revision = hub_rows(REPO, f"*/{split}-*.parquet", instead)
     return _task(rows, "math", split, limit, revision, REPO)
 

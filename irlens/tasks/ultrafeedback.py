@@ -21,7 +21,7 @@ SPLITS = ("train",)
 def load(split: str | None = None, limit: int | None = None) -> Task:
     """The hub's copy. Raises UserError where it is neither cached nor to be had."""
     split = pick_split(split, SPLITS, "ultrafeedback")
-    instead = "Instead: --dataset FILE.jsonl with rows of context_messages or prompt, or --dataset facts"
+    instead = "instead: --dataset FILE.jsonl with rows of context_messages or prompt, or --dataset facts"
     rows, revisions = [], []
     for part in PARTS:
         if limit is None or len(rows) < limit:

@@ -14,7 +14,8 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     model's or incomplete, an extra that is not installed.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from irlens.models import load as loader
 
     check_adapters(lora_rank, quantize)
     options: dict = {"dtype": torch.float32}
@@ -22,18 +23,8 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
         options["dtype"] = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     if quantize:
         options["quantization_config"] = _four_bits()
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(policy, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{policy}: cannot be loaded as a causal language model ({str(error).splitlines()[0]})"
-        ) from error
-    absent = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
-    if absent:
-        raise UserError(
-            f"{policy}: not the weights of a {type(model).__name__}: {sorted(absent)[0]} is missing or of another size"
-        )
-    return (_adapted(model, lora_rank) if lora_rank else model), AutoTokenizer.from_pretrained(policy)
+    model = loader.causal_lm(policy, device="cpu", **options)  # the trainer places it
+    return (_adapted(model, lora_rank) if lora_rank else model), loader.tokenizer(policy)
 
 
 def check_adapters(lora_rank: int | None, quantize: str | None) -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from irlens import tasks
 from irlens.base.errors import NothingToRank, UserError
+from irlens.commands import drawing as common
 from irlens.commands import train as training
 from irlens.commands import validation as held_out
+from irlens.commands.drawing import load_policy, train_split
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import PassK, Train
 from irlens.commands.train import train as run_train
 from irlens.rerank.judges import Judge
-from irlens.retrieve import policy as common
-from irlens.retrieve.policy import load_policy, train_split
 from irlens.train import larpo
 from irlens.train.losses import ranking as objectives
 

@@ -75,7 +75,8 @@ def run(monkeypatch, tmp_path, material):
     def go(**given) -> Seen:
         seen = Seen()
 
-        def draw(self, asked, n, temperatures, seed, shards, say, name=None, weights=None):
+        def draw(self, asked, draws, shards, say, name=None):
+            n, temperatures, seed = draws.n, draws.temperatures, draws.seed
             engine = asdict(self.options)
             seen.draws.append(
                 {"label": name, "ids": [p.query_id for p in asked], "n": n, "temperatures": tuple(temperatures)}

@@ -15,12 +15,13 @@ from irlens.commands.mine_negatives import mine_negatives as run_mine_negatives
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import Mine, PassK, Train
 from irlens.commands.train import train as run_train
-from irlens.models import chat, logprobs
+from irlens.models import chat
+from irlens.models.chat import prompts
+from irlens.models.likelihood import Likelihood
 from irlens.negatives.lists import cut_lists
-from irlens.rerank.likelihood import Likelihood
 from irlens.retrieve.engines import Prompt
 from irlens.retrieve.engines.transformers import TransformersEngine
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import Draws, sample_run
 from irlens.train import adapters
 from irlens.train.data import tokenise, with_reference
 from irlens.train.losses import ranking as objectives
@@ -128,7 +129,7 @@ def draws(path, n=24):
     """(engine, prompts, a run of n draws for each)."""
     engine = TransformersEngine.load(path)
     asked = prompts(TOPICS, engine.tokenizer)
-    run = sample_run(lambda: engine, asked, n, (1.0,), 0, 40, path.parent / f"{path.name}-shards", "m", str)
+    run = sample_run(lambda: engine, asked, Draws(n, (1.0,), 0, 40), path.parent / f"{path.name}-shards", "m", str)
     return engine, asked, run
 
 
@@ -143,7 +144,7 @@ def check_one_logprob(path):
     engine, asked, run = draws(path)
     ids = dict(zip(TOPICS["query_id"], chat.token_ids(engine.tokenizer, asked)))
     assert set(run["finish_reason"]) == {"stop", "length"}
-    found = Likelihood(engine.model, engine.tokenizer, ids, logprobs)(run)
+    found = Likelihood(engine.model, engine.tokenizer, ids)(run)
     assert found["as_drawn"].all() and found["n_tokens"].tolist() == run["n_tokens"].tolist()
     assert found["score"].tolist() == pytest.approx(run["logprob"].tolist(), abs=1e-4)
 
@@ -233,7 +234,7 @@ def test_a_run_that_knows_no_ids_is_read_by_its_texts(tmp_path):
     ids = dict(zip(TOPICS["query_id"], chat.token_ids(engine.tokenizer, asked)))
     end = engine.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     for unknown in (run.drop(columns="tokens"), run.assign(tokens=None), run.assign(tokens=[[]] * len(run))):
-        found = Likelihood(engine.model, engine.tokenizer, ids, logprobs)(unknown)
+        found = Likelihood(engine.model, engine.tokenizer, ids)(unknown)
         assert not found["as_drawn"].any() and np.isfinite(found["score"]).all()
         examples = tokenise(judged_lists(unknown), ids, engine.tokenizer, model=engine.model)
         assert {response[-1] for e in examples for response in e.responses} == {end}
@@ -342,8 +343,8 @@ def test_a_command_refuses_lost_messages_before_work_and_the_option_is_part_of_w
     command = ("train", "--dataset", tmp_path / "chats.jsonl", "--reward", "x/y", "--out", tmp_path / "o")
     assert "--messages-as user" in refused(*command) and not (tmp_path / "o").exists()
     assert "did you mean 'user'" in refused(*command, "--messages-as", "usr")
+    from irlens.commands.drawing import identity, load_policy
     from irlens.retrieve.engines import choose
-    from irlens.retrieve.policy import identity, load_policy
 
     settings = Train(dataset=str(tmp_path / "chats.jsonl"), messages_as="user")
     policy = load_policy(settings, None, None, str, verified=False)

@@ -4,8 +4,9 @@ import pytest
 
 from irlens import tasks
 from irlens.measure import measures
+from irlens.models.chat import prompts
 from irlens.rerank.verify import verify
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import Draws, sample_run
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def pass_at(tiny_engine, tmp_path_factory):
 
     def measure(temperature, n, names):
         folder = tmp_path_factory.mktemp("draws")
-        run = sample_run(lambda: tiny_engine, asked, n, [temperature], 0, 96, folder, "tiny")
+        run = sample_run(lambda: tiny_engine, asked, Draws(n, [temperature], 0, 96), folder, "tiny")
         results, _ = measures.evaluate(run, verify(run, task.topics, task.verifier), names)
         return dict(zip(results["measure"], results["value"]))
 

@@ -24,9 +24,10 @@ import torch
 from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.models import catalog
+from irlens.models.chat import prompts
 from irlens.retrieve.engines import Prompt, Sampling, choose, openai, token_ids, vllm
 from irlens.retrieve.options import EngineOptions
-from irlens.retrieve.sample import prompts, sample_run
+from irlens.retrieve.sample import Draws, sample_run
 
 SAMPLING = Sampling(0.8, seed=3, max_tokens=48)
 
@@ -164,7 +165,7 @@ def test_shards_continue(engine, asked, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "close", lambda: None)
 
     def run(n, folder):
-        return sample_run(lambda: engine, asked, n, (0.8,), 3, 48, folder, "m", lambda line: None)
+        return sample_run(lambda: engine, asked, Draws(n, (0.8,), 3, 48), folder, "m", lambda line: None)
 
     run(6, tmp_path / "a")
     more, whole = run(12, tmp_path / "a"), run(12, tmp_path / "b")

@@ -10,9 +10,10 @@ from irlens import tables
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.models import catalog
-from irlens.retrieve import dense
+from irlens.retrieve import corpus, encoder
 from irlens.retrieve import index as indexes
-from irlens.retrieve.dense import DenseEncoder, batches, encode_corpus
+from irlens.retrieve.corpus import encode_corpus
+from irlens.retrieve.encoder import DenseEncoder, batches
 from irlens.retrieve.index import Index, Search, default_factory, to_run
 from irlens.retrieve.vectors import Vectors
 
@@ -38,7 +39,7 @@ def stored(folder, vectors, ids=None, rows=700):
     for number, start in enumerate(range(0, len(vectors), rows)):
         part = pd.DataFrame({"doc_id": ids[start : start + rows], "text": ids[start : start + rows]})
         files.write_parquet(part, folder / f"{number:06d}.parquet")
-        dense.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
+        corpus.write_vectors(vectors[start : start + rows].astype(np.float32), folder / f"{number:06d}.npy")
     return Vectors(folder)
 
 
@@ -133,7 +134,7 @@ def test_an_unfinished_index_is_continued(tmp_path, monkeypatch):
     path.unlink()
     index = Index(kept, "IVF16,Flat", say=lambda line: None)
     monkeypatch.setattr(indexes, "CHECKPOINT", -1)
-    monkeypatch.setattr(indexes.tables, "write_atomically", stop_at_second(indexes.tables.write_atomically))
+    monkeypatch.setattr(indexes.files, "write_atomically", stop_at_second(indexes.files.write_atomically))
     with pytest.raises(KeyboardInterrupt):
         index.open()
     monkeypatch.undo()
@@ -222,7 +223,7 @@ def test_batches_hold_every_text_once_and_similar_lengths():
     lengths = np.random.default_rng(0).integers(1, 4000, 999)
     cut = list(batches(lengths))
     assert sorted(np.concatenate(cut)) == list(range(999))
-    assert all(len(rows) * lengths[rows].max() <= dense.CPU[0] or len(rows) == 1 for rows in cut)
+    assert all(len(rows) * lengths[rows].max() <= encoder.CPU[0] or len(rows) == 1 for rows in cut)
     assert {len(rows) for rows in batches([5] * 100, 48)} == {48, 4}
 
 
@@ -275,7 +276,7 @@ def test_a_corpus_on_disk_gives_the_vectors_of_one_in_memory(tmp_path, tiny_enco
         def __len__(self):
             return len(facts.corpus)
 
-        def chunks(self, start=0, size=dense.SHARD):
+        def chunks(self, start=0, size=corpus.SHARD):
             yield from (facts.corpus.iloc[i : i + size] for i in range(start, len(self), size))
 
     encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path / "a", made_by=BY)
@@ -301,7 +302,7 @@ def test_bad_corpora_and_vectors_are_refused(tmp_path, tiny_encoder):
 
 
 def test_half_precision_on_disk(tmp_path, tiny_encoder, facts):
-    keys = [encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path, s, made_by=BY) for s in dense.DTYPES[:2]]
+    keys = [encode_corpus(lambda: tiny_encoder, facts.corpus, tmp_path, s, made_by=BY) for s in encoder.DTYPES[:2]]
     whole, half = (Vectors(tmp_path, key) for key in keys)  # side by side in one folder
     assert (
         half.shards[0].dtype == np.float16 and np.abs(half.take(np.arange(9)) - whole.take(np.arange(9))).max() < 1e-3
@@ -356,3 +357,62 @@ def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no modules.json"):
         (tmp_path / "config.json").unlink()
         catalog.encoder(str(tmp_path))
+
+
+# -- as a retriever ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of `irlens index` over `facts`."""
+    from irlens.commands.index import index
+    from irlens.commands.settings import Index as Settings
+
+    folder, _ = index(Settings(out=str(tmp_path_factory.mktemp("built") / "index")), lambda line: None)
+    return folder
+
+
+def test_a_small_corpus_in_memory_gives_the_run_of_its_index_in_a_folder(built, facts):
+    from irlens.retrieve.dense import Dense
+
+    asked = facts.topics.head(20)
+    here, there = Dense("tiny-e5", facts.corpus)(asked, 7), Dense("tiny-e5", index=built)(asked, 7)
+    pd.testing.assert_frame_equal(here, there)
+    assert tables.check(here, "run") is here and set(here["tag"]) == {"tiny-e5"}
+    assert dict(zip(here["query_id"], here["query"])) == dict(zip(asked["query_id"], asked["query"]))
+    assert set(here["text"]) <= set(facts.corpus["text"])
+
+
+def test_more_than_there_are_gives_all(tiny_encoder, facts):
+    from irlens.retrieve.dense import Dense
+
+    corpus = facts.corpus.head(5)
+    run = Dense(tiny_encoder, corpus)(facts.topics.head(2), 100)
+    assert run.groupby("query_id")["doc_id"].apply(set).tolist() == [set(corpus["doc_id"])] * 2
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda c, b: c("e6", pd.DataFrame()), "unknown retriever .e6."),
+    (lambda c, b: c("tiny-e5"), "give a corpus, or the folder of an index"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": [], "text": []})), "the corpus is empty"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": ["a"]})), "missing: text"),
+    (lambda c, b: c("tiny-e5", index="nowhere"), "nowhere: no folder of a finished `irlens index`"),
+    (lambda c, b: c("tiny-e5", pd.DataFrame({"doc_id": ["a"], "text": ["b"]}), b), "index holds 2,000 passages, the corpus 1"),
+])  # fmt: skip
+def test_what_dense_cannot_retrieve_from_is_told_in_one_line(built, make, message):
+    from irlens.retrieve.dense import Dense
+
+    with pytest.raises(UserError, match=message):
+        make(Dense, built)
+
+
+def test_an_index_of_another_encoder_is_refused(built, tmp_path):
+    from irlens.retrieve.dense import Dense
+
+    folder = tmp_path / "other"
+    folder.mkdir()
+    manifest = json.loads((built / "manifest.json").read_text())
+    manifest["settings"]["encoder_digest"] = "0" * 16
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="made by another encoder .tiny-e5."):
+        Dense("tiny-e5", index=folder)

@@ -103,7 +103,7 @@ def test_draws_one_at_a_time_are_those_of_a_batch(tiny_engine, sums_prompts):
 @pytest.mark.slow
 def test_batch_sizes_1_and_256_agree_on_4000_draws(tiny_engine):
     from irlens import tasks
-    from irlens.retrieve.sample import prompts
+    from irlens.models.chat import prompts
 
     asked = prompts(tasks.load("sums", "test", 200).topics, tiny_engine.tokenizer)
     sampling = Sampling(1.0, seed=0, max_tokens=96)

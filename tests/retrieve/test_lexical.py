@@ -56,6 +56,16 @@ def test_the_run_is_a_run_with_text_and_tag():
     assert set(run["tag"]) == {"bm25"}
 
 
+def test_as_a_retriever_it_knows_what_was_asked_and_gives_all_where_there_are_no_more():
+    asked, titled = topics("birds or dogs", "cat"), CORPUS.assign(title=["Mammals", None, "Feathers"])
+    run = BM25(titled)(asked, 100)
+    assert list(run.columns) == ["query_id", "doc_id", "score", "rank", "text", "tag", "title", "query"]
+    assert list(zip(run["query"], run["doc_id"])) == [("birds or dogs", "d2"), ("birds or dogs", "d3"), ("cat", "d1")]
+    pd.testing.assert_frame_equal(run.drop(columns=["title", "query"]), BM25(titled).search(asked, k=3))
+    with pytest.raises(UserError, match="BM25: n must be at least 1, got 0"):
+        BM25(CORPUS)(asked, 0)
+
+
 def test_the_title_counts_and_may_be_missing():
     titled = CORPUS.assign(title=["Mammals", None, "Feathers"])
     run = BM25(titled).search(topics("mammal", "feather"), k=3)

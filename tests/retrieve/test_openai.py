@@ -14,7 +14,7 @@ from irlens.models.catalog import Model
 from irlens.retrieve.engines import Prompt, Sampling, choose, openai, request_seed
 from irlens.retrieve.engines.openai import OpenAIEngine
 from irlens.retrieve.options import EngineOptions
-from irlens.retrieve.sample import sample_run
+from irlens.retrieve.sample import Draws, sample_run
 
 ASKED = [Prompt(f"q{i}", "x" * (i + 1), ({"role": "user", "content": "y" * (i + 1)},)) for i in range(40)]
 SAMPLING = Sampling(0.7, seed=3, max_tokens=16)
@@ -61,7 +61,7 @@ def test_the_ids_drawn_are_those_that_the_server_tells(serve, tmp_path, chat, to
     url = serve(token_ids=told)
     found = engine(url, chat=chat, body=body).sample(ASKED[:2], range(3), SAMPLING)
     assert [draw.tokens for draw in found] == tokens * 2
-    run = sample_run(lambda: engine(url, chat=chat, body=body), ASKED[:2], 3, (0.7,), 3, 16, tmp_path, "m", str)
+    run = sample_run(lambda: engine(url, chat=chat, body=body), ASKED[:2], Draws(3, (0.7,), 3, 16), tmp_path, "m", str)
     kept = pd.read_parquet(next(tmp_path.glob("T*.parquet")))
     for frame in (run, kept):
         assert [ids if ids is None else tuple(ids) for ids in frame["tokens"]] == tokens * 2
@@ -134,7 +134,7 @@ def test_the_servers_dead_one_is_passed_over(serve):
 
 
 def run(url, folder, **more):
-    return sample_run(lambda: engine(url, **more), ASKED, 60, (0.5, 1.0), 7, 16, folder, "m", lambda line: None)
+    return sample_run(lambda: engine(url, **more), ASKED, Draws(60, (0.5, 1.0), 7, 16), folder, "m", lambda line: None)
 
 
 def test_a_dying_server_leaves_a_folder_that_another_continues(serve, tmp_path):

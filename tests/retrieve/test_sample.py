@@ -12,9 +12,10 @@ import pytest
 
 from irlens.base.files import write_parquet
 from irlens.models.catalog import PLAIN_PROMPT
+from irlens.models.chat import prompts
 from irlens.retrieve.engines import Draw, Engine, Prompt
 from irlens.retrieve.meter import read_account
-from irlens.retrieve.sample import doc_id, prompts, sample_run
+from irlens.retrieve.sample import Draws, doc_id, sample_run
 from irlens.tables import check
 
 ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
@@ -36,7 +37,7 @@ class Counting(Engine):
 
 
 def run(folder, n=100, temperatures=(0.5, 1.0), engine=None, say=print):
-    return sample_run(lambda: engine or Counting(), ASKED, n, temperatures, 7, 16, folder, "m", say)
+    return sample_run(lambda: engine or Counting(), ASKED, Draws(n, temperatures, 7, 16), folder, "m", say)
 
 
 def test_a_run_is_a_run(tmp_path):
@@ -83,12 +84,14 @@ def test_unusual_temperatures_are_told_apart(tmp_path):
 
 def test_a_finished_run_loads_no_engine(tmp_path):
     first = run(tmp_path)
-    again = sample_run(lambda: pytest.fail("the engine was loaded"), ASKED, 100, (0.5, 1.0), 7, 16, tmp_path, "m")
+    again = sample_run(
+        lambda: pytest.fail("the engine was loaded"), ASKED, Draws(100, (0.5, 1.0), 7, 16), tmp_path, "m"
+    )
     pd.testing.assert_frame_equal(first, again)
 
 
 def other_run(folder, asked=ASKED, seed=7, max_tokens=16, source="", engine=None, say=str):
-    return sample_run(lambda: engine or Counting(), asked, 8, (0.5,), seed, max_tokens, folder, "m", say, source)
+    return sample_run(lambda: engine or Counting(), asked, Draws(8, (0.5,), seed, max_tokens, source), folder, "m", say)
 
 
 @pytest.mark.parametrize("change", [

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -193,10 +194,10 @@ def test_real_prompts():
 @pytest.mark.parametrize(("name", "instead"), [("gsm8k", "--dataset sums"), ("ultrafeedback", "--dataset facts")])
 def test_without_network_the_error_says_what_works_instead(name, instead, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("irlens.tasks.contract._online", lambda: False)
+    monkeypatch.setattr("irlens.models.hub.online", lambda: False)
     with pytest.raises(UserError) as error:
         tasks.load(name)
-    assert "no network. Instead: --dataset F" in str(error.value)
+    assert "no network, and it is not in the local cache; instead: --dataset F" in str(error.value)
     assert instead in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -205,9 +206,12 @@ def test_the_hub_s_own_refusal_is_one_line(monkeypatch):
     def refuse(*args, **options):
         raise PermissionError("gated:\n  ask\n  first")
 
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *args, **options: SimpleNamespace(sha="0a1b2c"))
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    monkeypatch.setattr("irlens.tasks.contract._online", lambda: True)
-    with pytest.raises(UserError, match=r"cannot be had: PermissionError: gated: ask first. Instead"):
+    monkeypatch.setattr("irlens.models.hub.online", lambda: True)
+    with pytest.raises(
+        UserError, match="hub.: PermissionError: gated: ask first, and it is not in the local cache; instead: "
+    ):
         tasks.load("gsm8k")
 
 
@@ -222,7 +226,7 @@ def cached(folder: Path, monkeypatch) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(folder))
-    monkeypatch.setattr("irlens.tasks.contract._online", lambda: False)
+    monkeypatch.setattr("irlens.models.hub.online", lambda: False)
 
 
 def test_cached_hub_files_are_read(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ An engine is a module of this folder and a line in NAMES. The module has
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from types import ModuleType, SimpleNamespace
@@ -20,7 +21,7 @@ import numpy as np
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least, one_of, positive
-from irlens.models.chat import MESSAGES_AS
+from irlens.models.chat import MESSAGES_AS, Prompt
 from irlens.models.chat import token_ids as token_ids  # every engine encodes prompts alike
 from irlens.retrieve.options import EngineOptions
 
@@ -31,15 +32,6 @@ NAMES = {
     "ray": "workers of a Ray cluster, each with an engine of its own; needs the extra `ray`",
 }
 SEED_DRAWS = 2**16  # draws that a prompt has room for in a seeded server's numbers; see `request_seed`
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A templated prompt: exactly the text whose tokens the model reads, and the messages that it was made from."""
-
-    query_id: str
-    text: str
-    messages: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +81,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what it holds, and ends calls that still run."""
+
+
+class Lent(Engine):
+    """An engine that stays open when a call of it ends well: `owner` closes it."""
+
+    def __init__(self, engine: Engine, owner: Callable[[], None]):
+        self.engine, self.owner, self.sample = engine, owner, engine.sample
+        self.gpus, self.at_once, self.shard_rows = engine.gpus, engine.at_once, engine.shard_rows
+
+    def close(self) -> None:
+        """Ends it after a failure, which may have left calls in flight; else nothing."""
+        if sys.exc_info()[0] is not None:
+            self.owner()
 
 
 def module(name: str) -> ModuleType | SimpleNamespace:

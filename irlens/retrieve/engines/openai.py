@@ -332,9 +332,9 @@ def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     entry = next((entry for entry in known if entry.get("id") == options.served_model), {})
     tokenizer = None
     if weights and not options.chat:
-        from transformers import AutoTokenizer
+        from irlens.models import load as loader
 
-        tokenizer = AutoTokenizer.from_pretrained(weights)
+        tokenizer = loader.tokenizer(weights)
     return OpenAIEngine(
         urls,
         options.served_model,

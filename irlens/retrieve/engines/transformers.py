@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from irlens.models import load as loader
 from irlens.models.chat import stop_tokens
 from irlens.models.rope import lengths_apart
 from irlens.retrieve.engines import (
@@ -51,14 +51,9 @@ class TransformersEngine(Engine):
         self.pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
     @classmethod
-    def load(cls, repo: str, revision: str | None = None, batch_size: int | None = None) -> "TransformersEngine":
-        """Loads a hub id or a folder: on a GPU bfloat16, or float16 where it has none; float32 elsewhere."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.float32
-        if device == "cuda":
-            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        model = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=dtype).to(device)
-        return cls(model, AutoTokenizer.from_pretrained(repo, revision=revision), batch_size)
+    def load(cls, folder: Path, batch_size: int | None = None) -> "TransformersEngine":
+        """The model in a folder: on a GPU bfloat16, or float16 where it has none; float32 elsewhere."""
+        return cls(loader.causal_lm(folder), loader.tokenizer(folder), batch_size)
 
     def rows(self, tokens: int) -> int:
         """How many sequences of `tokens` tokens one batch may hold: `batch_size`, else what the cache memory allows."""
@@ -80,8 +75,7 @@ class TransformersEngine(Engine):
         if sampling.temperature == 0 and len(draws) > 1:
             return greedy_once(lambda one, seen: self.sample(prompts, one, sampling, seen), draws, on_batch)
         encoded = token_ids(self.tokenizer, prompts)
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        check_lengths(prompts, encoded, sampling.max_tokens, limit)
+        check_lengths(prompts, encoded, sampling.max_tokens, loader.positions(self.model.config))
         rows = self.rows(max(map(len, encoded)) + sampling.max_tokens)
         per_prompt = min(len(draws), rows)
         at_once = max(1, rows // per_prompt)

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from irlens.base.errors import UserError
-from irlens.models import logprobs
 from irlens.models.chat import end_token
-from irlens.rerank.likelihood import Likelihood
+from irlens.models.likelihood import Likelihood
 from irlens.retrieve.engines import Sampling, token_ids
 
 
@@ -20,7 +19,7 @@ def drawn(tiny_engine, sums_prompts):
 
 def scorer(engine, asked, **more):
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(engine.tokenizer, asked)))
-    return Likelihood(engine.model, engine.tokenizer, prompt_ids, logprobs, **more)
+    return Likelihood(engine.model, engine.tokenizer, prompt_ids, **more)
 
 
 def test_it_is_what_the_sampler_recorded(tiny_engine, sums_prompts, drawn):
@@ -113,7 +112,7 @@ def test_any_architecture_gives_the_values_of_responses_alone(case, batch_size):
     sizes = [("a", 3), ("a", 7), ("a", 8), ("a", 20), ("b", 4), ("b", 30)]
     texts = [" ".join(str(20 + 7 * i + k) for k in range(n)) for i, (_, n) in enumerate(sizes)]
     rows = pd.DataFrame({"query_id": [q for q, _ in sizes], "text": texts}).assign(doc_id=lambda f: f.index.astype(str))
-    found = Likelihood(model, Words(), prompts, logprobs, batch_size)(rows)
+    found = Likelihood(model, Words(), prompts, batch_size)(rows)
     for (query_id, _), text, value in zip(sizes, texts, found["score"]):
         response = [int(word) for word in text.split()] + [2]
         with torch.no_grad():

@@ -1,46 +1,33 @@
-"""A policy's own likelihood as a reranker: the summed log-probability of each response, computed anew with a model."""
+"""What a language model finds likely: the summed log-probability of each response to a prompt, computed anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.models.chat import response_ids
+from irlens.models.load import positions
 
 TOKENS = 4096  # of one pass, padding included, where no batch size is given
 
 
-class Logprobs(Protocol):
-    """What `irlens.models.logprobs` offers; handed in, since rerankers and training do not import each other."""
-
-    layout: Callable
-    pack: Callable
-    response_logprobs: Callable
-
-
 class Likelihood:
-    """A scorer (see `scoring.Scorer`): rows → `score`, log π(response | prompt) in nats at temperature 1, and `n_tokens`.
+    """A scorer: rows of a run → `score`, log π(response | prompt) in nats at temperature 1, and `n_tokens`.
 
     `prompt_ids`: query_id → token ids of the prompt as the policy reads it. A response is read by the ids that were drawn
     where the run knows them (column `as_drawn`), else by its text (`chat.response_ids`). Raises UserError for a
     response that does not fit into the model's positions.
     """
 
-    def __init__(
-        self,
-        model,
-        tokenizer,
-        prompt_ids: dict[str, list[int]],
-        functions: Logprobs,
-        batch_size: int | None = None,
-    ):
+    def __init__(self, model, tokenizer, prompt_ids: dict[str, list[int]], batch_size: int | None = None):
+        from irlens.models import logprobs
+
         self.model, self.tokenizer, self.prompt_ids = model.eval(), tokenizer, prompt_ids
-        self.functions, self.batch_size = functions, batch_size
-        self.rows = functions.layout(model)
+        self.functions, self.batch_size = logprobs, batch_size
+        self.rows = logprobs.layout(model)
 
     def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
         """See the class."""
@@ -68,7 +55,7 @@ class Likelihood:
         return pd.DataFrame({"score": np.array(scores), "n_tokens": sizes, "as_drawn": responses.drawn})
 
     def _check(self, rows: pd.DataFrame, ids: Sequence[list[int]]) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = positions(self.model.config)
         for query_id, doc_id, some in zip(rows["query_id"], rows["doc_id"], ids):
             size = len(self.prompt_ids[query_id]) + len(some)
             if limit and size > limit:

@@ -1,0 +1,88 @@
+"""What commands that draw share: a policy and its task out of their settings, and the settings that name a result."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base import options as options_of
+from irlens.base.errors import UserError
+from irlens.models import catalog
+from irlens.retrieve.options import EngineOptions
+from irlens.retrieve.policy import Policy, Say, digest
+
+if TYPE_CHECKING:
+    from irlens.commands.settings import Mine, PassK, Train
+
+
+def load_policy(
+    settings: PassK | Mine | Train, split: str | None, limit: int | None, say: Say, verified: bool = True
+) -> Policy:
+    """The policy, and as `.task` what it draws for: everything but the weights, so that what can fail fails before a
+    folder is made.
+
+    Raises UserError: an unknown model or data set, no network, no usable tokenizer, no verifier (unless `verified` is
+    False: something else judges), no prompt that leaves room for the response, an engine that is absent, a server
+    that does not answer or refuses.
+    """
+    from irlens import tasks
+    from irlens.models import thoughts
+
+    names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
+    policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
+    task = tasks.load(settings.dataset or policy.entry.dataset, split, limit)
+    if verified and task.verifier is None:
+        raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
+    policy.prepare()
+    task = thoughts.of_task(task, policy.thought)
+    silent = policy.thought is None and settings.thought is None and policy.tokenizer
+    if silent and (line := thoughts.hidden(policy.tokenizer)):
+        say(f"{policy.name}: {line}")
+    if policy.folder:
+        task = policy.fitting(task, say)
+    elif settings.max_prompt_length:
+        raise UserError("--max-prompt-length: with --chat the server makes the prompts, so they cannot be counted here")
+    options = policy.options
+    where = f"{options.served_model} at {options.base_url}" if options.base_url else options.inner_engine
+    say(f"engine: {options.engine}{f' ({where})' if where else ''}, {policy.why}")
+    return policy.for_task(task)
+
+
+def identity(settings, policy: Policy, **more) -> dict:
+    """The settings that make the result what it is, resolved: not where it goes nor how the engine is run."""
+    from irlens.models import thoughts
+    from irlens.retrieve import engines
+
+    task, options = policy.task, policy.options
+    resolved = {
+        "model": policy.name,
+        "dataset": task.name,
+        "split": task.split,
+        "data": task.revision,
+        "max_tokens": policy.max_tokens,
+        "thought": thoughts.record(policy.thought),
+        "max_prompt_length": task.max_prompt_length
+        if settings.max_prompt_length is None
+        else settings.max_prompt_length,
+    }
+    resolved |= {"model_digest": digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
+    resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
+    resolved |= {"messages_as": options.messages_as, "inner_engine": None}  # the latter is part of `engine`
+    if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
+        resolved["model"] = Path(settings.model).name
+    return options_of.identity(settings, **resolved)
+
+
+def default_out(settings, *parts: str) -> Path:
+    """`settings.out`, or a folder under irlens-out/ named after the stage and `parts`."""
+    return Path(settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *parts]))
+
+
+def train_split(settings: Mine | Train) -> str | None:
+    """Training material comes from `train`, unless the data set is a single file or another split is asked for."""
+    from irlens import tasks
+
+    if settings.split:
+        return settings.split
+    return "train" if "train" in tasks.splits(settings.dataset or catalog.model(settings.model).dataset) else None

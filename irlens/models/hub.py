@@ -1,0 +1,53 @@
+"""Files of the Hugging Face hub: the one place that downloads, and says in a line why it cannot."""
+
+from pathlib import Path
+
+from irlens.base.errors import UserError
+
+
+def snapshot(repo: str, kind: str, instead: str, revision: str | None = None, **patterns) -> Path:
+    """The folder of a repository (`kind` "model" or "dataset"), named by its commit; downloaded where it is not cached.
+
+    patterns: `allow_patterns`, `ignore_patterns`. Raises UserError, saying what works `instead`: no network and nothing
+    in the cache, no such repository, one that wants a login, a hub or a disk that refuses.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    where = f"{repo} ({kind} on the Hugging Face hub)"
+
+    def cached(why: str) -> Path:
+        try:
+            return Path(snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True, **patterns))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where}: {why}, and it is not in the local cache; {instead}") from error
+
+    if not online():
+        return cached("no network")
+    try:
+        found = HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=20)
+        return Path(snapshot_download(repo, revision=found.sha, repo_type=kind, **patterns))
+    except GatedRepoError as error:
+        raise UserError(f"{where}: access must be granted first; accept its licence there and run `hf auth login`") from error  # fmt: skip
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(f"{where}: no such repository, or a private one that wants `hf auth login`; {instead}") from error  # fmt: skip
+    except HfHubHTTPError as error:
+        raise UserError(f"{where}: the hub answered {str(error).splitlines()[0]}; {instead}") from error
+    except Exception as error:  # no connection: its class depends on the HTTP client that huggingface_hub was built on
+        return cached(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def online() -> bool:
+    """Whether the hub may be asked and its name resolves (or a proxy is set): its client retries for half a minute."""
+    import socket
+    from urllib.parse import urlparse
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        return bool(getproxies()) or bool(socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443))
+    except OSError:
+        return False
