@@ -14,19 +14,19 @@ import tempfile
 from pathlib import Path
 
 from irlens.base.errors import UserError
-from irlens.reproduce import recipe
+from irlens.reproduce import recipe, run
 
 TABLES = ("arms.csv", "tests.csv", "conclusions.md")
 
 
 def redraw(table: Path) -> list[Path]:
     """The files that were written beside NAME.per_problem.parquet."""
-    name = table.name.removesuffix(f".{recipe.PER_PROBLEM}")
+    name = table.name.removesuffix(f".{run.PER_PROBLEM}")
     path = table.with_name(f"{name}.manifest.json")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     loaded = recipe.load(name, manifest["settings"]["preset"])
     with tempfile.TemporaryDirectory() as folder:
-        out = recipe.redraw(loaded, table, Path(folder) / name)
+        out = run.redraw(loaded, table, Path(folder) / name)
         made = {out / f"{name}.{ending}": table.with_name(f"{name}.{ending}") for ending in ("png", "pdf", "csv")}
         made |= {out / kind: table.with_name(f"{name}.{kind}") for kind in TABLES}
         made = {source: target for source, target in made.items() if source.is_file()}
@@ -42,9 +42,9 @@ def redraw(table: Path) -> list[Path]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "figures")
-    found = sorted(folder.glob(f"*.{recipe.PER_PROBLEM}"))
+    found = sorted(folder.glob(f"*.{run.PER_PROBLEM}"))
     if not found:
-        sys.exit(f"{folder}: no NAME.{recipe.PER_PROBLEM}; a run of `irlens reproduce NAME` leaves one to be put there")
+        sys.exit(f"{folder}: no NAME.{run.PER_PROBLEM}; a run of `irlens reproduce NAME` leaves one to be put there")
     try:
         for table in found:
             print("\n".join(map(str, redraw(table))))

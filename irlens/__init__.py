@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from irlens.measure.results import measure as measure
     from irlens.negatives import export as export
     from irlens.negatives.lists import lists as lists
+    from irlens.negatives.mine import mine as mine
     from irlens.rerank.by_name import reranker as reranker
     from irlens.rerank.judges import verify as verify
     from irlens.retrieve.dense import Dense as Dense
@@ -43,6 +44,7 @@ _WHERE = {
     "load": "irlens.tasks",
     "losses": "irlens.train.losses",
     "measure": "irlens.measure",
+    "mine": "irlens.negatives.mine",
     "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",

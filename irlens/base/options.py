@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, asdict, field, fields
 
 from irlens.base.errors import UserError, did_you_mean
 
 
-def option(default, text: str, *flags: str, panel: str, free: bool = False):
+def option(default, text: str, *flags: str, panel: str, free: bool = False, first: bool = False):
     """A setting with its default, what it means, and its flags on the command line (default: --its-name).
 
     panel: the group of --help that it stands in. free: it changes no result, only where, how fast or how it is shown, so
-    a folder made with another value of it is continued.
+    a folder made with another value of it is continued. first: it leads its panel.
     """
-    return field(default=default, metadata={"help": text, "flags": flags, "panel": panel, "free": free})
+    return field(default=default, metadata={"help": text, "flags": flags, "panel": panel, "free": free, "first": first})
 
 
 def argument(default, text: str):
@@ -25,6 +25,14 @@ def argument(default, text: str):
 def free(kind: type) -> set[str]:
     """The names of the settings of a record that change no result."""
     return {f.name for f in fields(kind) if f.metadata.get("free")}
+
+
+def identity(settings, **resolved) -> dict:
+    """What makes a result what it is: the settings that are not `free`, each as it was resolved where that is given (a data
+    set's name and revision, the digest of a model's files, a default). An output folder is continued by the same identity.
+    """
+    left_out = free(type(settings))
+    return {name: value for name, value in asdict(settings).items() if name not in left_out} | resolved
 
 
 def settings_from(kind: type, values: dict, where: str):

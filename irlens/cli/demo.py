@@ -59,18 +59,9 @@ def _tell(out: Path, seed: int, size: Size) -> None:
     report.mined(lists, tally)
 
     console.rule("4  Two LarPO iterations, contrastive objective", align="left")
-    plan = Train(
-        iterations=2,
-        prompts=size.prompts,
-        n=8,
-        lists=2,
-        epochs=1,
-        eval_split="test",
-        eval_limit=size.held_out,
-        seed=seed,
-        out=str(out / "3-train"),
-    )
-    _, curve, tests = train(plan, say)
+    plan = {"iterations": 2, "prompts": size.prompts, "n": 8, "lists": 2, "epochs": 1}
+    held_out = {"eval_split": "test", "eval_limit": size.held_out}
+    _, curve, tests = train(Train(**plan, **held_out, seed=seed, out=str(out / "3-train")), say)
     report.trained(curve, tests)
 
     console.rule("What happened", align="left")

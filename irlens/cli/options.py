@@ -7,21 +7,36 @@ from dataclasses import Field, fields
 from typing import Annotated, get_args, get_type_hints
 
 import typer
+import typer.core
 
 from irlens.base.errors import UserError
 
 PANELS = (
+    "Recipe",
     "Data",
+    "Index",
     "Draws",
     "Judging",
     "Lists",
+    "False negatives",
     "Objective",
     "Trainer",
     "Measuring",
-    "Index",
+    "Figure",
     "Output",
     "Engine",
 )  # in order
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose --help stands with the options that no panel is about, so that it needs no panel of its own."""
+
+    def get_help_option(self, ctx):
+        """The option --help, in the panel Output."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = "Output"
+        return option
 
 
 def takes(kind: type) -> Callable:
@@ -30,7 +45,7 @@ def takes(kind: type) -> Callable:
     A tuple is written with commas.
     """
     types = get_type_hints(kind)
-    known = sorted(fields(kind), key=lambda f: PANELS.index(f.metadata["panel"]) if "panel" in f.metadata else -1)
+    known = sorted(fields(kind), key=_place)
     tuples = {f.name: number for f in known if (number := _number(types[f.name]))}
 
     def decorate(command: Callable) -> Callable:
@@ -47,6 +62,12 @@ def takes(kind: type) -> Callable:
         return wrapped
 
     return decorate
+
+
+def _place(field: Field) -> tuple[int, bool]:
+    """Arguments first, then panel by panel."""
+    panel = field.metadata.get("panel")
+    return (-1, False) if panel is None else (PANELS.index(panel), not field.metadata["first"])
 
 
 def numbers(text: str, option: str, kind: type = float) -> tuple:
@@ -90,8 +111,8 @@ def _flags(field: Field) -> tuple[str, ...]:
 
 
 def _help(text: str, default) -> str:
-    """What an option means, and its default in brackets unless it is None or off."""
-    return text if default is None or default is False else rf"{text} \[{default}]"
+    """What an option means, and its default in brackets unless it is None, on or off."""
+    return text if default is None or isinstance(default, bool) else rf"{text} \[{default}]"
 
 
 def _metavar(annotation) -> str:

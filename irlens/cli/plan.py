@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
+
+from rich.measure import Measurement
 
 from irlens.cli.report import new_table, say, tables
 from irlens.commands.settings import Train
 from irlens.models import catalog
 from irlens.reproduce import costs, recipe
 from irlens.reproduce.costs import Cost
+from irlens.reproduce.records import Step
 
 
 def listing() -> None:
@@ -30,37 +35,70 @@ def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
     """What the stages share and how they differ, and what each one does and costs."""
     runs = f"{seeds} seed{'s' * (seeds > 1)}; nothing is run or downloaded"
     tables.print(f"{loaded.title} (preset {loaded.preset}), {runs}", markup=False)
+    groups = _groups(loaded.steps)
     for stage in dict.fromkeys(step.stage for step in loaded.steps):
-        own = {step.name: _resolved(step.settings) for step in loaded.steps if step.stage == stage}
-        shared = dict(set.intersection(*(set(found.items()) for found in own.values())))
-        first = next(iter(own.values()))
-        words = ", ".join(f"{key} {first[key]}" for key in first if key in shared)
-        tables.print(f"\n{stage}{f', all {len(own)}' if len(own) > 1 else ''}: {words}", markup=False)
-        if len(own) > 1:
-            different = [key for key in dict.fromkeys(k for found in own.values() for k in found) if key not in shared]
-            table = new_table("", stage, *different, left=1 + len(different))
-            for name, found in own.items():
-                table.add_row(name, *(found.get(key, "–") for key in different))
-            tables.print(table)
-    table = new_table("", "stage", "prompts", "draws", "lists", "tokens", "trained", "GPU-h", "CPU min")
-    spent = costs.of_steps(loaded.steps)
-    for step, cost in zip(loaded.steps, spent):
-        table.add_row(step.name, *_counts(cost))
-    every = costs.total(spent * seeds)
-    table.add_row("all", *_counts(every), style="bold")
-    tables.print(table)
+        own = {name: some for name, some in groups.items() if some[0].stage == stage}
+        _settings(stage, {name: _resolved(some[0].settings, len(some)) for name, some in own.items()})
+    spent = dict(zip((step.name for step in loaded.steps), costs.of_steps(loaded.steps)))
+    every = costs.total([*spent.values()] * seeds)
+    _spent({name: costs.total(spent[step.name] for step in some) for name, some in groups.items()} | {"all": every})
     note = "tokens: generated; trained: tokens, over all epochs"
     tables.print(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}", markup=False)
 
 
-def _resolved(settings) -> dict[str, str]:
-    """Name → value of every setting that is given, or that the model decides."""
+def _spent(found: dict[str, Cost]) -> None:
+    """A row for each, and of the columns those in which anything stands."""
+    rows = {name: _counts(cost) for name, cost in found.items()}
+    names = ("prompts", "draws", "lists", "tokens", "trained", "GPU-h", "CPU min")
+    shown = [i for i in range(len(names)) if any(row[i] != "–" for row in rows.values())]
+    table = new_table("", "stage", *(names[i] for i in shown))
+    for name, row in rows.items():
+        table.add_row(name, *(row[i] for i in shown), style="bold" if row is rows["all"] else None)
+    tables.print(table)
+
+
+def _groups(steps: Sequence[Step]) -> dict[str, list[Step]]:
+    """What is shown as one → its steps: each alone, but the same test of several policies together."""
+    found: dict[str, list[Step]] = {}
+    for step in steps:
+        number = re.fullmatch(r"test .*?( \d+)?", step.name)
+        found.setdefault(f"test{number[1] or ''}" if number else step.name, []).append(step)
+    return found
+
+
+def _settings(stage: str, own: dict[str, dict[str, str]]) -> None:
+    """What all of a stage share in a sentence, and how they differ: a table, or lines where that is too wide."""
+    shared = dict(set.intersection(*(set(found.items()) for found in own.values())))
+    first = next(iter(own.values()))
+    words = _listed({key: first[key] for key in first if key in shared})
+    tables.print(f"\n{stage}{f', all {len(own)}' if len(own) > 1 else ''}: {words}", markup=False)
+    if len(own) == 1:
+        return
+    different = [key for key in dict.fromkeys(k for found in own.values() for k in found) if key not in shared]
+    table = new_table("", stage, *different, left=1 + len(different))
+    for name, found in own.items():
+        table.add_row(name, *(found.get(key, "–") for key in different))
+    if Measurement.get(tables, tables.options.update(width=1000), table).maximum <= tables.width:
+        tables.print(table)
+        return
+    for name, found in own.items():
+        tables.print(f"  {name}: {_listed({key: found[key] for key in different if key in found})}", markup=False)
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in found.items())
+
+
+def _resolved(settings, policies: int = 1) -> dict[str, str]:
+    """Name → value of every setting that is given, or that the model decides; of the same test of several policies."""
     from irlens.train import losses as objectives
 
     found = {key: value for key, value in asdict(settings).items() if value is not None and key != "out"}
+    if policies > 1:
+        found["model"] = f"the start and {policies - 1} trained"
     plain = asdict(type(settings)())
     model = found.get("model", "")
-    if model and not model.startswith("@") and model in catalog.MODELS:
+    if model in catalog.MODELS:
         known = catalog.MODELS[model]
         found |= {k: getattr(known, k) for k in ("dataset", "max_tokens") if not found.get(k)}
         if isinstance(settings, Train):

@@ -46,6 +46,7 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     at = cutoffs(picking.fewest(source.run), settings.at)
     ready = _ready(source, settings, out / "shards", say)
     kept = kept_of(settings, source, ready) | {"grades": grades_digest(grades), "at": at}
+    kept["reranker"] = None  # `rerankers` tells those that the run allows
     with OutputFolder(out, "best-of-n", kept) as folder:
         found = {"oracle": Scores(grades)} | {name: one.score() for name, one in ready.items()}
         results, per_query, quality = picking.measured(
@@ -112,13 +113,13 @@ def _ready(source: Source, settings: BestOfN, shards: Path, say: Say) -> dict[st
     from irlens.measure.best_of_n import ALWAYS
 
     given, ready = source.given(settings, settings.seed, shards, settings.qrels), {}
-    for name in check_names(settings.rerankers):
+    for name in check_names(settings.reranker):
         if name in ALWAYS:
             continue
         try:
             ready[name] = by_name.build(name, given).prepared(source.run)
         except UserError as error:
-            if settings.rerankers != BestOfN.rerankers:
+            if settings.reranker != BestOfN.reranker:
                 raise
             say(f"left out {name}: {error}")
     return ready | {"random": by_name.build("random", given).prepared(source.run)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import options as options_of
 from irlens.base.errors import UserError
-from irlens.base.options import free
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import Policy, Say, digest
@@ -68,12 +68,10 @@ def identity(settings, policy: Policy, **more) -> dict:
     }
     resolved |= {"model_digest": digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
-    if options.messages_as:  # left out where it is not used, so that older folders continue
-        resolved["messages_as"] = options.messages_as
+    resolved |= {"messages_as": options.messages_as, "inner_engine": None}  # the latter is part of `engine`
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
-    running = free(type(settings)) | {f.name for f in fields(EngineOptions)}
-    return {k: v for k, v in asdict(settings).items() if k not in running} | resolved
+    return options_of.identity(settings, **resolved)
 
 
 def default_out(settings, *parts: str) -> Path:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
+from irlens.base.options import identity
 from irlens.commands.folder import OutputFolder
+from irlens.commands.settings import Plot
 from irlens.measure.plots.style import checked_style
 from irlens.retrieve.policy import Say, concat
 
@@ -73,22 +75,20 @@ def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     return results.judgements_of(run, qrels)
 
 
-def plot(
-    table: Path, title: str | None, x_label: str, y_label: str, log_x: bool, style: str, out: str | None = None
-) -> tuple[Path, list[Path]]:
+def plot(settings: Plot) -> tuple[Path, list[Path]]:
     """The folder and the files (PNG, PDF, CSV) of a figure, drawn from a table that irlens wrote beside one."""
     from irlens.measure.plots import curves as plots
 
-    found = plots.read_results(table)
-    kept = {"table": str(table), "title": title, "x_label": x_label, "y_label": y_label, "log_x": log_x, "style": style}
+    table, style = Path(settings.table), settings.style
+    found, kept = plots.read_results(table), identity(settings, table=str(table))
     checked_style(style)
-    folder = Path(out) if out else own_folder("plot", table, kept)
+    folder = Path(settings.out) if settings.out else own_folder("plot", table, kept)
     with OutputFolder(folder, "plot", kept):
         path = folder / table.stem
         if "curve" in found.columns:
-            labels = {"title": title, "x_label": x_label, "y_label": y_label}
-            return folder, plots.curves(found, path, **labels, log_x=log_x, style=style)
-        return folder, plots.bars(found, path, title=title, value_label=y_label, style=style)
+            labels = {"title": settings.title, "x_label": settings.x_label, "y_label": settings.y_label}
+            return folder, plots.curves(found, path, **labels, log_x=settings.log_x, style=style)
+        return folder, plots.bars(found, path, title=settings.title, value_label=settings.y_label, style=style)
 
 
 DRAWN = ["curve", "x", "value", "low", "high", "n"]

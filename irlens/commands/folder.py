@@ -11,6 +11,7 @@ from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
+from irlens.commands import renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
@@ -30,7 +31,7 @@ def _difference(was, now, where: str) -> tuple[str, object, object] | None:
 class OutputFolder:
     """Used as `with OutputFolder(path, command, settings) as folder:`; writes `manifest.json` at both ends.
 
-    A folder that holds the same command with the same settings is continued. Settings named in `growing` may be larger
+    settings: what makes the result what it is (`base.options.identity`). A folder that holds the same command with the same settings is continued. Settings named in `growing` may be larger
     than before (more draws), every other difference is refused. Raises UserError: other settings, another process at
     work in it, a folder that holds something else, a path that cannot be written.
     """
@@ -92,7 +93,7 @@ class OutputFolder:
             raise UserError(
                 f"--out {self.path}: holds the output of `irlens {before.get('command')}`; choose another --out"
             )
-        old = before.get("settings", {})
+        old = renamed.continued(self.command, before.get("settings", {}), self.settings)
         for key in sorted({*old, *self.settings}):
             was, now = old.get(key), self.settings.get(key)
             if key in self.growing and isinstance(was, int) and isinstance(now, int) and now > was:

@@ -36,8 +36,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
     task = policy.task
     out = default_out(settings, policy.name, task.name)
-    kept = {k: v for k, v in identity(settings, policy).items() if k != "at"}
-    with OutputFolder(out, "passk", kept, growing=("n",)) as folder:
+    with OutputFolder(out, "passk", identity(settings, policy), growing=("n",)) as folder:
         draws = Draws(settings.n, settings.temperature, settings.seed_of("draws"))
         run = policy.draw(policy.prompts(task), draws, out / "shards", say)
         qrels = verify(run, task.topics, task.verifier)

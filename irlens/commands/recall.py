@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
-from irlens.base.options import at_least
+from irlens.base.options import at_least, identity
 from irlens.commands.drawing import default_out
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
@@ -98,13 +98,11 @@ def _stages(settings: Recall) -> tuple[Stages, Task]:
 
 def _identity(settings: Recall, task: Task, at: list[int], stages: Stages) -> dict:
     """The settings that make the result what it is; not where it goes nor how the work is batched."""
-    free = ("out", "index_folder", "batch_size", "processes", "at")
-    kept = {k: v for k, v in asdict(settings).items() if k not in free}
     resolved = {"dataset": task.name, "split": task.split, "data": task.revision, "at": at}
     digests = {name: prepared.digest for name, prepared in stages.dense.items()}
     if stages.reranker:
-        digests[settings.rerank] = digest(stages.reranker)
-    return kept | resolved | {"digests": digests}
+        digests[settings.reranker] = digest(stages.reranker)
+    return identity(settings, **resolved, digests=digests)
 
 
 def _retriever(
@@ -126,16 +124,16 @@ def index_folder(settings: Recall, prepared: Prepared, task: Task, out: Path) ->
 
 def _reranker(settings: Recall) -> Path | None:
     """The files of the second stage's model."""
-    if settings.rerank is None:
+    if settings.reranker is None:
         return None
-    folder = Path(settings.rerank).expanduser()
+    folder = Path(settings.reranker).expanduser()
     if folder.is_dir():
         return folder
-    if settings.rerank.count("/") != 1 or settings.rerank.startswith((".", "/", "~")):
+    if settings.reranker.count("/") != 1 or settings.reranker.startswith((".", "/", "~")):
         raise UserError(
-            f"--rerank {settings.rerank}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
+            f"--reranker {settings.reranker}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
         )
-    return catalog.fetch(catalog.Model(settings.rerank, settings.rerank))
+    return catalog.fetch(catalog.Model(settings.reranker, settings.reranker))
 
 
 def _reranked(
@@ -144,7 +142,7 @@ def _reranked(
     """The second stage's run, and how many pairs it read cut."""
     from irlens.rerank.cross_encoder import load, rerank
 
-    name = model.name if Path(settings.rerank).is_dir() else settings.rerank.rpartition("/")[2]
+    name = model.name if Path(settings.reranker).is_dir() else settings.reranker.rpartition("/")[2]
     tag = f"{run['tag'].iloc[0]}, {name}"
     made_by, depth = {"kind": "cross-encoder", "model": digest(model)}, settings.rerank_depth
     run, cut = rerank(lambda: load(model), run, task.topics, depth, shards, tag, made_by=made_by, say=say)

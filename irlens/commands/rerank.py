@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
-from irlens.base.options import free
+from irlens.base.options import identity
 from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import Source, qrels_of, read
 from irlens.commands.settings import BestOfN, Rerank, Verify
@@ -37,12 +36,11 @@ def kept_of(settings: Rerank | Verify | BestOfN, source: Source, ready: Mapping[
     """The settings that make a result what it is, resolved: not where it goes nor how the work is batched."""
     from irlens.models import thoughts
 
-    kept = {k: v for k, v in asdict(settings).items() if k not in free(type(settings))}
     more = {
         "thought": thoughts.record(source.thought),
         "rerankers": {name: one.identity for name, one in ready.items()},
     }
-    return kept | {"run": source.revision, **source.data(), **more}
+    return identity(settings, run=source.revision, **source.data(), **more)
 
 
 def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
@@ -221,5 +219,5 @@ def check_names(names: str) -> list[str]:
     """The rerankers of a comma-separated list. Raises UserError for an empty one or one named twice."""
     found = [name.strip() for name in names.split(",") if name.strip()]
     if not found or len(set(found)) < len(found):
-        raise UserError(f"--rerankers {names!r}: name at least one, each once")
+        raise UserError(f"--reranker {names!r}: name at least one, each once")
     return found

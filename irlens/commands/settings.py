@@ -1,4 +1,7 @@
-"""What each stage can be told: frozen settings with their defaults, shared by commands, recipes and the demo."""
+"""What each stage can be told: frozen settings with their defaults, shared by commands, recipes and the demo.
+
+An option that takes several values separated by commas has a singular name: --temperature, --retriever, --tier.
+"""
 
 from __future__ import annotations
 
@@ -13,48 +16,45 @@ from irlens.train.options import LarpoOptions
 
 
 def _model():
-    return option("tiny", "A name (tiny, mathstral, …), a hub id or a folder.", panel="Data")
+    return option("tiny", "tiny, mathstral, …, a hub id or a folder.", panel="Data")
 
 
 def _dataset():
     return option(
-        None, "A name (sums, gsm8k, facts, …), a file, a folder or module:load. Default: the model's own.", panel="Data"
+        None, "sums, gsm8k, facts, …, a file, a folder or module:load. Default: the model's own.", panel="Data"
     )
 
 
 def _split():
-    return option(None, "The split of the data set; default test, or train for training material.", panel="Data")
+    return option(None, "Default: test; train for training material.", panel="Data")
 
 
 def _limit(default: int | None = None):
-    return option(default, "Use only the first so many topics.", panel="Data")
+    return option(default, "Only the first so many topics.", panel="Data")
 
 
 def _draws(default: int):
-    return option(default, "Draws per prompt and temperature.", "-n", "--draws", panel="Draws")
+    return option(default, "Draws per prompt and temperature.", "-n", panel="Draws")
 
 
 def _seed():
-    return option(0, "Seed of the draws, the lists, the training and the tests, from 0.", panel="Output")
+    return option(0, "Seed of all that is random, from 0.", panel="Output")
 
 
 def _max_tokens():
-    return option(None, "Longest response in tokens. Default: the model's own.", panel="Draws")
+    return option(None, "Longest response. Default: the model's own.", panel="Draws")
 
 
 def _max_prompt_length():
     return option(
         None,
-        "Longest prompt in tokens; longer ones are left out, and counted. 0 leaves none out. Default: what leaves room for "
-        "the response, and 1000 for chat data.",
+        "Tokens; longer prompts are left out, and counted. 0: none. Default: what leaves room (chat data: 1000).",
         panel="Data",
     )
 
 
 def _out():
-    return option(
-        None, "Output folder; the same command continues it. Default: under irlens-out/.", panel="Output", free=True
-    )
+    return option(None, "Output folder; the same command continues it.", panel="Output", free=True)
 
 
 class Seeded:
@@ -78,10 +78,10 @@ class PassK(Seeded, EngineOptions):
     limit: int | None = _limit()
     n: int = _draws(100)
     temperature: tuple[float, ...] = option(
-        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, separated by commas; 0 is greedy.", panel="Draws"
+        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, by commas; 0 is greedy.", panel="Draws"
     )
     at: tuple[int, ...] | None = option(
-        None, "The N of Pass@N, separated by commas. Default: 1,3,5,10,… up to n.", panel="Measuring"
+        None, "The N of Pass@N. Default: 1,3,5,10,… up to -n.", panel="Measuring", free=True
     )
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
@@ -107,24 +107,24 @@ class Recall(Seeded, EncoderOptions):
     """Recall@N of one or more retrievers on a corpus."""
 
     retriever: str = option(
-        "bm25,tiny-e5", "bm25, e5, tiny-e5, a hub id, a folder; several separated by commas are compared.", panel="Data"
+        "bm25,tiny-e5", "bm25, e5, tiny-e5, a hub id, a folder; several are compared.", panel="Data"
     )
     dataset: str = option("facts", "facts, nq, a BEIR folder, or an ir_datasets id.", panel="Data")
-    split: str | None = _split()
+    split: str | None = option(None, "Default: test.", panel="Data")
     limit: int | None = _limit()
-    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N, separated by commas.", panel="Measuring")
+    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N.", panel="Measuring")
     nprobe: int | None = option(None, "Cells of an IVF index that are searched.", panel="Index")
     ef_search: int | None = option(None, "Breadth of the search in an HNSW index.", panel="Index")
     refine: int | None = option(
-        None, "Candidates per result of an approximate index that are scored exactly.", panel="Index"
+        None, "Candidates per result that are scored exactly, where the index approximates.", panel="Index"
     )
-    rerank: str | None = option(
-        None, "Cross-encoder as the second stage, such as cross-encoder/ms-marco-MiniLM-L6-v2.", panel="Index"
+    reranker: str | None = option(
+        None, "Cross-encoder after it, such as cross-encoder/ms-marco-MiniLM-L6-v2.", panel="Judging"
     )
-    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Index")
+    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Judging")
     seed: int = _seed()
     index_folder: str | None = option(
-        None, "Folder of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.", panel="Index", free=True
+        None, "Of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.", panel="Output", free=True
     )
     out: str | None = _out()
 
@@ -137,54 +137,41 @@ class Mine(Seeded, EngineOptions):
     dataset: str | None = _dataset()
     split: str | None = _split()
     limit: int | None = _limit(500)
-    tiers: str = option(
+    tier: str = option(
         "easiest,easy,hard,hardest",
-        "Tiers: easiest, easy, hard, hardest, top-ranked, near-miss, margin.",
+        "Some of easiest, easy, hard, hardest, top-ranked, near-miss, margin.",
         panel="Lists",
     )
-    positives: str = option(
-        "gold", "The positives of a list: the `gold` solution, a `correct` draw, or `both`.", panel="Lists"
-    )
+    positives_from: str = option("gold", "gold (solution), own (draw), or both.", panel="Lists")
     per_tier: int = option(1, "Negatives per prompt and tier.", panel="Lists")
     n: int = _draws(8)
-    hard_temperature: float = option(1.0, "Temperature of the tiers easy and hard.", panel="Draws")
-    hardest_temperature: float = option(0.7, "Temperature of the tier hardest.", panel="Draws")
+    temperature: tuple[float, ...] = option((1.0, 0.7), "High (easy, hard), then low (hardest).", panel="Draws")
     run: str | None = option(
-        None, "A run with these draws (file, or folder of passk) to mine instead of drawing.", panel="Draws"
+        None, "Draws to mine instead: a run, or the folder of one. Its rewards count too.", panel="Draws"
     )
-    unrelated: str | None = option(None, "Data set whose prompts give the tier easiest.", panel="Data")
+    unrelated: str | None = option(None, "Data set for the tier easiest.", panel="Data")
     related: str = option(
-        "random", "Which other prompts give the tier easy: random, or nearest by bm25 or an encoder.", panel="Lists"
+        "random", "Prompts for the tier easy: random, or nearest by bm25 or an encoder.", panel="Lists"
     )
     reward_run: str | None = option(
         None, "The draws as `irlens rerank` scored them: for near-miss, margin and gaps.", panel="Judging"
     )
-    margin: float = option(
-        0.0, "Tier margin: how far below the positive's score (reward; else nats of log-probability).", panel="Lists"
-    )
-    percentage: float | None = option(
-        None, "Tier margin by share of the positive's score, such as 0.95; rewards only.", panel="Lists"
-    )
-    allow_reuse: bool = option(False, "One response may be a negative of several prompts.", panel="Lists")
+    margin: float = option(0.0, "Tier margin: below the positive's score by this.", panel="Lists")
+    percentage: float | None = option(None, "The same as its share, such as 0.95; rewards only.", panel="Lists")
+    allow_reuse: bool = option(False, "A response may serve several prompts.", panel="Lists")
     text_threshold: float = option(
-        1.0, "Similarity to a positive over words that makes a false negative; 1: same words.", panel="Lists"
+        1.0, "Similarity to a positive over words that makes a false negative.", panel="False negatives"
     )
-    encoder: str | None = option(
-        None, "An encoder (tiny-e5, e5, …): similarity of negatives and positives by embedding.", panel="Lists"
-    )
+    encoder: str | None = option(None, "tiny-e5, e5, …: similarity by embedding too.", panel="False negatives")
     embedding_threshold: float | None = option(
-        None,
-        "Cosine to a positive that makes a false negative. Default: 0.95, or none where a verifier knows better.",
-        panel="Lists",
+        None, "Cosine that makes a false negative. Default: 0.95; with a verifier none.", panel="False negatives"
     )
     reward_margin: float | None = option(
         None,
-        "A reward above the positive's less this makes a false negative. Default: 0 without a verifier, else none.",
-        panel="Lists",
+        "A reward above the positive's less this makes one. Default: 0; with a verifier none.",
+        panel="False negatives",
     )
-    hardness: bool = option(
-        True, "Report how hard each tier is, log-probabilities under the policy included.", panel="Measuring"
-    )
+    hardness: bool = option(True, "Report how hard each tier is.", panel="Measuring")
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
@@ -228,12 +215,13 @@ class Rerank(Seeded, ScoringOptions):
     reranker: str = option(
         "majority",
         "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "
-        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (votes weighted by its scores), a hub id or "
-        "folder of a reward model, or module:function.",
+        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (weighted by its scores), a hub id or folder of a "
+        "reward model, or module:function.",
         panel="Judging",
+        first=True,
     )
     qrels: str | None = option(
-        None, "Qrels, for the oracle and to say what the first is worth. Default: the run's.", panel="Judging"
+        None, "For the oracle, and to say what the first is worth. Default: the run's.", panel="Judging"
     )
     seed: int = _seed()
     out: str | None = _out()
@@ -244,11 +232,11 @@ class Verify(Seeded):
     """A run judged right or wrong: qrels."""
 
     run: str = argument(PASSK_OUT, "A run with texts: Parquet, or the folder of a passk or a rerank.")
-    verifier: str | None = option(None, f"{VERIFIERS}. Default: the data set's.", panel="Data")
+    verifier: str | None = option(None, f"{VERIFIERS}. Default: the data set's.", panel="Judging")
     dataset: str | None = option(
         None, "Where the gold answers come from. Default: what the run's folder says.", panel="Data"
     )
-    split: str | None = option(None, "The split of the data set. Default: what the run's folder says.", panel="Data")
+    split: str | None = option(None, "Default: what the run's folder says.", panel="Data")
     judge_unfinished: bool = option(
         False, "Judge responses that never finished too; they are wrong otherwise.", panel="Judging"
     )
@@ -263,25 +251,101 @@ class BestOfN(Seeded, ScoringOptions):
 
     run: str = argument(PASSK_OUT, "A run: Parquet, the folder of a passk or a rerank, or a file of graded lists.")
     qrels: str | None = argument(None, "Qrels: Parquet, BEIR .tsv, TREC, or such a folder. Default: the run's own.")
-    rerankers: str = option(
+    reranker: str = option(
         "majority,likelihood,mean-likelihood,length",
-        "Rerankers (see `irlens rerank --help`; score: the run's own), separated by commas. oracle and random are "
-        "always there. Default: those of these that the run allows.",
+        "See `irlens rerank --help`; score: the run's own. oracle and random are always there. Default: those of these "
+        "that the run allows.",
         panel="Judging",
+        first=True,
     )
     temperature: tuple[float, ...] | None = option(
         None, "Only the draws at these temperatures. Default: all, apart.", panel="Draws"
     )
-    at: tuple[int, ...] | None = option(
-        None, "The N, separated by commas. Default: 1,3,5,10,… up to the candidates.", panel="Measuring"
-    )
+    at: tuple[int, ...] | None = option(None, "The N. Default: 1,3,5,10,… up to the candidates.", panel="Measuring")
     right_from: float | None = option(
-        None,
-        "Least grade that is right, for RR and AUC. Default: 1; of fractional grades, above one half.",
-        panel="Measuring",
+        None, "Least grade that is right, for RR and AUC. Default: 1; of fractions, above one half.", panel="Measuring"
     )
     seed: int = _seed()
     out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """A run measured against qrels."""
+
+    run: str = argument(PASSK_OUT, "A run: Parquet, a TREC file, or the folder of a passk or recall.")
+    qrels: str = argument(PASSK_OUT, "Qrels: Parquet, BEIR .tsv, a TREC file, or such a folder.")
+    measures: str = argument("Success@1 Success@10 nDCG@10 RR", "In ir_measures' syntax, and Pass@N.")
+    complete: bool = option(True, "Judged queries that the run lacks count as 0 (trec_eval -c).", panel="Measuring")
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Draws at several temperatures, and which of them make lists."""
+
+    run: str = argument(PASSK_OUT, "Draws at several temperatures: a passk folder, or Parquet.")
+    qrels: str = argument(PASSK_OUT, "Their judgements: such a folder, or Parquet.")
+    least: float = option(0.5, "Share of prompts that must give a list.", panel="Measuring")
+    out: str | None = _out()
+
+
+def _style():
+    return option("screen", "screen or paper.", panel="Figure")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A table that irlens wrote, and how its figure looks."""
+
+    table: str = argument(
+        f"{PASSK_OUT}/passk.csv", "A CSV that irlens wrote beside a figure (columns curve, x, value, low, high)."
+    )
+    title: str | None = option(None, "Title over the figure.", panel="Figure")
+    x_label: str = option("N", "Label of the x axis.", panel="Figure")
+    y_label: str = option("value", "Label of the y axis.", panel="Figure")
+    log_x: bool = option(False, "Logarithmic x axis.", panel="Figure")
+    style: str = _style()
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """A recipe, and how to run it."""
+
+    recipe: str | None = argument(None, "A recipe's name, such as fig2b, or a TOML file.")
+    preset: str = option("tiny", "tiny (on CPU), paper, or another of --list.", panel="Recipe")
+    list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
+    dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
+    seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
+    redraw: str | None = option(
+        None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"
+    )
+    style: str = _style()
+    jobs: int | None = option(
+        None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
+    )
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole loop."""
+
+    seed: int = _seed()
+    out: str = option("irlens-out/demo", "Output folder; the same command continues it.", panel="Output", free=True)
+
+
+STAGES = {  # command → its settings
+    "passk": PassK,
+    "index": Index,
+    "recall": Recall,
+    "mine-negatives": Mine,
+    "train": Train,
+    "rerank": Rerank,
+    "verify": Verify,
+    "best-of-n": BestOfN,
+}
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

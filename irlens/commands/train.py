@@ -149,7 +149,7 @@ def _foreign_lists(job: Job, run: pd.DataFrame, some: pd.DataFrame, now: Drawing
     pool = _unrelated(job, len(some), now) if settings.tier == "easiest" else run
     answers = dict(zip(some["query_id"], some["answers"]))
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["reward"])
-    positives = mine.positives_from(some, run, qrels, settings.source.replace("own", "correct"))
+    positives = mine.positives_from(some, run, qrels, settings.source)
     positives = positives.drop_duplicates("query_id", ignore_index=True)
 
     def screen(rows: pd.DataFrame) -> pd.Series:
@@ -159,7 +159,7 @@ def _foreign_lists(job: Job, run: pd.DataFrame, some: pd.DataFrame, now: Drawing
         return false_negatives(rows, positives, accepts=accepts)
 
     seed = settings.seed_of("mining", now.s)
-    mined = mine.mine_negatives(some, {settings.tier: pool}, positives, screen, settings.lists, seed)
+    mined = mine.mine_negatives(some, {settings.tier: pool}, positives, screen, mine.Rules(settings.lists, seed))
     return mine.as_pairs(mined.lists).assign(iteration=now.s), mined.skipped
 
 

@@ -1,6 +1,6 @@
 """Scores that order candidates or bound them: rewards joined to a run, and how far below the positive one must stay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,43 @@ def with_rewards(run: pd.DataFrame, reward: pd.DataFrame | Callable[[str, str], 
                 f"model or seed?); rerank the run that is mined"
             )
     return run.assign(reward=scored["score"].reindex(keys).to_numpy(dtype=float))
+
+
+def check_rewards(
+    rewards: pd.DataFrame, draws: pd.DataFrame | list[tuple[str, str]], positives: Sequence[str], source: str
+) -> None:
+    """Refuses rewards that miss a draw, or a positive: before anything is drawn, since draws have their identifiers
+    beforehand ((query_id, doc_id)), or against the draws themselves. Raises UserError, naming `source`."""
+    if not isinstance(draws, pd.DataFrame):
+        draws, rewards = (
+            pd.DataFrame(draws, columns=["query_id", "doc_id"]),
+            rewards.drop(columns="text", errors="ignore"),
+        )
+    with_rewards(draws, rewards, source)
+    there = set(rewards["doc_id"])
+    if missing := next((doc_id for doc_id in positives if doc_id not in there), None):
+        raise UserError(
+            f"{source}: no score for the positive {missing}, which the tier margin needs; score the gold solutions too, or "
+            f"use --positives-from own"
+        )
+
+
+def with_logprobs(rows: pd.DataFrame, score: Callable[[pd.DataFrame], pd.DataFrame] | None) -> pd.DataFrame:
+    """`rows` with every log-probability: those that sampling did not tell are computed (score: rows → logprob).
+
+    Raises UserError for one that is not known where nothing can compute it: the weights are at a server.
+    """
+    unknown = rows["logprob"].isna()
+    if not unknown.any():
+        return rows
+    if score is None:
+        raise UserError(
+            f"{int(unknown.sum()):,} responses have no log-probability, and the server holds the policy's weights: leave "
+            f"out the tiers top-ranked and margin, or use another engine"
+        )
+    out = rows.copy()
+    out.loc[unknown, "logprob"] = score(rows[unknown])["logprob"].to_numpy()
+    return out
 
 
 def as_rewards(run: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -1,43 +1,21 @@
 """Tiers of negatives: from draws and their judgements to lists of positives and negatives of known hardness."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from irlens.base.errors import UserError, did_you_mean
-from irlens.negatives.false_negatives import REASONS
+from irlens.base.errors import UserError
+from irlens.negatives import choose
+from irlens.negatives.choose import Pool, Screen
+from irlens.negatives.false_negatives import REASONS, false_negatives
 from irlens.negatives.lists import OPTIONAL
 from irlens.negatives.margin import Bound, check_finite
-from irlens.negatives.text_similarity import without_spacing
+from irlens.negatives.tiers import FOREIGN, SCORES, TIERS, TURNS, keys, parse_tiers, pools, positives, with_scores
+from irlens.negatives.tiers import positives_from as positives_from
 from irlens.tables import check
-
-# What a negative of each tier is: the paper's four (Figure 3a), easiest first, then those of retrieval
-TIERS = {
-    "easiest": "response to a random prompt of another data set",
-    "easy": "response to another prompt of the same data set",
-    "hard": "wrong response at high temperature",
-    "hardest": "wrong response at low temperature",
-    "top-ranked": "wrong response that the policy finds likeliest (ANCE)",
-    "near-miss": "wrong response with the highest reward",
-    "margin": "wrong response scored highest below the positive's score less a margin (NV-Retriever)",
-}
-FOREIGN = ("easiest", "easy")  # responses to other prompts
-TURNS = ("near-miss", "top-ranked", "margin", "hardest", "hard", "easy", "easiest")  # the choosiest tier chooses first
-SCORES = {"top-ranked": "logprob", "near-miss": "reward"}  # what orders the candidates of a tier, highest first
-
-
-def parse_tiers(text: str) -> list[str]:
-    """Comma-separated tier names, in the order given. Raises UserError for an unknown or repeated one, or none."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in TIERS:
-            raise UserError(f"unknown tier {name!r}; {did_you_mean(name, TIERS)}")
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"--tiers {text!r}: give each tier once, of: {', '.join(TIERS)}")
-    return names
 
 
 @dataclass
@@ -55,68 +33,84 @@ class Mined:
     skipped: pd.DataFrame
 
 
-@dataclass
-class _Used:
-    """Texts that already serve: no text is a negative of two prompts (unless `reuse`), and none of one prompt twice."""
+@dataclass(frozen=True)
+class Rules:
+    """How negatives are chosen: up to `per_tier` of each tier for a prompt; `seed` of what is random; for `easy` the nearest
+    prompts first where `neighbours` tells them (query_id → other query_ids); the tier margin's `bound`; whether one response
+    may serve several prompts."""
 
-    reuse: bool
-    taken: set = field(default_factory=set)
-
-    def take(self, query_id: str, text: str) -> bool:
-        fresh = self.free(query_id, text)
-        self.taken.add((query_id, text) if self.reuse else text)
-        return fresh
-
-    def free(self, query_id: str, text: str) -> bool:
-        return ((query_id, text) if self.reuse else text) not in self.taken
-
-    def release(self, query_id: str, text: str) -> None:
-        self.taken.discard((query_id, text) if self.reuse else text)
+    per_tier: int = 1
+    seed: int = 0
+    neighbours: Mapping[str, Sequence[str]] | None = None
+    bound: Bound = field(default_factory=Bound)
+    allow_reuse: bool = False
 
 
-@dataclass
-class _Pool:
-    """A tier's candidates by row number: the rows, their texts without white space, and what became of each ("" yet);
-    `chosen` has query_id → rows, `why` query_id → what became of all that it could choose from."""
+PLAIN = Rules()
 
-    rows: pd.DataFrame
-    texts: list[str]
-    fate: np.ndarray
-    chosen: dict[str, list[int]] = field(default_factory=dict)
-    why: dict[str, set[str]] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, pool: pd.DataFrame) -> "_Pool":
-        rows = pool.reset_index(drop=True)
-        fate = np.where(rows["text"].map(lambda text: not text.strip()).astype(bool), "empty", "").astype(object)
-        if "finish_reason" in rows.columns:
-            fate[(rows["finish_reason"] == "length").to_numpy()] = "unfinished"
-        return cls(rows, rows["text"].map(without_spacing).tolist(), fate)
+def mine(
+    run: pd.DataFrame,
+    qrels: pd.DataFrame | None,
+    tiers: Sequence[str] | str = ("hard", "hardest"),
+    rules: Rules = PLAIN,
+    *,
+    topics: pd.DataFrame | None = None,
+    positives_from: str = "own",
+) -> Mined:
+    """Lists by tier from a judged run of draws (query_id, doc_id, text), with what was left out and why.
 
-    def open(self) -> pd.DataFrame:
-        """The rows of which nothing has become yet."""
-        return self.rows[self.fate == ""]
+    qrels: query_id, doc_id, relevance of the draws, right from 1 on; None where the column reward of the run judges: then
+    the highest-rewarded draw is the positive. tiers: of TIERS but easiest, whose responses are another data set's. hard
+    and easy choose from the draws at the higher temperatures, hardest from those at the lowest. topics: query_id, query
+    (and solution, for positives_from gold or both); by default the run's own column query.
+
+    A right draw is no negative, nor is one that repeats a positive's words or, without judgements, is rewarded like it.
+    Raises UserError: an unknown tier, one whose temperature or score the run lacks, no prompts in words, no positive.
+    """
+    names = parse_tiers(tiers if isinstance(tiers, str) else ",".join(tiers))
+    if "easiest" in names:
+        raise UserError("tier easiest: needs draws of another data set; `irlens mine-negatives` makes them")
+    heats = sorted(run["temperature"].unique()) if "temperature" in run.columns else []
+    if "hardest" in names and len(heats) < 2:
+        raise UserError("tier hardest: needs draws at two temperatures, a high and a low one")
+    if topics is None:
+        if "query" not in run.columns:
+            raise UserError("the run does not say its prompts: give topics (query_id, query), or a column query")
+        topics = run[["query_id", "query"]].drop_duplicates("query_id", ignore_index=True)
+    found = with_scores(positives(topics, run, qrels, positives_from), run)
+    asked = dict(zip(topics["query_id"], topics["query"]))
+    chosen = pools(names, run, None, asked, heats[0] if len(heats) > 1 else None)
+    return mine_negatives(topics, chosen, found, _screen(run, qrels, found), rules)
+
+
+def _screen(run: pd.DataFrame, qrels: pd.DataFrame | None, found: pd.DataFrame) -> Screen:
+    """The false-negative filter of a run: what its judgements call right, and, without any, what its rewards do."""
+    right = set()
+    if qrels is not None:
+        right = set(keys(run.merge(qrels[qrels["relevance"] > 0], on=["query_id", "doc_id"])))
+
+    def screen(rows: pd.DataFrame) -> pd.Series:
+        known = qrels is None and "reward" in rows.columns
+        reasons = false_negatives(rows, found, reward_margin=0.0 if known else None)
+        return reasons.mask([pair in right for pair in keys(rows)], "right answer")
+
+    return screen
 
 
 def mine_negatives(
     topics: pd.DataFrame,
-    pools: dict[str, pd.DataFrame],
+    pools: Mapping[str, pd.DataFrame],
     positives: pd.DataFrame,
-    screen: Callable[[pd.DataFrame], pd.Series],
-    per_tier: int = 1,
-    seed: int = 0,
-    *,
-    neighbours: dict[str, list[str]] | None = None,
-    bound: Bound | None = None,
-    allow_reuse: bool = False,
+    screen: Screen,
+    rules: Rules = PLAIN,
 ) -> Mined:
-    """Lists with a topic's positives and up to `per_tier` negatives of each tier in `pools`.
+    """Lists with a topic's positives and up to `rules.per_tier` negatives of each tier in `pools`.
 
     pools: tier → run rows (query_id, doc_id, text; finish_reason where known) to choose from. `easiest` and `easy` take
-    other prompts' responses, at random or, for `easy` with neighbours (query_id → other query_ids, nearest first), from
-    the nearest prompts; a column `query` tells the prompt that a row answered, and equal prompts count as the same.
+    other prompts' responses, at random or, for `easy` with `rules.neighbours`, from the nearest prompts; a column `query` tells the prompt that a row answered, and equal prompts count as the same.
     The others take the prompt's own: `hard` and `hardest` in pool order, `top-ranked` by the column logprob, `near-miss`
-    by reward, `margin` by `bound.score` (default logprob) below the positive's. positives: query_id, doc_id, text (and
+    by reward, `margin` by `rules.bound.score` (default logprob) below the positive's. positives: query_id, doc_id, text (and
     those scores), any number per query; a topic without one gets no list. screen(query_id, text and other columns of
     rows) → "" or why each may be right for its prompt (`false_negatives.false_negatives`); such a text is not used.
 
@@ -129,20 +123,20 @@ def mine_negatives(
     UserError: a score that a tier needs is missing or not finite.
     """
     positives = positives[positives["query_id"].isin(topics["query_id"])]
-    positives = positives[~_keys(positives).duplicated()]
-    own_texts = set(_keys(positives))
+    positives = positives[~keys(positives).duplicated()]
     queries = topics[topics["query_id"].isin(positives["query_id"])]
-    used, bound = _Used(allow_reuse), (bound or Bound()).check()
+    bound = rules.bound.check()
+    shared = choose.Shared(queries, screen, set(keys(positives)), rules.per_tier, choose.Used(rules.allow_reuse))
     done = {}
     for tier, frame in sorted(pools.items(), key=lambda item: TURNS.index(item[0])):
-        pool = done[tier] = _Pool.of(frame)
+        pool = done[tier] = Pool.of(frame)
         if tier in FOREIGN:
-            order = _order(pool.open(), neighbours if tier == "easy" else None, seed)
-            _pick_foreign(pool, queries, order, screen, own_texts, per_tier, used)
+            order = choose.order_of(pool.open(), rules.neighbours if tier == "easy" else None, rules.seed)
+            choose.foreign(pool, order, shared)
         else:
             pool.fate[~pool.rows["query_id"].isin(queries["query_id"]).to_numpy() & (pool.fate == "")] = "no positive"
-            ranked = _ranked(tier, pool.open(), bound)
-            _pick_own(pool, ranked, screen, own_texts, per_tier, used, tier == "margin" and bound, positives)
+            below = (lambda rows: bound.below(rows, positives)) if tier == "margin" else None
+            choose.own(pool, _ranked(tier, pool.open(), bound), shared, below)
     lists = _as_lists(queries, positives, {tier: done[tier] for tier in pools})
     report = pd.DataFrame([_tally(tier, done[tier], len(topics)) for tier in pools])
     return Mined(lists, report, _skipped(topics, positives, lists, list(done.values())))
@@ -169,13 +163,7 @@ SAID = {  # fate → what a prompt is told that has this only
 }
 
 
-def _keys(rows: pd.DataFrame) -> pd.Series:
-    """(query_id, text without white space) of rows."""
-    pairs = zip(rows["query_id"], rows["text"].map(without_spacing))
-    return pd.Series(list(pairs), index=rows.index, dtype=object)
-
-
-def _tally(tier: str, pool: _Pool, prompts: int) -> dict:
+def _tally(tier: str, pool: Pool, prompts: int) -> dict:
     """A row of the report."""
     fates = Counter(pool.fate)
     counts = {name: sum(fates[fate] for fate in some) for name, some in COUNTS.items()}
@@ -193,7 +181,7 @@ def _tally(tier: str, pool: _Pool, prompts: int) -> dict:
     }
 
 
-def _as_lists(queries: pd.DataFrame, positives: pd.DataFrame, pools: dict[str, _Pool]) -> pd.DataFrame:
+def _as_lists(queries: pd.DataFrame, positives: pd.DataFrame, pools: dict[str, Pool]) -> pd.DataFrame:
     frames = [positives, *(pool.rows for pool in pools.values())]
     extra = [c for c in OPTIONAL if any(c in frame.columns for frame in frames)]
 
@@ -215,7 +203,7 @@ def _as_lists(queries: pd.DataFrame, positives: pd.DataFrame, pools: dict[str, _
     return check(lists[[*columns, "iteration", "list", *extra]], "lists")
 
 
-def _skipped(topics: pd.DataFrame, positives: pd.DataFrame, lists: pd.DataFrame, pools: list[_Pool]) -> pd.DataFrame:
+def _skipped(topics: pd.DataFrame, positives: pd.DataFrame, lists: pd.DataFrame, pools: list[Pool]) -> pd.DataFrame:
     """The prompts without a list and why: no positive, or what became of every response that it could choose from."""
     have, listed, rows = set(positives["query_id"]), set(lists["query_id"]), []
     for query_id in topics["query_id"]:
@@ -237,171 +225,6 @@ def _ranked(tier: str, pool: pd.DataFrame, bound: Bound) -> pd.DataFrame:
     return pool.sort_values([score, "doc_id"], ascending=[False, True], kind="stable")
 
 
-def _pick_own(pool: _Pool, ranked, screen, own_texts, per_tier, used: _Used, bound, positives) -> None:
-    """Chooses among a prompt's own wrong responses, in the order of `ranked`."""
-    keys = _keys(ranked)
-    pool.fate[ranked.index[keys.duplicated()]] = "duplicate"
-    pool.fate[ranked.index[[key in own_texts for key in keys]]] = "a positive's text"
-    left = ranked[pool.fate[ranked.index] == ""]
-    pool.fate[left.index] = screen(left).to_numpy()
-    left = left[pool.fate[left.index] == ""]
-    if bound:
-        pool.fate[left.index[~bound.below(left, positives)]] = "beyond the margin"
-        left = left[pool.fate[left.index] == ""]
-    choices: dict[str, list[int]] = {}
-    for row, query_id in zip(left.index, left["query_id"]):
-        choices.setdefault(query_id, []).append(int(row))
-    pool.chosen = _in_rounds(choices, pool.texts, per_tier, used)
-    serve = {row for rows in pool.chosen.values() for row in rows}
-    for query_id, rows in choices.items():
-        for row in rows:
-            free = used.free(query_id, pool.texts[row])
-            pool.fate[row] = "used" if row in serve else "unused" if free else "taken"
-    for query_id, fate in zip(pool.rows["query_id"], pool.fate):
-        pool.why.setdefault(query_id, set()).add(fate)
-
-
-def _in_rounds(choices: dict[str, list[int]], texts: list[str], per_tier: int, used: _Used) -> dict[str, list[int]]:
-    """query_id → up to `per_tier` of its choices (rows, best first), no text twice; all get a first before any a second,
-    and as many get a first as can."""
-    found: dict[str, list[int]] = {query_id: [] for query_id in choices}
-    holder: dict[str, str] = {}
-    for turn in range(per_tier):
-        for query_id, rows in choices.items():
-            if len(found[query_id]) < turn:
-                continue
-            row = next((row for row in rows if used.take(query_id, texts[row])), None)
-            if row is not None:
-                found[query_id].append(row)
-                holder[texts[row]] = query_id
-            elif turn == 0:
-                _give_way(query_id, choices, texts, found, holder, used)
-    return found
-
-
-def _give_way(query_id: str, choices: dict, texts: list[str], found: dict, holder: dict, used: _Used) -> None:
-    """Gives a prompt its first negative by moving others to a text that is free: an augmenting path (Berge 1957)."""
-    reached: dict[str, tuple[str, int] | None] = {query_id: None}  # prompt → who would take its text, as which row
-    queue = [query_id]
-    for prompt in queue:
-        for row in choices[prompt]:
-            if used.take(prompt, texts[row]):
-                while True:
-                    found[prompt], holder[texts[row]] = [row], prompt
-                    if (taker := reached[prompt]) is None:
-                        return
-                    prompt, row = taker
-            other = holder.get(texts[row])
-            if other is not None and other not in reached:
-                reached[other] = (prompt, row)
-                queue.append(other)
-
-
-def _order(pool: pd.DataFrame, neighbours: dict | None, seed: int) -> Callable[[str], Iterator[int]]:
-    """query_id → the rows of `pool` in the order in which they are offered to it.
-
-    At random: a start and a stride of the query's own through one shuffled deck, so that no order has to be kept.
-    """
-    if neighbours is not None:
-        rows_of = pool.groupby("query_id").indices
-        return lambda query_id: (int(row) for near in neighbours.get(query_id, ()) for row in rows_of.get(near, ()))
-    size = len(pool)
-    deck = np.random.default_rng(seed).permutation(size)
-
-    def walk(query_id: str) -> Iterator[int]:
-        rng = np.random.default_rng([seed, *query_id.encode()])
-        start, stride = (int(rng.integers(size)), int(rng.integers(size))) if size else (0, 0)
-        while np.gcd(stride, size) > 1:
-            stride += 1
-        return (int(deck[(start + i * stride) % size]) for i in range(size))
-
-    return walk
-
-
-def _pick_foreign(pool: _Pool, queries, order, screen, own_texts, per_tier: int, used: _Used) -> None:
-    """Chooses among other prompts' responses, offered in rounds; what does not suit one stays for all."""
-    rows = pool.open().index.to_numpy()
-    origin, doc_ids, texts = (pool.rows[c].tolist() for c in ("query_id", "doc_id", "text"))
-    asked = [_plain(q) for q in pool.rows["query"]] if "query" in pool.rows.columns else [None] * len(pool.rows)
-    prompt = {query_id: _plain(query) for query_id, query in zip(queries["query_id"], queries["query"])}
-    before, refused = set(used.taken), dict.fromkeys(own_texts, "a positive's text")
-    found = pool.chosen = {query_id: [] for query_id in prompt}
-    walks, again = {query_id: _others(query_id, prompt, rows, order, origin, asked) for query_id in prompt}, set(prompt)
-    for turn in range(1, per_tier + 1):
-        while missing := [query_id for query_id in walks if len(found[query_id]) < turn]:
-            offers = []
-            for query_id in missing:
-                for row in walks[query_id]:
-                    key = (query_id, pool.texts[row])
-                    if key not in refused and used.take(*key):
-                        offers.append((query_id, row))
-                        break
-                else:  # once more from the start: what others were offered and did not keep may be free now
-                    del walks[query_id]
-                    if query_id in again:
-                        again.discard(query_id)
-                        walks[query_id] = _others(query_id, prompt, rows, order, origin, asked)
-            parts = [(query_id, doc_ids[row], texts[row]) for query_id, row in offers]
-            reasons = screen(pd.DataFrame(parts, columns=["query_id", "doc_id", "text"])) if offers else ()
-            for (query_id, row), reason in zip(offers, reasons):
-                if reason:
-                    refused[query_id, pool.texts[row]] = reason
-                    used.release(query_id, pool.texts[row])
-                else:
-                    found[query_id].append(row)
-    for query_id in (query_id for query_id, some in found.items() if not some):
-        seen = _others(query_id, prompt, rows, order, origin, asked)
-        pool.why[query_id] = {refused.get((query_id, pool.texts[row]), "taken") for row in seen}
-    _foreign_fates(pool, rows, before, refused)
-
-
-def _others(query_id: str, prompt: dict, rows, order, origin: list, asked: list) -> Iterator[int]:
-    """The rows that are offered to a prompt, in its order: not what answered itself, nor a prompt of the same words."""
-    mine = prompt[query_id]
-    return (int(r) for r in (rows[i] for i in order(query_id)) if origin[r] != query_id and asked[r] != mine)
-
-
-def _foreign_fates(pool: _Pool, rows, before: set, refused: dict[tuple[str, str], str]) -> None:
-    """What became of each text: it serves a prompt, an earlier tier took it, it suited none that it was offered to, or it
-    was not needed; its other rows are duplicates."""
-    serve = {pool.texts[row] for some in pool.chosen.values() for row in some}
-    reasons: dict[str, str] = {}
-    for (_, text), reason in refused.items():
-        if reason in REASONS:
-            reasons.setdefault(text, reason)
-    seen: set[str] = set()
-    for row in rows:
-        text = pool.texts[row]
-        fate = "used" if text in serve else "taken" if text in before else reasons.get(text, "unused")
-        pool.fate[row] = "duplicate" if text in seen else fate
-        seen.add(text)
-
-
-def _plain(query: str) -> str:
-    return " ".join(query.split()).lower()
-
-
-def positives_from(topics: pd.DataFrame, run: pd.DataFrame, qrels: pd.DataFrame, source: str) -> pd.DataFrame:
-    """One positive per query (query_id, doc_id, text): its gold solution, or its first right draw (`source`: gold, correct),
-    or (`both`) two where there are two, the gold solution first.
-
-    A gold solution is never part of the run: its doc_id is `<query_id>/gold`.
-    """
-    if source == "gold":
-        if "solution" not in topics.columns:
-            raise UserError("--positives gold: the data set has no solutions; use --positives correct")
-        return topics[["query_id"]].assign(doc_id=topics["query_id"] + "/gold", text=topics["solution"])
-    if source == "both":
-        both = [positives_from(topics, run, qrels, one) for one in ("gold", "correct")]
-        found = pd.concat(both, ignore_index=True)
-        return found[~_keys(found).duplicated()].reset_index(drop=True)
-    if source != "correct":
-        raise UserError(f"--positives {source!r}: {did_you_mean(source, ('gold', 'correct', 'both'))}")
-    right = run.merge(qrels[qrels["relevance"] > 0], on=["query_id", "doc_id"])
-    columns = ["query_id", "doc_id", "text", *(c for c in OPTIONAL if c in right.columns)]
-    return right.drop_duplicates("query_id")[columns].reset_index(drop=True)
-
-
 def as_pairs(lists: pd.DataFrame) -> pd.DataFrame:
     """Mined lists (one positive, several negatives) as lists of two: `list` numbers a query's pairs."""
     positive = lists[lists["tier"] == "positive"]
@@ -412,3 +235,15 @@ def as_pairs(lists: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values(
         ["query_id", "list", "grade"], ascending=[True, True, False], kind="stable", ignore_index=True
     )
+
+
+def why_none(report: pd.DataFrame) -> str:
+    """What became of the candidates of every tier, in words, where no prompt got a negative."""
+    names = ("unusable", "no_positive", "duplicates", "false_negatives", "beyond_margin", "taken")
+    said = []
+    for row in report.to_dict("records"):
+        gone = [f"{row[name]:,} {name.replace('_', ' ')}" for name in names if row[name]]
+        said.append(
+            f"{row['tier']}: {row['candidates']:,} candidates" + (f", of them {', '.join(gone)}" if gone else "")
+        )
+    return "; ".join(said)

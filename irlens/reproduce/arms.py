@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from irlens.reproduce.records import Done, Step
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from irlens.reproduce.recipe import Step
-
 Values = dict[
     tuple[str, float], "np.ndarray"
 ]  # (measure, temperature) → values[seeds, problems], problems in one order
 SUFFIX = re.compile(r"^(.*?)(?:, T = ([\d.]+))?$")  # of a column of a train step's per_query.parquet
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished step: its folder and its results; or why it ended without any."""
-
-    folder: Path
-    results: pd.DataFrame | None
-    ended: str | None = None
 
 
 def arms(steps: Sequence[Step]) -> list[str]:

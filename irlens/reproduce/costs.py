@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
 from irlens.commands.settings import Index, PassK, Recall, Train
 from irlens.models import catalog
-
-if TYPE_CHECKING:
-    from irlens.reproduce.recipe import Step
+from irlens.reproduce.records import Step
 
 GENERATE, READ = 0.10, 0.40  # the share of a GPU's peak that sampling, and reading or training, reach
 PEAK = 989e12  # FLOP/s of an H100 in bfloat16
@@ -80,7 +77,7 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
         prompts = settings.limit or SIZES.get(dataset, 1000)
         draws = prompts * settings.n * len(settings.temperature)
         generated = draws * TOKENS.get(dataset, TOKENS["gsm8k"])[1]
-        return Cost(prompts, draws, generated=generated, **_machine(policy, generated, draws=draws))
+        return Cost(prompts, draws, generated=generated, **_machine(policy, _Work(generated, draws)))
     if isinstance(settings, (Recall, Index)):
         return total(_encode(name, settings.dataset) for name in settings.retriever.split(","))
     return Cost()
@@ -112,8 +109,8 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
         read += judged
         known = (found := catalog.reward(name)) and found.parameters
         scored = None if known is None or scored is None else scored + 2 * known * judged
-    machine = _machine(policy, generated, trained, once, scored, draws + held_out, (settings.epochs * lists, size))
-    return Cost(rounds, draws + held_out, lists, generated, trained, read, **machine)
+    work = _Work(generated, draws + held_out, trained, once, scored, settings.epochs * lists, size)
+    return Cost(rounds, draws + held_out, lists, generated, trained, read, **_machine(policy, work))
 
 
 def _judges(settings: Train, draws: int, held_out: int) -> list[tuple[str, int, int]]:
@@ -131,25 +128,30 @@ def _read_by(name: str, asked: int, answer: int, of: int) -> int:
     return (of - 1) * (asked + 2 * answer) if pairs else asked + answer
 
 
-def _machine(
-    policy: catalog.Model,
-    generated: int,
-    trained: int = 0,
-    reference: int = 0,
-    scored: float | None = 0.0,
-    draws: int = 0,
-    passes: tuple[int, int] = (0, 0),
-) -> dict[str, float | None]:
-    """gpu_hours, gpu_gib and cpu_minutes of tokens `generated`, `trained`, read by the `reference`; `scored` is FLOP."""
+@dataclass(frozen=True)
+class _Work:
+    """What a machine does: tokens generated, trained on (over all epochs) and read by the reference; FLOP of scoring (None:
+    not known); draws, and lists trained on (over all epochs) of so many candidates."""
+
+    generated: int
+    draws: int
+    trained: int = 0
+    reference: int = 0
+    scored: float | None = 0.0
+    lists: int = 0
+    size: int = 0
+
+
+def _machine(policy: catalog.Model, work: _Work) -> dict[str, float | None]:
+    """gpu_hours, gpu_gib and cpu_minutes of this work."""
     if policy.name == "tiny":
-        lists, size = passes
-        seconds = draws / DRAWS + lists * (LIST + size * CANDIDATE)
-        return {"cpu_minutes": None if scored is None or scored else seconds / 60}
+        seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE)
+        return {"cpu_minutes": None if work.scored is None or work.scored else seconds / 60}
     n = policy.parameters
-    if n is None or scored is None:
+    if n is None or work.scored is None:
         return {"gpu_hours": None, "gpu_gib": None}
-    flop = 2 * n * generated / GENERATE + (6 * n * trained + 2 * n * reference + scored) / READ
-    return {"gpu_hours": flop / PEAK / 3600, "gpu_gib": n * (KEPT if trained else 2) / GIB}
+    flop = 2 * n * work.generated / GENERATE + (6 * n * work.trained + 2 * n * work.reference + work.scored) / READ
+    return {"gpu_hours": flop / PEAK / 3600, "gpu_gib": n * (KEPT if work.trained else 2) / GIB}
 
 
 def _encode(name: str, dataset: str) -> Cost:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,29 +10,14 @@ from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import cutoffs
 from irlens.reproduce import study as studies
+from irlens.reproduce.records import PAIR, Claim, Recipe, Step
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.measure.plots.panels import Panel
-    from irlens.reproduce.recipe import Recipe, Step
 
 FIGURES = {"2a": ("recall",), "2b": ("passk",), "2": ("recall", "passk")}  # the stages that each is drawn from
-PAIR = re.compile(r"T = (\d+(?:\.\d+)?) > T = (\d+(?:\.\d+)?) at N = (\d+)")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What Figure 2b is to show. text: the paper's words. better: "T = 0.1 > T = 1 at N = 1", each a paired test."""
-
-    text: str
-    better: tuple[str, ...]
-
-    @property
-    def pairs(self) -> list[tuple[float, float, int]]:
-        """(temperature that is better, that is worse, N) of each."""
-        parts = [PAIR.fullmatch(pair).groups() for pair in self.better]
-        return [(float(better), float(worse), int(N)) for better, worse, N in parts]
 
 
 def check(figure: str, steps: Sequence[Step], where: str) -> None:

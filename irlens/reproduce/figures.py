@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.reproduce.records import Recipe
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from irlens.measure.plots.panels import Panel
-    from irlens.reproduce.recipe import Recipe
 
 LABELS = {"iterations": "LarPO iteration", "budget": "tokens generated for training"}
 

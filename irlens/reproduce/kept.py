@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
 from irlens.reproduce import arms as of_arms
-from irlens.reproduce.arms import Done, Values
+from irlens.reproduce.arms import Values
+from irlens.reproduce.records import Done, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-    from irlens.reproduce.recipe import Recipe
 
 COLUMNS = ["part", "name", "run", "measure", "temperature", "seed", "query_id", "value"]
 TOKENS = "tokens generated"

@@ -1,70 +1,21 @@
-"""A TOML recipe: stages of a preset, checked before the first one starts, then run one after the other."""
+"""A TOML recipe read and checked: the stages of a preset, what they are called, and what they are to show."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import settings_from
-from irlens.commands.best_of_n import best_of_n
-from irlens.commands.folder import OutputFolder
-from irlens.commands.index import index
-from irlens.commands.mine_negatives import mine_negatives
-from irlens.commands.passk import passk
-from irlens.commands.recall import recall
-from irlens.commands.rerank import rerank, verify
-from irlens.commands.settings import BestOfN, Index, Mine, PassK, Recall, Rerank, Train, Verify
-from irlens.commands.train import train
+from irlens.commands import renamed
+from irlens.commands.settings import STAGES, PassK
 from irlens.reproduce import figure2
-from irlens.reproduce import kept as kept_values
-from irlens.reproduce import study as studies
-from irlens.reproduce.arms import Done
-from irlens.reproduce.study import Study, check_study
+from irlens.reproduce.records import Claim, Recipe, Step, Study
+from irlens.reproduce.study import check_study
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-PER_PROBLEM = "per_problem.parquet"  # what the figure and the verdicts are drawn from
-STAGES = {
-    "passk": (PassK, passk),
-    "index": (Index, index),
-    "recall": (Recall, recall),
-    "mine-negatives": (Mine, mine_negatives),
-    "train": (Train, train),
-    "rerank": (Rerank, rerank),
-    "verify": (Verify, verify),
-    "best-of-n": (BestOfN, best_of_n),
-}
 REFERENCES = ("model", "run", "qrels")
 KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "study")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose, a run or
-    qrels `@name` its folder."""
-
-    stage: str
-    name: str
-    settings: object
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A checked recipe: the steps of one preset; `figure` names the paper's figure and `claim` what that is to show,
-    `study` what trained arms are to show."""
-
-    name: str
-    title: str
-    figure: str | None
-    preset: str
-    steps: tuple[Step, ...]
-    study: Study | None = None
-    claim: figure2.Claim | None = None
 
 
 def folder() -> Path:
@@ -106,7 +57,7 @@ def load(name: str, preset: str) -> Recipe:
     if "claim" in content:
         if "study" in content:
             raise UserError(f"{path}: a recipe has a claim (of Figure 2b) or a study: both write tests.csv")
-        claim = settings_from(figure2.Claim, content["claim"], f"{path}: claim")
+        claim = settings_from(Claim, content["claim"], f"{path}: claim")
         figure2.check_claim(claim, steps, f"{path}: claim")
     if "study" in content:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
@@ -160,7 +111,8 @@ def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
             raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
         if "out" in entry:
             raise UserError(f"{here}: `out` is given by the command, not by the recipe")
-        steps.append(_named(Step(stage, name or stage, settings_from(STAGES[stage][0], entry, here)), steps, here))
+        renamed.check_keys(stage, entry, here)
+        steps.append(_named(Step(stage, name or stage, settings_from(STAGES[stage], entry, here)), steps, here))
     if not steps:
         raise UserError(f"{where} has no stage")
     return steps
@@ -191,43 +143,9 @@ def _tests(steps: list[Step], entries: list[dict], where: str) -> list[Step]:
         raise UserError(f"{where}: no stage trains, so there is nothing to test")
     start, made = next(iter(arms.values())).model, []
     for number, entry in enumerate(entries, 1):
+        renamed.check_keys("passk", entry, where)
         settings = settings_from(PassK, {"model": start} | entry, where)
         for arm in ("start", *arms):
             name = f"test {arm}" + (f" {number}" if number > 1 else "")
             made.append(Step("passk", name, replace(settings, model=start if arm == "start" else f"@{arm}")))
     return made
-
-
-def redraw(
-    recipe: Recipe, table: Path, out: Path | None, say: Callable[[str], None] = print, style: str = "screen"
-) -> Path:
-    """Draws the figure and judges the claims of an earlier run again, from its per_problem.parquet alone.
-
-    Raises UserError: no such table, one of another recipe or preset, a recipe that draws nothing.
-    """
-    if not (recipe.figure or recipe.claim or recipe.study):
-        raise UserError(f"{recipe.name} has neither a figure nor a claim to draw again")
-    values = kept_values.read(table, recipe)
-    out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}-redrawn"
-    kept = {"recipe": recipe.name, "preset": recipe.preset, "redrawn_from": str(table), "style": style}
-    with OutputFolder(out, "reproduce", kept) as folder:
-        say(f"{recipe.title} (preset {recipe.preset}), again from {table}")
-        folder.note(**_drawn(recipe, values, out, say, style))
-    return out
-
-
-def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], None], style: str) -> dict:
-    """Draws what the recipe draws from a table of values per problem; {"conclusions": sentences} where it claims."""
-    if recipe.figure:
-        figure2.draw(recipe, table, out / recipe.name, style)
-    if recipe.claim:
-        return {"conclusions": figure2.report(recipe, recipe.claim, table, out, say)}
-    if recipe.study:
-        return {"conclusions": studies.report(recipe, table, out, say, style)}
-    return {}
-
-
-def _ended(step: Step, found: dict[str, Done]) -> str | None:
-    """The step that this one needs and that ended; None if there is none."""
-    needs = [given[1:] for key in REFERENCES if (given := str(getattr(step.settings, key, ""))).startswith("@")]
-    return next((name for name in needs if found[name].ended), None)

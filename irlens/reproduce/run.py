@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files, parallel
 from irlens.base.errors import NothingToRank, UserError
+from irlens.base.options import identity
 from irlens.base.seeds import check as check_seed
+from irlens.commands.best_of_n import best_of_n
 from irlens.commands.folder import OutputFolder
+from irlens.commands.index import index
+from irlens.commands.mine_negatives import mine_negatives
+from irlens.commands.passk import passk
+from irlens.commands.recall import recall
+from irlens.commands.rerank import rerank, verify
+from irlens.commands.train import train
 from irlens.models import catalog
 from irlens.reproduce import arms as of_arms
+from irlens.reproduce import figure2
 from irlens.reproduce import kept as kept_values
-from irlens.reproduce.arms import Done
+from irlens.reproduce import study as studies
+from irlens.reproduce.recipe import REFERENCES
+from irlens.reproduce.records import Done, Recipe, Step
 from irlens.tasks import contamination
 
 if TYPE_CHECKING:
-    pass
-from irlens.reproduce.recipe import PER_PROBLEM, REFERENCES, STAGES, Recipe, Step, _drawn, _ended
+    import pandas as pd
+
+PER_PROBLEM = "per_problem.parquet"  # what the figure and the verdicts are drawn from
+COMMANDS = {  # stage → what runs it
+    "passk": passk,
+    "index": index,
+    "recall": recall,
+    "mine-negatives": mine_negatives,
+    "train": train,
+    "rerank": rerank,
+    "verify": verify,
+    "best-of-n": best_of_n,
+}
 
 
 def run(
@@ -42,7 +64,7 @@ def run(
     for seed in seeds or ():
         check_seed(seed, "--seeds")
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
-    steps = [{"stage": step.stage, "name": step.name, **asdict(step.settings)} for step in recipe.steps]
+    steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
     with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
         say(f"{recipe.title} (preset {recipe.preset})")
@@ -56,6 +78,35 @@ def run(
             files.write_parquet(table, out / PER_PROBLEM)
             folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def redraw(
+    recipe: Recipe, table: Path, out: Path | None, say: Callable[[str], None] = print, style: str = "screen"
+) -> Path:
+    """Draws the figure and judges the claims of an earlier run again, from its per_problem.parquet alone.
+
+    Raises UserError: no such table, one of another recipe or preset, a recipe that draws nothing.
+    """
+    if not (recipe.figure or recipe.claim or recipe.study):
+        raise UserError(f"{recipe.name} has neither a figure nor a claim to draw again")
+    values = kept_values.read(table, recipe)
+    out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}-redrawn"
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "redrawn_from": str(table), "style": style}
+    with OutputFolder(out, "reproduce", kept) as folder:
+        say(f"{recipe.title} (preset {recipe.preset}), again from {table}")
+        folder.note(**_drawn(recipe, values, out, say, style))
+    return out
+
+
+def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], None], style: str) -> dict:
+    """Draws what the recipe draws from a table of values per problem; {"conclusions": sentences} where it claims."""
+    if recipe.figure:
+        figure2.draw(recipe, table, out / recipe.name, style)
+    if recipe.claim:
+        return {"conclusions": figure2.report(recipe, recipe.claim, table, out, say)}
+    if recipe.study:
+        return {"conclusions": studies.report(recipe, table, out, say, style)}
+    return {}
 
 
 def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
@@ -161,13 +212,19 @@ def _run_steps(
             settings = replace(settings, seed=seed)
         settings = _resolved(settings, found)
         try:
-            path, results, *_ = STAGES[step.stage][1](settings, say)
+            path, results, *_ = COMMANDS[step.stage](settings, say)
         except NothingToRank as error:
             say(f"{step.name} ended: {error}")
             found[step.name] = Done(folder, None, str(error))
         else:
             found[step.name] = Done(path, results)
     return found
+
+
+def _ended(step: Step, found: dict[str, Done]) -> str | None:
+    """The step that this one needs and that ended; None if there is none."""
+    needs = [given[1:] for key in REFERENCES if (given := str(getattr(step.settings, key, ""))).startswith("@")]
+    return next((name for name in needs if found[name].ended), None)
 
 
 def _resolved(settings, found: dict[str, Done]):

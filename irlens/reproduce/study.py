@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
 from irlens.reproduce import arms as of_arms
+from irlens.reproduce.records import Recipe, Step, Study
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from irlens.reproduce.recipe import Recipe, Step
-
 ALPHA = 0.05
 DOMINANT = 0.5  # the share of a mean's variance from which on seeds are said to dominate
 KINDS = ("bars", "axis", "iterations", "budget")
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the arms (the names of a recipe's train stages) are to show.
-
-    claim: the paper's words. order: arms from worst to best as claimed, for a trend test. better: pairs
-    "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
-    over the start. kind: a figure of `bars` (one per arm), of arms on an `axis` (x, x_label: their places, in their
-    order), of values after each of the `iterations`, or against the `budget` of tokens generated, where the arms are
-    compared at equal tokens. beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours.
-    """
-
-    claim: str
-    kind: str = "bars"
-    measure: str = "Pass@1"
-    temperature: float = 1.0
-    order: tuple[str, ...] = ()
-    better: tuple[str, ...] = ()
-    x: tuple[float, ...] | None = None
-    x_label: str = ""
-    gain: float | None = None
-    beside: str = ""
-    column: str = ""
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(better, worse) of each pair."""
-        return [tuple(part.strip() for part in pair.split(">")) for pair in self.better]
-
-    @property
-    def label(self) -> str:
-        """What decides, in words."""
-        return f"{self.measure} at T = {self.temperature:g}"
 
 
 def check_study(study: Study, steps: Sequence[Step], where: str) -> None:

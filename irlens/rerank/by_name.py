@@ -46,7 +46,7 @@ def reranker(
     cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER, a folder or hub id of a reward model, module:function, or
     a function of a run that gives a score per row or a run. task: the run's prompts and how answers are read; without it
     the run's own column `query` is what was asked. qrels: for the oracle. folder: where a model's scores are kept, so
-    that none is computed twice. options: fields of `ScoringOptions`, such as policy, verifier, thought, scoring_batch,
+    that none is computed twice. options: fields of `ScoringOptions`, such as policy, verifier, thought, batch_size,
     base_url. Raises UserError: an unknown name or option, a model that cannot be had.
     """
     from irlens.models import thoughts
@@ -66,7 +66,7 @@ def reranker(
 def build(name: str, given: Given) -> Scoring:
     """The reranker of this name. Raises UserError: an unknown name, a model that cannot be had or has not one label, a
     server that does not answer."""
-    at_least(1, scoring_batch=given.options.scoring_batch, judge_tokens=given.options.judge_tokens)
+    at_least(1, batch_size=given.options.batch_size, judge_tokens=given.options.judge_tokens)
     base, colon, argument = name.partition(":")
     if name in PLAIN:
         return PLAIN[name](name, given)
@@ -251,14 +251,14 @@ def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
     task = given.task_of(run)
     asked = prompts(task.topics, tokenizer, task.instruction, given.messages_as, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, given.options.scoring_batch)
+    return Likelihood(model, tokenizer, prompt_ids, given.options.batch_size)
 
 
 def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:
     found = reward_model(chosen, name)
 
     def load(run: pd.DataFrame, given: Given) -> Scorer:
-        return found.load(given.conversations(run), given.options.scoring_batch)
+        return found.load(given.conversations(run), given.options.batch_size)
 
     made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest})
     return replace(made, relative=found.pairs)
@@ -280,7 +280,7 @@ def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
     folder = catalog.fetch(_folder_or_hub_id(name, argument))
 
     def load(run: pd.DataFrame, given: Given) -> Scorer:
-        topics, batch = given.task_of(run).topics, given.options.scoring_batch or 32
+        topics, batch = given.task_of(run).topics, given.options.batch_size or 32
         return cross_encoder.scorer(cross_encoder.load(folder), topics, batch)
 
     identity = {"model_digest": digest(folder)}

@@ -16,66 +16,35 @@ class EngineOptions:
     """
 
     engine: str | None = option(
-        None,
-        "transformers, vllm, openai, ray or module:load. Default: chosen by what is there, and said.",
-        panel="Engine",
+        None, "transformers, vllm, openai, ray or module:load. Default: by what is there.", panel="Engine"
     )
-    batch_size: int | None = option(
-        None, "Sequences in flight; changes speed and memory, not the draws.", panel="Engine", free=True
-    )
-    num_workers: int | None = option(
-        None, "Workers of the ray engine. Default: one per GPU, without GPUs per core.", panel="Engine", free=True
-    )
-    inner_engine: str | None = option(None, "The engine inside each ray worker: transformers or vllm.", panel="Engine")
-    base_url: str | None = option(
-        None, "Servers of the openai engine, such as http://host:8000/v1, comma-separated.", panel="Engine", free=True
-    )
-    api_key_env: str = option(
-        "OPENAI_API_KEY",
-        "Environment variable that holds the server's key, if it wants one.",
-        panel="Engine",
-        free=True,
-    )
-    concurrency: int = option(
-        64, "Requests in flight of the openai engine, over all servers.", panel="Engine", free=True
-    )
-    timeout: float = option(600.0, "Seconds that one request of the openai engine may take.", panel="Engine", free=True)
-    chat: bool = option(False, "Chat completions: the server applies its own template.", panel="Engine")
-    messages_as: str | None = option(
-        None,
-        "Where a chat template refuses them: user (system prompt before the user's) or text (all as one turn).",
-        panel="Engine",
-    )
-    served_model: str | None = option(
-        None, "What the server calls the model. Default: the only one that it serves.", panel="Engine"
-    )
+    batch_size: int | None = option(None, "Sequences at once; speed and memory only.", panel="Engine", free=True)
+    num_workers: int | None = option(None, "Of ray. Default: one per GPU, or core.", panel="Engine", free=True)
+    inner_engine: str | None = option(None, "In ray's workers: transformers or vllm.", panel="Engine")
     tensor_parallel: int = option(1, "GPUs per copy of the model (vllm).", panel="Engine", free=True)
-    data_parallel: int = option(
-        1, "Copies of the model that one vllm engine spreads its prompts over.", panel="Engine", free=True
+    data_parallel: int = option(1, "Copies of the model in one vllm engine.", panel="Engine", free=True)
+    base_url: str | None = option(None, "openai's servers: http://host:8000/v1,…", panel="Engine", free=True)
+    served_model: str | None = option(None, "What the server calls the model.", panel="Engine")
+    api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
+    concurrency: int = option(64, "Requests in flight, over all servers.", panel="Engine", free=True)
+    timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
+    chat: bool = option(False, "Let the server apply its own template.", panel="Engine")
+    messages_as: str | None = option(
+        None, "Where a template refuses roles: user (system goes into it) or text (one turn).", panel="Engine"
     )
-    engine_args: str | None = option(
-        None,
-        "JSON object passed through: to vllm's LLM(...), or into every request of the openai engine.",
-        panel="Engine",
-    )
+    engine_args: str | None = option(None, "JSON for vllm's LLM(…) or every request.", panel="Engine")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOptions:
     """How a corpus is encoded and indexed: what `index` and `recall` share."""
 
-    index: str | None = option(
-        None, "FAISS factory string: Flat, HNSW32, IVF4096,PQ64 … Default: by corpus size.", panel="Index"
-    )
-    train_size: int | None = option(None, "Vectors that train the index. Default: 50 per cell.", panel="Index")
-    query_prompt: str | None = option(None, "Text before every question. Default: the model's.", panel="Index")
-    passage_prompt: str | None = option(None, "Text before every passage. Default: the model's.", panel="Index")
-    dtype: str = option("float32", "Precision of the encoder: float32, float16 or bfloat16.", panel="Index")
-    store: str = option("float32", "Precision of the vectors on disk: float32 or float16.", panel="Index")
-    shard_size: int = option(4096, "Passages in a file of vectors: what a kill can cost.", panel="Index", free=True)
-    processes: int = option(
-        1, "Encoding processes on the CPU; several GPUs are used by themselves.", panel="Index", free=True
-    )
-    batch_size: int | None = option(
-        None, "Texts encoded at once; changes speed and memory, not the vectors.", panel="Engine", free=True
-    )
+    index: str | None = option(None, "Flat, HNSW32, IVF4096,PQ64, … (FAISS). Default: by corpus size.", panel="Index")
+    train_size: int | None = option(None, "Vectors that train it. Default: 50 per cell.", panel="Index")
+    query_prompt: str | None = option(None, "Before every question. Default: the model's.", panel="Index")
+    passage_prompt: str | None = option(None, "Before every passage. Default: the model's.", panel="Index")
+    store: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
+    dtype: str = option("float32", "Of the encoder; or float16, bfloat16.", panel="Engine")
+    shard_size: int = option(4096, "Passages per file: what a kill can cost.", panel="Engine", free=True)
+    processes: int = option(1, "On the CPU; several GPUs are used anyway.", panel="Engine", free=True)
+    batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True)

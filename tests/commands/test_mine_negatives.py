@@ -19,7 +19,7 @@ from irlens.measure import measures
 from irlens.rerank.verify import verify
 from irlens.tasks import gsm8k
 
-SMALL = Mine(limit=12, n=6, tiers="easiest,easy,hard,hardest,top-ranked,margin")
+SMALL = Mine(limit=12, n=6, tier="easiest,easy,hard,hardest,top-ranked,margin")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def quick(drawn, out, **more):
         "run": str(folder),
         "split": "test",
         "limit": 12,
-        "positives": "correct",
-        "tiers": "hard",
+        "positives_from": "own",
+        "tier": "hard",
         "hardness": False,
     }
     if more.pop("rewarded", False):
@@ -62,7 +62,7 @@ def test_every_tier_has_lists_and_no_negative_is_right_or_repeated(mined):
     task = tasks.load("sums", "train", 12)
     answers = dict(zip(task.topics["query_id"], task.topics["answers"]))
     negatives = lists[lists["grade"] == 0]
-    assert set(negatives["tier"]) == set(SMALL.tiers.split(","))
+    assert set(negatives["tier"]) == set(SMALL.tier.split(","))
     assert not any(gsm8k.is_correct(t, answers[q][0]) for q, t in zip(negatives["query_id"], negatives["text"]))
     assert negatives["text"].is_unique
     assert report["negatives"].tolist() == [int((negatives["tier"] == tier).sum()) for tier in report["tier"]]
@@ -102,13 +102,13 @@ def test_gold_solutions_are_positives_and_never_samples(mined, drawn, tmp_path):
     gold = lists[lists["tier"] == "positive"]
     assert (gold["doc_id"] == gold["query_id"] + "/gold").all()
     passed = []
-    for positives in ("gold", "correct", "both"):
-        out, lists, _ = quick(drawn, tmp_path / positives, positives=positives)
+    for positives in ("gold", "own", "both"):
+        out, lists, _ = quick(drawn, tmp_path / positives, positives_from=positives)
         again = tables.read_run(out)
         task = tasks.load("sums", "test", 12)
         passed.append(measures.evaluate(again, verify(again, task.topics, task.verifier), "Pass@1 Pass@6")[0])
         of_gold = lists["doc_id"].str.endswith("/gold")
-        assert of_gold.any() == (positives != "correct") and (lists[of_gold]["tier"] == "positive").all()
+        assert of_gold.any() == (positives != "own") and (lists[of_gold]["tier"] == "positive").all()
     pd.testing.assert_frame_equal(passed[0], passed[1])
     pd.testing.assert_frame_equal(passed[0], passed[2])
     both = lists[lists["tier"] == "positive"].groupby("query_id").size()
@@ -126,7 +126,7 @@ def test_the_same_command_again_changes_nothing(mined, files):
 
 
 def test_a_run_with_rewards_gives_near_misses(drawn, tmp_path):
-    options = {"tiers": "near-miss,margin", "margin": 0.5, "hardness": True}
+    options = {"tier": "near-miss,margin", "margin": 0.5, "hardness": True}
     out, lists, _ = quick(drawn, tmp_path / "x", rewarded=True, **options)
     scores = tables.read_run(drawn[1]).set_index("doc_id")["score"].to_dict()
     run = tables.read_run(drawn[0]).merge(tables.read_qrels(drawn[0]), on=["query_id", "doc_id"])
@@ -145,7 +145,7 @@ def test_a_run_with_rewards_gives_near_misses(drawn, tmp_path):
 
 def test_what_irlens_rerank_writes_is_a_reward_run(drawn, tmp_path):
     scored, _ = run_rerank(Rerank(run=str(drawn[0]), reranker="length", out=str(tmp_path / "r")), str)
-    _, lists, _ = quick(drawn, tmp_path / "x", tiers="near-miss", reward_run=str(scored), positives="gold")
+    _, lists, _ = quick(drawn, tmp_path / "x", tier="near-miss", reward_run=str(scored), positives_from="gold")
     run = tables.read_run(drawn[0]).merge(tables.read_qrels(drawn[0]), on=["query_id", "doc_id"])
     wrong = run[(run["temperature"] == 1.0) & (run["relevance"] == 0) & (run["finish_reason"] == "stop")]
     longest = wrong.groupby("query_id")["text"].agg(lambda texts: max(map(len, texts))).to_dict()
@@ -165,7 +165,7 @@ def test_a_reward_alone_judges_where_there_is_no_verifier(drawn, tmp_path):
         frame = pd.read_parquet(path)
         frame["doc_id"] = frame["query_id"].map(rename) + "/" + frame["doc_id"].str.split("/", n=1).str[1]
         files.write_parquet(frame.assign(query_id=frame["query_id"].map(rename)), tmp_path / f"{name}.parquet")
-    given = Mine(dataset="facts", split="test", limit=12, tiers="hard,near-miss", positives="correct", out=str(tmp_path / "x"))  # fmt: skip
+    given = Mine(dataset="facts", split="test", limit=12, tier="hard,near-miss", positives_from="own", out=str(tmp_path / "x"))  # fmt: skip
     given = replace(given, run=str(tmp_path / "run.parquet"), reward_run=str(tmp_path / "reward.parquet"))
     given = replace(given, reward_margin=0.3)
     _, lists, report = run_mine_negatives(given, str)
@@ -174,15 +174,15 @@ def test_a_reward_alone_judges_where_there_is_no_verifier(drawn, tmp_path):
     for _, rows in lists.groupby("query_id"):
         values = scores[rows["doc_id"]].tolist()
         assert all(value < values[0] - 0.3 for value in values[1:])
-    with pytest.raises(UserError, match="facts has no verifier: use --positives correct"):
-        run_mine_negatives(replace(given, positives="gold", out=str(tmp_path / "y")), str)
+    with pytest.raises(UserError, match="facts has no verifier: use --positives-from own"):
+        run_mine_negatives(replace(given, positives_from="gold", out=str(tmp_path / "y")), str)
     with pytest.raises(UserError, match="no verifier, so right and wrong"):
-        run_mine_negatives(replace(given, reward_run=None, tiers="hard", reward_margin=None), str)
+        run_mine_negatives(replace(given, reward_run=None, tier="hard", reward_margin=None), str)
 
 
 @pytest.mark.parametrize("related", ["bm25", "tiny-e5"])
 def test_easy_negatives_of_related_prompts_are_nearer(drawn, tmp_path, related):
-    _, lists, _ = quick(drawn, tmp_path / "x", tiers="easy", related=related, positives="gold", encoder="tiny-e5")
+    _, lists, _ = quick(drawn, tmp_path / "x", tier="easy", related=related, positives_from="gold", encoder="tiny-e5")
     easy = lists[lists["tier"] == "easy"]
     assert len(easy) == 12 and (easy["doc_id"].str.rsplit("/", n=2).str[0] != easy["query_id"]).all()
     query = dict(zip(lists["query_id"], lists["query"]))
@@ -198,7 +198,7 @@ def test_easy_negatives_of_related_prompts_are_nearer(drawn, tmp_path, related):
 
 def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
     said = []
-    settings = Mine(run=str(drawn[0]), limit=12, tiers="hard", encoder="tiny-e5", hardness=False)
+    settings = Mine(run=str(drawn[0]), limit=12, tier="hard", encoder="tiny-e5", hardness=False)
     _, _, report = run_mine_negatives(replace(settings, out=str(tmp_path / "a")), said.append)
     assert report["near_embedding"].item() == 0 and any("only reported" in line for line in said)
     _, _, report = run_mine_negatives(replace(settings, embedding_threshold=0.97, out=str(tmp_path / "b")), str)
@@ -208,19 +208,26 @@ def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"tiers": "near-miss"}, "near-miss needs rewards: --reward-run FILE"),
+        ({"tier": "near-miss"}, "near-miss needs rewards: --reward-run FILE"),
         ({"reward_margin": 1.0}, "--reward-margin needs rewards"),
         ({"embedding_threshold": 0.9}, "--embedding-threshold needs an --encoder"),
         ({"text_threshold": 0.0}, "text threshold 0"),
         ({"encoder": "tiny-e6"}, "--encoder tiny-e6: unknown retriever 'tiny-e6'; did you mean 'tiny-e5'"),
-        ({"tiers": "easy", "related": "bm52"}, "--related bm52: unknown retriever 'bm52'; did you mean 'bm25'"),
-        ({"tiers": "margin", "percentage": 0.95}, "log-probabilities are negative"),
-        ({"tiers": "margin", "margin": -1.0}, "--margin -1"),
-        ({"positives": "correkt"}, "did you mean 'correct'"),
-        ({"hard_temperature": 0.9}, "no draws at T = 0.9; there are: 0.7, 1, 2"),
+        ({"tier": "easy", "related": "bm52"}, "--related bm52: unknown retriever 'bm52'; did you mean 'bm25'"),
+        ({"tier": "margin", "percentage": 0.95}, "log-probabilities are negative"),
+        ({"tier": "margin", "margin": -1.0}, "--margin -1"),
+        ({"positives_from": "golt"}, "did you mean 'gold'"),
+        ({"positives_from": "correct"}, "is now called 'own'"),
+        ({"temperature": (0.7, 1.0)}, "the second must be below the first"),
+        ({"temperature": (1.0, 0.7, 0.1)}, "give a high one and a low one"),
+        ({"temperature": (1.0,), "tier": "hard,hardest"}, "needs a second, lower one"),
+        ({"temperature": (0.9, 0.7)}, "no draws at T = 0.9; there are: 0.7, 1, 2"),
         ({"split": "train"}, "no draw for any of the 12 prompts of sums, split train"),
         ({"run": "nowhere"}, "nowhere: no such run"),
-        ({"tiers": "margin", "rewarded": True, "positives": "gold"}, "no score for the positive sums-test-00000/gold"),
+        (
+            {"tier": "margin", "rewarded": True, "positives_from": "gold"},
+            "no score for the positive sums-test-00000/gold",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_made(drawn, tmp_path, options, message):
@@ -246,7 +253,7 @@ def test_damaged_runs_and_rewards_are_refused(drawn, tmp_path):
     with pytest.raises(UserError, match="needs a model's draws; columns missing: temperature"):
         quick(drawn, tmp_path / "x", run=str(tmp_path / "run.parquet"))
     with pytest.raises(UserError, match="no score for 72 of 72 candidates"):  # refused before anything is drawn
-        run_mine_negatives(Mine(limit=12, n=6, tiers="hard", reward_run=str(drawn[1]), out=str(tmp_path / "x")), str)
+        run_mine_negatives(Mine(limit=12, n=6, tier="hard", reward_run=str(drawn[1]), out=str(tmp_path / "x")), str)
     assert not (tmp_path / "x").exists()
 
 
@@ -265,7 +272,7 @@ def test_no_right_or_no_wrong_draw_at_all(drawn, tmp_path):
 def test_log_probabilities_that_sampling_did_not_tell_are_computed(drawn, tmp_path):
     run = tables.read_run(drawn[0])
     files.write_parquet(run.drop(columns="logprob"), tmp_path / "run.parquet")
-    options = {"tiers": "top-ranked,margin", "margin": 1.0}
+    options = {"tier": "top-ranked,margin", "margin": 1.0}
     told = quick(drawn, tmp_path / "a", **options)[1]
     computed = quick(drawn, tmp_path / "b", run=str(tmp_path / "run.parquet"), **options)[1]
     same = told["doc_id"].to_numpy() == computed["doc_id"].to_numpy() if len(told) == len(computed) else np.zeros(1)
@@ -283,7 +290,7 @@ def test_temperatures_of_a_run(drawn, tmp_path):
 
 
 def test_real_gsm8k(tmp_path, real_data):
-    given = Mine(dataset=str(real_data("gsm8k")), limit=8, n=2, tiers="easiest,easy,hard", out=str(tmp_path / "x"))
+    given = Mine(dataset=str(real_data("gsm8k")), limit=8, n=2, tier="easiest,easy,hard", out=str(tmp_path / "x"))
     folder, lists, _ = run_mine_negatives(given, str)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["false_negatives_left"] == 0 < manifest["negatives"] and lists["query_id"].nunique() == 8

@@ -160,7 +160,7 @@ def test_other_index_types_use_the_same_vectors(tmp_path):
         ({"retriever": "tiny-e5", "index": "IVF4096,Flat"}, "more cells than the corpus"),
         ({"retriever": "tiny-e5", "index": "HNSW8", "nprobe": 4}, "only IVF indexes do"),
         ({"retriever": "tiny-e5", "ef_search": 4}, "the index Flat is exact"),
-        ({"rerank": "nowhere"}, "--rerank nowhere: no such folder"),
+        ({"reranker": "nowhere"}, "--reranker nowhere: no such folder"),
         ({"rerank_depth": 0}, "--rerank-depth must be at least 1"),
         ({"index_folder": "x", "retriever": "bm25"}, "--index-folder"),
         ({"dataset": "sums"}, "no corpus"),

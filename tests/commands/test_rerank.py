@@ -55,9 +55,9 @@ def test_likelihood_recorded_and_computed_anew_agree(drawn, tmp_path):
 
 def test_a_reranked_run_is_input_again(drawn, tmp_path):
     first, _ = run_rerank(settings.Rerank(run=str(drawn), reranker="length", out=str(tmp_path / "a")), str)
-    asked = settings.BestOfN(run=str(first), rerankers="score,majority", out=str(tmp_path / "b"))
+    asked = settings.BestOfN(run=str(first), reranker="score,majority", out=str(tmp_path / "b"))
     _, results = run_best_of_n(asked, str)
-    own = run_best_of_n(settings.BestOfN(run=str(drawn), rerankers="length", out=str(tmp_path / "c")), str)[1]
+    own = run_best_of_n(settings.BestOfN(run=str(drawn), reranker="length", out=str(tmp_path / "c")), str)[1]
     values = [
         r[r["run"] == n].sort_values(["tag", "cutoff"])["value"].tolist()
         for r, n in ((results, "score"), (own, "length"))
@@ -82,7 +82,7 @@ def test_best_of_n_writes_what_it_says(drawn, tmp_path):
     assert set(tests["before"]) == {"random", "majority"} and (tests["p_holm"] >= tests["p"]).all()
     assert len(pd.read_csv(folder / "quality.csv")) == 2 * 6 * 4
     only = run_best_of_n(
-        settings.BestOfN(run=str(drawn), temperature=(1.0,), rerankers="vote:likelihood", out=str(tmp_path / "c")), str
+        settings.BestOfN(run=str(drawn), temperature=(1.0,), reranker="vote:likelihood", out=str(tmp_path / "c")), str
     )[1]
     assert set(only["tag"]) == {"tiny T=1"} and set(only["run"]) == {"oracle", "vote:likelihood", "random"}
 
@@ -156,7 +156,7 @@ def test_a_recipe_names_the_folder_of_an_earlier_step(tmp_path):
     (tmp_path / "r.toml").write_text(
         '[[preset.tiny]]\nstage = "passk"\nlimit = 4\nn = 3\ntemperature = [1.0]\n'
         '[[preset.tiny]]\nstage = "rerank"\nrun = "@passk"\nreranker = "likelihood"\n'
-        '[[preset.tiny]]\nstage = "best-of-n"\nrun = "@rerank"\nrerankers = "score"\n'
+        '[[preset.tiny]]\nstage = "best-of-n"\nrun = "@rerank"\nreranker = "score"\n'
     )
     out = run.run(recipe.load(str(tmp_path / "r.toml"), "tiny"), tmp_path / "out", str)
     assert (out / "3-best-of-n" / "results.csv").exists()
@@ -183,7 +183,7 @@ def test_a_recipe_names_the_folder_of_an_earlier_step(tmp_path):
     (("verify", "RUN", "--verifier", "gsm9k"), "did you mean 'gsm8k'"),
     (("verify", "RUN", "--verifier", "regex:("), "not a regular expression"),
     (("verify", "RUN", "--verifier", "nothing_here:f"), "No module named 'nothing_here'"),
-    (("best-of-n", "RUN", "--rerankers", "majority,majority"), "each once"),
+    (("best-of-n", "RUN", "--reranker", "majority,majority"), "each once"),
     (("best-of-n", "RUN", "--at", "7"), "smaller than the largest N"),
     (("best-of-n", "RUN", "--temperature", "0.7"), "the run has 0.5, 1"),
     (("best-of-n", "RUN", "nowhere.parquet"), "no such file"),

@@ -249,7 +249,7 @@ def test_training_and_mining_carry_the_ids_and_say_how_many(tmp_path):
     assert 0 < gold == manifest["responses_tokenised"] == int(lists["tokens"].isna().sum())
     assert manifest["responses_as_drawn"] == len(lists) - gold
     assert 0 <= manifest["drawn_that_retokenise_otherwise"] < len(lists)
-    mined, lists, _ = run_mine_negatives(Mine(limit=8, n=4, tiers="easy,hard", out=str(tmp_path / "m")), str)
+    mined, lists, _ = run_mine_negatives(Mine(limit=8, n=4, tier="easy,hard", out=str(tmp_path / "m")), str)
     assert lists["tokens"].isna().tolist() == (lists["tier"] == "positive").tolist()
     run = pd.read_parquet(mined / "run.parquet")
     assert [len(ids) for ids in run["tokens"]] == run["n_tokens"].tolist()
@@ -268,7 +268,7 @@ def test_greedy_is_the_likeliest_token_in_every_command(tmp_path):
     wide = results.pivot(index="x", columns="curve", values="value")
     assert (wide["Pass@1"] == wide["Pass@2"]).all()
     _, lists, _ = run_mine_negatives(
-        Mine(limit=12, n=4, tiers="hardest", hardest_temperature=0.0, out=str(tmp_path / "m")), str
+        Mine(limit=12, n=4, tier="hardest", temperature=(1.0, 0.0), out=str(tmp_path / "m")), str
     )
     assert lists[lists["tier"] == "hardest"]["doc_id"].str.contains("/T0/").all()
 
@@ -280,7 +280,7 @@ def test_what_is_no_temperature_is_refused(tmp_path, value):
         (run_passk, PassK(temperature=(value,), out=out)),
         (run_train, Train(temperature=(value,), out=out)),
         (run_train, Train(eval_temperature=(value,), out=out)),
-        (run_mine_negatives, Mine(hard_temperature=value, out=out)),
+        (run_mine_negatives, Mine(temperature=(value, 0.1), out=out)),
     ):
         with pytest.raises(UserError, match=r"temperature must be 0 \(greedy\) or a number above"):
             stage(settings, str)

@@ -252,7 +252,7 @@ def test_passk_verify_and_a_vote_read_the_answer_only(tmp_path, thinker):
 
 
 def test_mined_lists_hold_no_unclosed_thought(tmp_path, thinker):
-    asked = {"limit": 4, "n": 4, "tiers": "hard", "engine": thinker, "thought": "<think>,</think>", "hardness": False}
+    asked = {"limit": 4, "n": 4, "tier": "hard", "engine": thinker, "thought": "<think>,</think>", "hardness": False}
     _, lists, _ = run_mine_negatives(settings.Mine(out=str(tmp_path / "m"), **asked), str)
     wrong = lists[lists["tier"] == "hard"]["text"]
     assert len(wrong) and wrong.str.contains("</think>").all()

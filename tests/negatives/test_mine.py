@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlens.base.errors import UserError
+from irlens.negatives import mine
 from irlens.negatives.false_negatives import false_negatives
 from irlens.negatives.lists import Cut, cut_lists
 from irlens.negatives.margin import Bound, with_rewards
-from irlens.negatives.mine import COUNTS, as_pairs, mine_negatives, parse_tiers, positives_from
+from irlens.negatives.mine import COUNTS, Rules, as_pairs, parse_tiers, positives_from
+
+
+def mine_negatives(topics, pools, positives, screen, per_tier=1, **rules):
+    return mine.mine_negatives(topics, pools, positives, screen, Rules(per_tier, **rules))
+
 
 TOPICS = pd.DataFrame(
     {
@@ -108,7 +114,7 @@ def test_the_same_seed_mines_the_same_lists():
 def test_positives_gold_or_correct():
     run = OWN.assign(score=0.0, rank=0)
     qrels = OWN[["query_id", "doc_id"]].assign(relevance=[1, 0, 0, 0, 0, 1])
-    assert positives_from(TOPICS, run, qrels, "correct").values.tolist() == [["a", "a0", "is 2"], ["c", "c0", "is 6"]]
+    assert positives_from(TOPICS, run, qrels, "own").values.tolist() == [["a", "a0", "is 2"], ["c", "c0", "is 6"]]
     assert positives_from(TOPICS, run, qrels, "gold")["doc_id"].tolist() == ["a/gold", "b/gold", "c/gold"]
     both = positives_from(TOPICS, run, qrels, "both")
     assert sorted(both["doc_id"]) == ["a/gold", "a0", "b/gold", "c/gold", "c0"]
@@ -340,7 +346,7 @@ def test_tokens_stay_with_their_response():
     ids = dict(zip(responses["doc_id"], responses["tokens"])) | {"x0": None}
     for row in mined.lists.itertuples():
         assert row.tokens == ids.get(row.doc_id)
-    right = positives_from(TOPICS, responses, responses[["query_id", "doc_id"]].assign(relevance=1), "correct")
+    right = positives_from(TOPICS, responses, responses[["query_id", "doc_id"]].assign(relevance=1), "own")
     assert right["tokens"].tolist() == [[1], [2, 3]]
 
 

@@ -8,12 +8,9 @@ import pytest
 
 from irlens.base.errors import UserError
 from irlens.commands.settings import PassK, Train
-from irlens.reproduce import arms, kept, recipe
+from irlens.reproduce import arms, kept, run
 from irlens.reproduce import study as studies
-from irlens.reproduce.arms import Done
-from irlens.reproduce.figure2 import Claim
-from irlens.reproduce.recipe import Recipe, Step
-from irlens.reproduce.study import Study
+from irlens.reproduce.records import Claim, Done, Recipe, Step, Study
 
 PROBLEMS = [f"q{i:02d}" for i in range(60)]
 
@@ -172,7 +169,7 @@ def test_arms_that_ended_are_left_out_of_figure_and_tests_by_name(tmp_path):
     table = kept.collect(made, found)
     said = studies.report(made, table, tmp_path, lambda line: None)
     table.to_parquet(tmp_path / "t.parquet")
-    again = recipe.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
+    again = run.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
     assert json.loads((again / "manifest.json").read_text())["conclusions"] == said
     assert "c6 is left out, for it ended: in 1 of 2 seeds: iteration 1: nothing." in said
     assert "c8 > c6: not tested, since c6 ended." in said and any("c8 above c4" in line for line in said)
@@ -204,7 +201,7 @@ def test_everything_is_drawn_again_from_the_small_table_alone(tmp_path, kind):
     (tmp_path / "first").mkdir()
     said = studies.report(made, table, tmp_path / "first", lambda line: None)
     table.to_parquet(tmp_path / "per_problem.parquet")
-    again = recipe.redraw(made, tmp_path / "per_problem.parquet", tmp_path / "again", lambda line: None)
+    again = run.redraw(made, tmp_path / "per_problem.parquet", tmp_path / "again", lambda line: None)
     assert json.loads((again / "manifest.json").read_text())["conclusions"] == said
     for name in ("r.csv", "arms.csv", "tests.csv", "conclusions.md"):
         assert (again / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
@@ -228,7 +225,7 @@ def test_figure_2_is_drawn_again_from_the_small_table_alone(tmp_path):
         table.to_parquet(tmp_path / str(seed) / "per_query.parquet")
         found.append({"passk": Done(tmp_path / str(seed), None)})
     kept.collect(made, found).to_parquet(tmp_path / "t.parquet")
-    again = recipe.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
+    again = run.redraw(made, tmp_path / "t.parquet", tmp_path / "again", lambda line: None)
     drawn = pd.read_csv(again / "r.csv")
     ours = drawn[drawn["origin"] == "measured"]
     assert ours["curve"].tolist() == ["T = 0.1", "T = 0.1", "T = 1", "T = 1"] and ours["x"].tolist() == [1, 2, 1, 2]
@@ -243,15 +240,15 @@ def test_a_table_of_another_recipe_is_refused(tmp_path):
     table = kept.collect(made, [{"a": train_folder(tmp_path / "a", [0.4, 0.5])}])
     table.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match="another recipe than r: it has no b"):
-        recipe.redraw(a_recipe(Study("c", temperature=0.7), "a", "b"), tmp_path / "t.parquet", tmp_path / "o")
+        run.redraw(a_recipe(Study("c", temperature=0.7), "a", "b"), tmp_path / "t.parquet", tmp_path / "o")
     with pytest.raises(UserError, match="no such file"):
-        recipe.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
+        run.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
     table.drop(columns="part").to_parquet(tmp_path / "u.parquet")
     with pytest.raises(UserError, match="not a table of values per problem; missing: part"):
-        recipe.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
+        run.redraw(made, tmp_path / "u.parquet", tmp_path / "o")
     (tmp_path / "v.parquet").write_text("no table")
     with pytest.raises(UserError, match="not a Parquet file"):
-        recipe.redraw(made, tmp_path / "v.parquet", tmp_path / "o")
+        run.redraw(made, tmp_path / "v.parquet", tmp_path / "o")
 
 
 def test_two_seeds_that_lie_apart_are_said_to_tell_nothing():

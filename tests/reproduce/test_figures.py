@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irlens.reproduce import kept, recipe
+from irlens.reproduce import kept, recipe, run
 
-ROOT = Path(__file__).parents[2]
-TABLES = sorted((ROOT / "figures").glob(f"*.{recipe.PER_PROBLEM}"))
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = sorted((ROOT / "figures").glob(f"*.{run.PER_PROBLEM}"))
 
 
 def redraw_script():

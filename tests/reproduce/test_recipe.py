@@ -10,7 +10,7 @@ from irlens import tasks
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import cutoffs, settings_from
 from irlens.commands import validation as held_out
-from irlens.commands.settings import PassK, Train
+from irlens.commands.settings import PassK
 from irlens.models import catalog
 from irlens.reproduce import costs, recipe, run
 from irlens.train import losses as objectives
@@ -264,8 +264,8 @@ def test_a_study_of_which_every_arm_ends_says_so(tmp_path, monkeypatch):
     def nothing(settings, say):
         raise NothingToRank("iteration 1: nothing")
 
-    monkeypatch.setitem(recipe.STAGES, "train", (Train, nothing))
-    monkeypatch.setitem(recipe.STAGES, "passk", (PassK, lambda settings, say: (tmp_path, None)))
+    monkeypatch.setitem(run.COMMANDS, "train", nothing)
+    monkeypatch.setitem(run.COMMANDS, "passk", lambda settings, say: (tmp_path, None))
     (tmp_path / "manifest.json").write_text("{}")
     path = tmp_path / "ending.toml"
     path.write_text(ENDING + '[[preset.tiny]]\nname = "after"\nmodel = "@short"\n')

@@ -96,7 +96,7 @@ def test_a_reward_model_reads_the_runs_own_prompts(classifier, run, task, tmp_pa
 
 
 def test_a_cross_encoder_reads_query_and_text(classifier, run, task):
-    found = irlens.reranker(f"cross-encoder:{classifier}", task=task, scoring_batch=2)(run)
+    found = irlens.reranker(f"cross-encoder:{classifier}", task=task, batch_size=2)(run)
     assert sorted(found["doc_id"]) == sorted(run["doc_id"]) and found["reward"].nunique() > 2
 
 

@@ -95,7 +95,7 @@ def test_the_commands_count_what_the_model_reads_cut(tmp_path, folder):
     shutil.copytree(folder, short)
     config = json.loads((short / "tokenizer_config.json").read_text())
     (short / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 12}))
-    asked = {"retriever": "bm25", "limit": 3, "at": (1, 2), "rerank": str(short), "rerank_depth": 4}
+    asked = {"retriever": "bm25", "limit": 3, "at": (1, 2), "reranker": str(short), "rerank_depth": 4}
     out, _ = run_recall(settings.Recall(out=str(tmp_path / "recall"), **asked), told.append)
     counted = json.loads((out / "manifest.json").read_text())["truncated"]
     assert counted == {"bm25, short": 12}
