@@ -153,6 +153,20 @@ def test_what_irlens_rerank_writes_is_a_reward_run(drawn, tmp_path):
     assert len(near) >= 8 and all(len(text) == longest[q] for q, text in zip(near["query_id"], near["text"]))
 
 
+def test_a_run_that_holds_its_rewards_needs_no_reward_run(drawn, tmp_path):
+    scored = drawn[1]
+    run = tables.read_run(scored).drop(columns="relevance")
+    files.write_parquet(run.assign(reward=run["score"]), tmp_path / "scored.parquet")
+    asked = {"tier": "near-miss,margin", "margin": 0.5, "dataset": "sums"}
+    _, apart, _ = quick(drawn, tmp_path / "a", rewarded=True, **asked)
+    _, inside, _ = quick(drawn, tmp_path / "b", run=str(tmp_path / "scored.parquet"), **asked)
+    near = [lists[lists["tier"] == "near-miss"]["doc_id"].tolist() for lists in (apart, inside)]
+    assert near[0] and near[0] == near[1]  # the first right draw may be another: a scored run has another order
+    files.write_parquet(run.assign(reward=float("nan")), tmp_path / "unknown.parquet")
+    with pytest.raises(UserError, match="reward of .* must be a finite number"):
+        quick(drawn, tmp_path / "c", run=str(tmp_path / "unknown.parquet"), **asked)
+
+
 def test_a_mined_folder_can_be_reranked(mined, tmp_path):
     folder, _ = run_rerank(Rerank(run=str(mined[0]), reranker="length", out=str(tmp_path / "r")), str)
     assert len(tables.read_run(folder)) == 144
