@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -199,7 +199,7 @@ def best_of_n(
     task: Task | None = None,
     seed: int = 0,
     right_from: float | None = None,
-    **options,
+    **options: Any,
 ) -> Results:
     """What rerankers pick among N candidates of a query, expected over every choice of N: oracle and chance beside them.
 

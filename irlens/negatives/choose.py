@@ -1,6 +1,6 @@
 """How a tier's negatives are chosen: from a prompt's own responses by their order, from other prompts' in rounds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,7 +131,7 @@ def _give_way(query_id: str, choices: dict, texts: list[str], found: dict, holde
                 queue.append(other)
 
 
-def order_of(pool: pd.DataFrame, neighbours: dict | None, seed: int) -> Order:
+def order_of(pool: pd.DataFrame, neighbours: Mapping[str, Sequence[str]] | None, seed: int) -> Order:
     """query_id → the rows of `pool` in the order in which they are offered to it.
 
     At random: a start and a stride of the query's own through one shuffled deck, so that no order has to be kept.

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from heapq import heappop, heappush
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def lists(
     positives: int = 1,
     negatives: int = 3,
     topics: pd.DataFrame | None = None,
-    **more,
+    **more: Any,
 ) -> pd.DataFrame:
     """Lists to train on, cut from a run of draws: in each the best draws of a prompt (tier "positive") and its worst.
 

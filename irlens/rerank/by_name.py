@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
@@ -38,7 +38,7 @@ def reranker(
     qrels: pd.DataFrame | None = None,
     folder: str | os.PathLike | None = None,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> Scoring:
     """A reranker: called with a run it gives the same rows in a new order, its own number as `reward`.
 

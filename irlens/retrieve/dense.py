@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ class Dense:
     made by another encoder or of another number of passages.
     """
 
-    def __init__(self, encoder: str | Path | DenseEncoder, corpus=None, index: str | Path | Index | None = None):
+    def __init__(self, encoder: str | Path | DenseEncoder, corpus: Any = None, index: str | Path | Index | None = None):
         if corpus is None and index is None:
             raise UserError("Dense: give a corpus, or the folder of an index")
         if not isinstance(encoder, DenseEncoder):

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irlens.base import seeds
 from irlens.base.errors import UserError, did_you_mean
@@ -52,7 +52,7 @@ class Policy:
         max_tokens: int | None = None,
         max_prompt_length: int | None = None,
         thought: str | None = None,
-        **options,
+        **options: Any,
     ):
         from irlens.models import thoughts
         from irlens.retrieve import engines

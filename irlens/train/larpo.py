@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irlens.base import seeds
 from irlens.base.errors import UserError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.base.protocols import Judge, Reranker
+    from irlens.retrieve.policy import Policy
     from irlens.tasks.contract import Task
 
 
@@ -72,14 +73,14 @@ def cut_from(pool: pd.DataFrame, part: Task, options: LarpoOptions, s: int, by_r
 
 
 def larpo(
-    policy,
+    policy: Policy | str | Path,
     task: Task,
     judge: Reranker | Judge | str | None = None,
     objective: str = "contrastive",
     iterations: int = 3,
     out: str | Path | None = None,
-    **settings,
-) -> list:
+    **settings: Any,
+) -> list[Policy]:
     """Algorithm 1: the policies of all iterations, the start first. The start's own weights stay as they are.
 
     policy: an `irlens.Policy`, or a name or path of one. judge: a reranker (run → run with `reward`), a judge (run →
