@@ -329,10 +329,10 @@ def _served(name: str, mode: str, options: ScoringOptions) -> EngineOptions:
     served = EngineOptions(
         engine="openai",
         chat=True,
-        served_model=options.judge_model,
+        served_model=options.served_model,
         **{key: getattr(options, key) for key in shared},
     )
-    return openai.prepare(served, catalog.served(options.judge_model or "judge"))
+    return openai.prepare(served, catalog.served(options.served_model or "judge"))
 
 
 def _asker(engine, given: Given) -> Callable:

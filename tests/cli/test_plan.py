@@ -17,7 +17,7 @@ def shown(monkeypatch):
     def show(call, *args):
         page = io.StringIO()
         for console in (report.tables, report.console):
-            monkeypatch.setattr(console, "file", page)
+            monkeypatch.setattr(console, "_file", page)
             monkeypatch.setattr(console, "_width", 80)
         call(*args)
         return page.getvalue()

@@ -179,7 +179,7 @@ def test_a_recipe_names_the_folder_of_an_earlier_step(tmp_path):
     (("rerank", "RUN", "--reranker", "judge", "--base-url", "http://127.0.0.1:9/v1"), "no server answers there"),
     (("rerank", "RUN", "--dataset", "facts"), "are not in the data set facts"),
     (("rerank", "RUN", "--reranker", "likelihood", "--policy", "tny"), "did you mean 'tiny'"),
-    (("rerank", "RUN", "--scoring-batch", "0"), "--scoring-batch must be at least 1"),
+    (("rerank", "RUN", "--batch-size", "0"), "--batch-size must be at least 1"),
     (("verify", "RUN", "--verifier", "gsm9k"), "did you mean 'gsm8k'"),
     (("verify", "RUN", "--verifier", "regex:("), "not a regular expression"),
     (("verify", "RUN", "--verifier", "nothing_here:f"), "No module named 'nothing_here'"),

@@ -70,7 +70,7 @@ def test_the_same_in_a_notebook(trained):
     assert tests["n"].tolist() == [12] and tests["after"].tolist() == ["iteration 1 T=1, majority"]
     best = package.best_of_n(run, qrels, ["majority", "length"], task=task, at=[1, 4])
     command = best_of_n(
-        settings.BestOfN(run=str(here), rerankers="majority,length", at=(1, 4), out=str(trained.parent / "b")), str
+        settings.BestOfN(run=str(here), reranker="majority,length", at=(1, 4), out=str(trained.parent / "b")), str
     )[1]
     pd.testing.assert_frame_equal(pd.DataFrame(best), command)
 
@@ -87,7 +87,7 @@ def test_rewards_are_grades_where_nothing_else_judges(rewarded, tmp_path, where)
     files.write_parquet(run, folder / "run.parquet")
     told = []
     out, results = best_of_n(
-        settings.BestOfN(run=str(folder), rerankers="length", out=str(tmp_path / "b")), told.append
+        settings.BestOfN(run=str(folder), reranker="length", out=str(tmp_path / "b")), told.append
     )
     assert any("from -5 to 2" in line for line in told)
     quality = pd.read_csv(out / "quality.csv").set_index(["run", "measure"])

@@ -18,8 +18,8 @@ from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import PassK, Train
 from irlens.commands.train import train as run_train
 from irlens.models import catalog
+from irlens.models.chat import prompts
 from irlens.retrieve.engines import token_ids
-from irlens.retrieve.sample import prompts
 from irlens.train import larpo
 from irlens.train import losses as objectives
 
