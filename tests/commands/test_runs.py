@@ -86,9 +86,7 @@ def test_rewards_are_grades_where_nothing_else_judges(rewarded, tmp_path, where)
         files.write_parquet(rewards, folder / "qrels.parquet")
     files.write_parquet(run, folder / "run.parquet")
     told = []
-    out, results = best_of_n(
-        settings.BestOfN(run=str(folder), reranker="length", out=str(tmp_path / "b")), told.append
-    )
+    out, results = best_of_n(settings.BestOfN(run=str(folder), reranker="length", out=str(tmp_path / "b")), told.append)
     assert any("from -5 to 2" in line for line in told)
     quality = pd.read_csv(out / "quality.csv").set_index(["run", "measure"])
     assert quality.loc[("oracle", "nDCG"), "n"] == 0 < quality.loc[("oracle", "tau-b"), "n"]
