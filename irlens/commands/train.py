@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
+from irlens.base.progress import silent
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -42,7 +43,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     from irlens.train import iterations
 
     follows = not iterations.first()  # accelerate launch: the first process does all but the training
-    job = _prepare(settings, _silent if follows else say)
+    job = _prepare(settings, silent if follows else say)
     if follows:
         _policies(job)
         return job.out, pd.DataFrame(), pd.DataFrame()
@@ -243,10 +244,6 @@ def _identity(job: Job) -> dict:
     kept = identity(settings, job.policy, eval_split=job.held_out.split, test_split=test_split, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
     return kept | {name: judge.identity for name, judge in judges.items() if judge.identity}
-
-
-def _silent(line: str) -> None:
-    """What the other processes of a distributed run have to say: the first one says it."""
 
 
 # -- after it ------------------------------------------------------------------------------------------------------

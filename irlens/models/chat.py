@@ -182,18 +182,6 @@ def origins(rows: pd.DataFrame, model, tokenizer) -> dict[str, int]:
     }
 
 
-def with_tokens(rows: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with the ids of those that are draws of `run` (same query_id and doc_id), None elsewhere, as `tokens`.
-
-    `rows` itself if the run does not know them.
-    """
-    if "tokens" not in run.columns:
-        return rows
-    drawn = dict(zip(zip(run["query_id"], run["doc_id"]), run["tokens"]))
-    found = [known(drawn.get(pair)) for pair in zip(rows["query_id"], rows["doc_id"])]
-    return rows.assign(tokens=column(found))
-
-
 def known(tokens) -> list[int] | None:
     """Token ids as a list; None where a table knows none (missing, or empty)."""
     return list(map(int, tokens)) if isinstance(tokens, (list, tuple, np.ndarray)) and len(tokens) else None

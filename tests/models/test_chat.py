@@ -216,14 +216,10 @@ def test_what_is_no_draw_of_the_prompt_is_text(tmp_path):
     of = dict(zip(run["doc_id"], run["tokens"]))
     assert [ids is None for ids in lists["tokens"]] == lists["doc_id"].str.endswith("/gold").tolist()
     assert all(ids is None or list(ids) == list(of[doc_id]) for doc_id, ids in zip(lists["doc_id"], lists["tokens"]))
-    foreign = lists.assign(query_id="elsewhere")
-    assert {ids is None for ids in chat.with_tokens(foreign.drop(columns="tokens"), run)["tokens"]} == {True}
     lists.to_parquet(tmp_path / "lists.parquet")
     kept = pd.read_parquet(tmp_path / "lists.parquet")
     ids = chat.response_ids(kept, engine.model, engine.tokenizer)
     assert ids.drawn == [not doc_id.endswith("/gold") for doc_id in kept["doc_id"]]
-    older = lists.drop(columns="tokens")
-    assert chat.with_tokens(older, run.drop(columns="tokens")) is older
 
 
 def test_a_run_that_knows_no_ids_is_read_by_its_texts(tmp_path):
