@@ -27,17 +27,17 @@ MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 LEAST = 0.9
 # name → (what is mutated, the tests that must notice)
 MODULES = {
-    "losses": ("irlens/train/losses/*.py", ["tests/train/losses"]),
-    "lists": ("irlens/negatives/lists.py", ["tests/negatives/test_lists.py"]),
-    "mine": ("irlens/negatives/mine.py", ["tests/negatives/test_mine.py"]),
-    "measures": ("irlens/measure/measures.py", ["tests/measure/test_measures.py"]),
-    "stats": ("irlens/measure/stats.py", ["tests/measure/test_stats.py"]),
-    "logprobs": ("irlens/models/logprobs.py", ["tests/models/test_logprobs.py"]),
+    "losses": (["irlens/train/losses/*.py"], ["tests/train/losses"]),
+    "lists": (["irlens/negatives/lists.py"], ["tests/negatives/test_lists.py"]),
+    "mine": (["irlens/negatives/mine.py", "irlens/negatives/choose.py"], ["tests/negatives/test_mine.py"]),
+    "measures": (["irlens/measure/measures.py"], ["tests/measure/test_measures.py"]),
+    "stats": (["irlens/measure/stats.py"], ["tests/measure/test_stats.py"]),
+    "logprobs": (["irlens/models/logprobs.py"], ["tests/models/test_logprobs.py"]),
 }
 CONFIG = """
 [tool.mutmut]
 source_paths = ["irlens"]
-only_mutate = [{only!r}]
+only_mutate = {only!r}
 also_copy = ["experiments", "figures", "README.md", "docs", "tests"]
 pytest_add_cli_args_test_selection = {tests!r}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]
