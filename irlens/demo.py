@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,19 +20,28 @@ TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
 CUTOFFS = (1, 2, 5, 10, 20, 50)
 
 
-def run(out: Path, seed: int) -> None:
+@dataclass(frozen=True)
+class Size:
+    """How much the demo works through."""
+
+    problems: int = 200  # sampled and mined
+    prompts: int = 1000  # trained on in each iteration
+    held_out: int = 500
+
+
+def run(out: Path, seed: int, size: Size = Size()) -> None:
     """Runs or continues the demo in `out` and prints what happened."""
     seeds.check(seed)
     with OutputFolder(out, "demo", {"seed": seed}):
-        _tell(out, seed)
+        _tell(out, seed, size)
 
 
-def _tell(out: Path, seed: int) -> None:
+def _tell(out: Path, seed: int, size: Size) -> None:
     started = time.monotonic()
     console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
-    folder, passed = stages.passk(
-        PassK(limit=200, n=CUTOFFS[-1], temperature=TEMPERATURES, at=CUTOFFS, seed=seed, out=str(out / "1-passk")), say
-    )
+    drawn = {"limit": size.problems, "seed": seed}
+    asked = PassK(**drawn, n=CUTOFFS[-1], temperature=TEMPERATURES, at=CUTOFFS, out=str(out / "1-passk"))
+    folder, passed = stages.passk(asked, say)
     report.curves(passed, "Pass@N of tiny on sums", "temperature")
     say(_crossing(passed))
 
@@ -41,18 +51,18 @@ def _tell(out: Path, seed: int) -> None:
     say(_gap(voted))
 
     console.rule("3  Negatives in four tiers of hardness (Figure 3a)", align="left")
-    _, lists, tally = stages.mine_negatives(Mine(limit=200, seed=seed, out=str(out / "2-mine-negatives")), say)
+    _, lists, tally = stages.mine_negatives(Mine(**drawn, out=str(out / "2-mine-negatives")), say)
     report.mined(lists, tally)
 
     console.rule("4  Two LarPO iterations, contrastive objective", align="left")
     plan = Train(
         iterations=2,
-        prompts=1000,
+        prompts=size.prompts,
         n=8,
         lists=2,
         epochs=1,
         eval_split="test",
-        eval_limit=500,
+        eval_limit=size.held_out,
         seed=seed,
         out=str(out / "3-train"),
     )
@@ -87,7 +97,7 @@ def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
         "majority": picker(Scores(grades * 0, answers_of(run, extract)), seeds.derive(seed, 0, "votes")),
         "random": measured.by_scores(grades * 0),
     }
-    results, _ = measured.curves(run, grades, pickers, CUTOFFS, seeds.derive(seed, 0, "bootstrap"))
+    results, _ = measured.curves(run, grades, pickers, CUTOFFS)
     return results.replace({"run": SHOWN})
 
 

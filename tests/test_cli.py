@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from irlens import demo
+
 COMMANDS = ["passk", "index", "recall", "mine-negatives", "train", "evaluate", "temperatures", "plot", "reproduce", "demo"]  # fmt: skip
 COMMANDS += ["rerank", "verify", "best-of-n", "doctor"]
 
@@ -213,6 +215,15 @@ def test_real_nq(tmp_path, real_data, irlens):
     assert results["bm25, answer string"].round(3).tolist() == pytest.approx(
         [0.811, 0.938, 0.959, 0.974, 0.983, 0.989], abs=0.002
     )
+
+
+def test_the_demo_tells_its_story(tmp_path, capsys):
+    """With little of everything; the whole of it is a slow test."""
+    demo.run(tmp_path / "demo", 0, demo.Size(problems=12, prompts=32, held_out=8))
+    shown = capsys.readouterr().out
+    assert "Next, on a GPU" in shown and "What happened" in shown
+    for name in ("fig2b", "best-of-n", "fig3"):
+        assert {p.suffix for p in Path(tmp_path / "demo").glob(f"{name}.*")} == {".png", ".pdf", ".csv"}
 
 
 @pytest.mark.slow
