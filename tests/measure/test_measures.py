@@ -542,3 +542,21 @@ def test_columns_have_one_type_whatever_is_measured():
         assert results["cutoff"].dtype == "Int64"
         assert results.index.tolist() == list(range(len(results)))
         assert per_query.index.tolist() == list(range(len(per_query)))
+
+
+def test_draws_have_their_temperature_behind_their_name():
+    run = RUN.assign(temperature=0.7)
+    for table in evaluate(run, QRELS, "RR"):
+        assert list(table.columns[:2]) == ["run", "temperature"] and set(table["temperature"]) == {0.7}
+
+
+def test_an_interval_of_rewards_may_leave_0_and_1():
+    """Grades from 0 to 1 bound it, others do not."""
+    rows = [(f"q{i}", f"q{i}/{d}") for i in range(4) for d in range(2)]
+    run = pd.DataFrame(rows, columns=["query_id", "doc_id"]).assign(score=[1.0, 0.0] * 4, rank=[0, 1] * 4)
+    grades = run[["query_id", "doc_id"]].assign(relevance=[0.9, 1.0, 1.0, 1.0, 1.0, 0.9, 1.0, 1.0])
+    (within,), (beyond,) = (
+        evaluate(run, grades.assign(relevance=grades["relevance"] * scale), "Reward@1")[0].itertuples()
+        for scale in (1, 10)
+    )
+    assert within.high <= 1 < 10 < beyond.high

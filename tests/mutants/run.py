@@ -29,8 +29,11 @@ LEAST = 0.9
 MODULES = {
     "losses": (["irlens/train/losses/*.py"], ["tests/train/losses"]),
     "lists": (["irlens/negatives/lists.py"], ["tests/negatives/test_lists.py"]),
-    "mine": (["irlens/negatives/mine.py", "irlens/negatives/choose.py"], ["tests/negatives/test_mine.py"]),
-    "measures": (["irlens/measure/measures.py"], ["tests/measure/test_measures.py"]),
+    "mine": (
+        ["irlens/negatives/mine.py", "irlens/negatives/choose.py"],
+        ["tests/negatives/test_mine.py", "tests/negatives/test_tiers.py"],
+    ),
+    "measures": (["irlens/measure/measures.py"], ["tests/measure/test_measures.py", "tests/measure/test_results.py"]),
     "stats": (["irlens/measure/stats.py"], ["tests/measure/test_stats.py"]),
     "logprobs": (["irlens/models/logprobs.py"], ["tests/models/test_logprobs.py"]),
 }

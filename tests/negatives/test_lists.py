@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import irlens
 from irlens.base.errors import UserError
-from irlens.negatives.lists import REASONS, Cut, cut_lists, graded, merge, without_list
+from irlens.negatives.lists import REASONS, Cut, cut_lists, graded, in_words, merge, without_list
 
 TOPICS = pd.DataFrame({"query_id": ["q"], "query": ["1+1?"], "solution": ["two #### 2"]})
 
@@ -327,3 +327,10 @@ def test_what_lists_cannot_be_cut_from_is_one_line(columns, more, message):
     run = run.assign(query="1+1?", reward=[1.0, 0.0])[["query_id", "doc_id", *columns]]
     with pytest.raises(UserError, match=message):
         irlens.lists(run, **more)
+
+
+def test_reasons_in_words_count_and_advise():
+    reasons = pd.Series(["all right", "unfinished", "unfinished", "as another tool says"])
+    told = in_words(reasons, ["unfinished"])
+    assert told == ("2 too few finished draws (a larger --max-tokens), 1 all draws right, 1 as another tool says")
+    assert "(more draws (-n)" in in_words(reasons)

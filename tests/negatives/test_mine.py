@@ -438,3 +438,12 @@ def test_mined_lists_become_pairs_of_the_positive_and_one_negative():
     ]
     assert set(pairs["text"][[0, 2]]) == {"#### 2"} and set(pairs["text"][[1, 3]]) == {"is 3", "is 9"}
     assert list(pairs.columns) == list(lists.columns)
+
+
+def test_why_no_prompt_got_a_negative_is_told_by_tier():
+    counts = dict.fromkeys(("unusable", "no_positive", "duplicates", "false_negatives", "beyond_margin", "taken"), 0)
+    rows = [{"tier": "hard", "candidates": 1200} | counts | {"unusable": 1000, "false_negatives": 200}]
+    rows.append({"tier": "easy", "candidates": 0} | counts)
+    assert mine.why_none(pd.DataFrame(rows)) == (
+        "hard: 1,200 candidates, of them 1,000 unusable, 200 false negatives; easy: 0 candidates"
+    )

@@ -368,3 +368,32 @@ def test_what_is_wrong_with_an_objective_or_its_scores_is_named():
         get("no_such_module:loss")
     with pytest.raises(ValueError, match=r"\[2, 3\], \[2, 3\], \[2, 3\], \[2, 2\], \[2, 3\]"):
         Scores(*[torch.zeros(2, 3)] * 3, torch.zeros(2, 2), torch.ones(2, 3).bool())
+
+
+def test_which_lists_a_loss_counts():
+    """By those a step's parts are weighed: two different grades, or, where no negative is needed, a candidate."""
+    grade = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, True], [True, False], [False, False]])
+    assert get("pairwise").counts(grade, mask).tolist() == [True, False, False, False]
+    assert get("sft").counts(grade, mask).tolist() == [True, True, True, False]
+
+
+DEFAULTS = {  # as the papers, or their authors' code, have them
+    "pairwise": {"beta": 0.1},
+    "contrastive": {"beta": 0.1},
+    "listmle": {"beta": 0.1},
+    "rrhf": {"nll": 1.0, "nll_per_token": True},
+    "slic-hf": {"delta": 1.0, "nll": 0.1, "nll_per_token": False},
+    "ipo": {"beta": 0.1, "per_token": True},
+    "cpo": {"beta": 0.1, "nll": 1.0},
+    "kto": {"beta": 0.1, "desirable": 1.0, "undesirable": 1.0},
+    "r-dpo": {"beta": 0.1, "alpha": 0.05},
+    "simpo": {"beta": 2.0, "gamma_beta_ratio": 0.5},
+    "spin": {"beta": 0.1},
+    "irft": {"beta": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_the_published_ones(name):
+    assert dict(get(name).parameters) == DEFAULTS[name]
