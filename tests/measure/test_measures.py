@@ -560,3 +560,11 @@ def test_an_interval_of_rewards_may_leave_0_and_1():
         for scale in (1, 10)
     )
     assert within.high <= 1 < 10 < beyond.high
+
+
+def test_a_share_is_bounded_whatever_the_grades():
+    """Reciprocal ranks of 1 with grades of 2: other queries may have less, none more."""
+    rows = [(f"q{i}", "d") for i in range(6)]
+    run = pd.DataFrame(rows, columns=["query_id", "doc_id"]).assign(score=1.0, rank=0)
+    found, _ = evaluate(run, run[["query_id", "doc_id"]].assign(relevance=2), "RR")
+    assert found["high"].item() == 1 and 0.5 < found["low"].item() < 1
