@@ -6,7 +6,7 @@ import pytest
 import irlens
 from irlens import tables
 from irlens.base.errors import UserError
-from irlens.negatives import tiers
+from irlens.negatives import mine, tiers
 from irlens.negatives.margin import Bound
 from irlens.negatives.mine import Rules
 
@@ -103,3 +103,14 @@ def test_the_highest_reward_is_the_positive_but_of_finished_draws():
         }
     )
     assert tiers.best_rewarded(run)["doc_id"].tolist() == ["a0"]
+
+
+def test_what_is_judged_right_or_rewarded_as_the_positive_is_no_negative(run, qrels):
+    found = run.groupby("query_id", sort=False).head(1)
+    both = qrels.assign(relevance=[1, 1, 0, 0, 1, 0, 0, 0])
+    judged = mine._screen(run, both, found)(run)
+    assert judged.tolist() == ["right answer" if right else "" for right in both["relevance"]]
+    rewarded = run.assign(reward=[2.0, 3.0, 2.0, 1.9, 0.5, 0.6, 0.5, -1.0])
+    kept = rewarded.groupby("query_id", sort=False).head(1)
+    reasons = mine._screen(rewarded, None, kept)(rewarded.drop(index=kept.index))
+    assert reasons.map(bool).tolist() == [True, True, False, True, True, False]
