@@ -568,3 +568,19 @@ def test_a_share_is_bounded_whatever_the_grades():
     run = pd.DataFrame(rows, columns=["query_id", "doc_id"]).assign(score=1.0, rank=0)
     found, _ = evaluate(run, run[["query_id", "doc_id"]].assign(relevance=2), "RR")
     assert found["high"].item() == 1 and 0.5 < found["low"].item() < 1
+
+
+def test_a_query_with_one_document_counts_where_only_those_of_the_run_do():
+    run = pd.DataFrame(
+        {"query_id": ["a", "b", "b"], "doc_id": ["d", "d", "e"], "score": [1.0, 1.0, 0.5], "rank": [0, 0, 1]}
+    )
+    qrels = pd.DataFrame({"query_id": ["a", "b", "c"], "doc_id": ["d", "e", "d"], "relevance": [1, 1, 1]})
+    found, each = evaluate(run, qrels, "RR", complete=False)
+    assert found["n"].item() == 2 and each.set_index("query_id")["value"].to_dict() == {"a": 1.0, "b": 0.5}
+
+
+def test_a_run_of_other_queries_is_told_so():
+    run = pd.DataFrame({"query_id": ["a"], "doc_id": ["d"], "score": [1.0], "rank": [0]})
+    with pytest.raises(UserError) as told:
+        judged_part(run, pd.DataFrame({"query_id": ["b"], "doc_id": ["d"], "relevance": [1]}))
+    assert str(told.value) == "run: none of its queries is in the qrels"

@@ -40,6 +40,7 @@ def texts(mined):
 def test_a_run_and_its_judgements_give_lists_by_tier(run, qrels):
     before = run.copy()
     mined = irlens.mine(run, qrels, tiers=("hard", "hardest", "easy"))
+    assert dict(zip(mined.report["tier"], mined.report["meaning"])).items() <= tiers.TIERS.items()
     assert texts(mined) == {
         "positive": {"is 2", "so 4"},
         "hard": {"is 3", "so 7"},
