@@ -1,6 +1,7 @@
 """Algorithm 1: one page, one loop for the command and the notebook, and what its steps remember."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -73,3 +74,37 @@ def test_prompts_go_on_and_begin_anew():
     assert asked == ["abc", "dea", "bcd"]
     same = LarpoOptions(prompts=3, same_prompts=True)
     assert "".join(page.prompts_of(topics, same, 3)["query_id"]) == "abc"
+
+
+def draws_of(rewards):
+    """A run of one prompt, a draw a reward; texts differ."""
+    ids = [f"q/{i}" for i in range(len(rewards))]
+    texts = [f"draw {i} of {rewards}" for i in range(len(rewards))]
+    run = pd.DataFrame({"query_id": "q", "doc_id": ids, "text": texts, "reward": rewards})
+    return run.assign(score=[-float(i) for i in range(len(rewards))], rank=range(len(rewards)), finish_reason="stop")
+
+
+PART = SimpleNamespace(topics=pd.DataFrame({"query_id": ["q"], "query": ["?"]}))
+
+
+def test_memory_merges_runs_and_gives_rewards_of_a_list_anew():
+    runs = {1: draws_of([1.0, 2.0]), 2: draws_of([3.0, 4.0]), 3: draws_of([5.0, 6.0])}
+    kept = {
+        memory: page.remember(runs, PART, LarpoOptions(memory=memory), str)["reward"].tolist()
+        for memory in ("current", "previous", "all")
+    }
+    assert kept == {"current": [5, 6], "previous": [3, 4, 5, 6], "all": [1, 2, 3, 4, 5, 6]}
+
+    class Anew:
+        relative = True
+
+        def __call__(self, pool, s):
+            return pool.assign(reward=float(s))
+
+    assert page.remember(runs, PART, LarpoOptions(memory="all"), Anew())["reward"].tolist() == [3.0] * 6
+
+
+def test_lists_have_the_shape_that_was_asked_for():
+    options = LarpoOptions(objective="listmle", positives=2, negatives=3, lists=1)
+    lists, without = page.cut_from(draws_of([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), PART, options, 2, True)
+    assert lists["grade"].tolist() == [6.0, 5.0, 1.0, 2.0, 3.0] and set(lists["iteration"]) == {2} and without.empty
