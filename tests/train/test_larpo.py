@@ -72,6 +72,7 @@ def test_prompts_go_on_and_begin_anew():
     options = LarpoOptions(prompts=3)
     asked = ["".join(page.prompts_of(topics, options, s)["query_id"]) for s in (1, 2, 3)]
     assert asked == ["abc", "dea", "bcd"]
+    assert list(page.prompts_of(topics, options, 1).columns) == ["query_id", "query"]
     same = LarpoOptions(prompts=3, same_prompts=True)
     assert "".join(page.prompts_of(topics, same, 3)["query_id"]) == "abc"
 
@@ -108,3 +109,8 @@ def test_lists_have_the_shape_that_was_asked_for():
     options = LarpoOptions(objective="listmle", positives=2, negatives=3, lists=1)
     lists, without = page.cut_from(draws_of([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), PART, options, 2, True)
     assert lists["grade"].tolist() == [6.0, 5.0, 1.0, 2.0, 3.0] and set(lists["iteration"]) == {2} and without.empty
+
+
+def test_sft_imitates_the_best_of_rewards_below_zero():
+    lists, _ = page.cut_from(draws_of([-2.0, -1.0]), PART, LarpoOptions(objective="sft"), 1, True)
+    assert lists["grade"].tolist() == [-1.0]
