@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
-from irlens.base.progress import silent
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -38,15 +37,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     qrels where a verifier judged, lists, log, model), evaluation/, results.csv, test.csv, tests.csv,
     training.{png,pdf,csv}, diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
-    import pandas as pd
-
-    from irlens.train import iterations
-
-    follows = not iterations.first()  # accelerate launch: the first process does all but the training
-    job = _prepare(settings, silent if follows else say)
-    if follows:
-        _policies(job)
-        return job.out, pd.DataFrame(), pd.DataFrame()
+    job = _prepare(settings, say)
     with OutputFolder(job.out, "train", _identity(job)) as folder:
         policies = _policies(job)
         results, values, tokens = held_out_problems.validation(len(policies), job.out)
@@ -117,7 +108,7 @@ def _policies(job: Job) -> list[Path]:
     from irlens.train.larpo import cut_from, iterate, remember
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
-    folders, rerank = Folders(settings, kept, policy.name), Judging(job)
+    folders, rerank = Folders(settings, kept, policy.name, policy.devices), Judging(job)
 
     def cut(runs: dict, part: Task, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
         pool = remember(runs, part, settings, rerank)

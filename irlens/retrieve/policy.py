@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irlens.base import seeds
+from irlens.base import devices, seeds
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least
 from irlens.base.progress import Say, silent
@@ -62,6 +62,7 @@ class Policy:
         thoughts.parse(thought)
         self._thought, self.max_prompt_length = thought, max_prompt_length
         self.options, self.why = engines.choose(_options(engine, options, isinstance(model, tuple)))
+        self.devices = devices.HERE if self.options.devices is None else devices.choose(self.options.devices)
         self._in_memory = self._engine = None  # the model in this process, once there is one; the engine that is kept
         self._kept = self._prepared = False
         if isinstance(model, tuple):
@@ -313,7 +314,9 @@ class Policy:
 
             engine = TransformersEngine(self._in_memory, self.tokenizer, self.options.batch_size)
         else:
-            engine = engines.module(self.options.engine).load(self.options, self.folder)
+            from irlens.retrieve.engines.spread import opened
+
+            engine = opened(self.options, self.folder, self.devices)
         if not self._kept:
             return engine
         self._engine = engines.Lent(engine, self.close)
@@ -346,7 +349,7 @@ class Policy:
         from irlens.retrieve import engines
 
         options = self.options
-        told = {"engine": engines.kind(options), "args": engines.engine_args(options), "chat": options.chat}
+        told = {"engine": options.engine or "transformers", "args": engines.engine_args(options), "chat": options.chat}
         told |= {"model": self.digest, "served": options.served_model}
         if self.folder is not None:
             files = [self.folder / name for name in ("generation_config.json", "tokenizer.json")]

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from irlens.base.errors import UserError
@@ -102,10 +101,7 @@ def _draw(query_id: str, number: int, child) -> Draw:
 
 
 def prepare(options: EngineOptions, model) -> EngineOptions:
-    """Raises UserError where vLLM is absent or the model is too large in parts for the devices here.
-
-    Data parallel copies are the workers of a Ray engine: one process of vLLM holds one copy.
-    """
+    """Raises UserError where vLLM is absent or the model is in more parts than there are devices here."""
     import importlib.util
 
     engine_args(options)
@@ -113,13 +109,6 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
         raise UserError(
             "--engine vllm: vllm is not installed; pip install 'irlens[vllm]', or use --engine transformers"
         )
-    if options.data_parallel > 1:
-        options = replace(
-            options, engine="ray", inner_engine="vllm", num_workers=options.data_parallel, data_parallel=1
-        )
-        from irlens.retrieve.engines import ray
-
-        return ray.prepare(options, model)
     import torch
 
     if options.tensor_parallel > max(1, torch.cuda.device_count()):
