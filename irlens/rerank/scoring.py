@@ -19,6 +19,7 @@ from irlens.models.chat import as_text as as_text
 from irlens.models.chat import conversations as conversations
 
 ROWS = 2048  # rows in one shard, about; what a kill can cost
+CHARACTERS = 2**23  # of the texts in one shard, but for a query that has more: ROWS of 4,096, some two million tokens
 READ = ("query_id", "doc_id", "tag", "title", "text", "tokens", "finish_reason")  # columns that a scorer may read
 BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
 
@@ -39,16 +40,14 @@ def score_in_shards(
 ) -> pd.DataFrame:
     """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
 
-    Whole queries go to the scorer, about `rows` rows at a time; each such shard is written to `shards` by rename, named
+    Whole queries go to the scorer, about `rows` rows at a time, fewer where texts are long (CHARACTERS); each such shard is written to `shards` by rename, named
     by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
     rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
     Without a folder nothing is kept. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
     """
     run = run.reset_index(drop=True)
-    queries = list(dict.fromkeys(run["query_id"]))
-    group = max(1, rows // int(run.groupby("query_id").size().max()))
-    place = {query_id: i // group for i, query_id in enumerate(queries)}
+    place = _places(run, rows)
     shard_of = run["query_id"].map(place).to_numpy()
     cut = [run[shard_of == number] for number in range(max(place.values()) + 1)]
     paths = [shards and shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
@@ -72,6 +71,20 @@ def score_in_shards(
     finally:
         getattr(scorer, "close", lambda: None)()
     return pd.concat(parts).sort_index()
+
+
+def _places(run: pd.DataFrame, rows: int) -> dict[str, int]:
+    """query_id → number of its shard: as many queries in each as make `rows` rows, up to CHARACTERS of their texts."""
+    texts = run["text"] if "text" in run.columns else pd.Series("", index=run.index)
+    told = texts.map(lambda text: len(text) if isinstance(text, str) else 0).groupby(run["query_id"], sort=False)
+    group, found, held, characters = max(1, rows // int(told.size().max())), {}, 0, 0
+    number = 0
+    for query_id, count in told.sum().items():
+        if held and (held == group or characters + count > CHARACTERS):
+            number, held, characters = number + 1, 0, 0
+        found[query_id] = number
+        held, characters = held + 1, characters + count
+    return found
 
 
 def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mapping[str, object] | None = None) -> str:

@@ -19,7 +19,7 @@ from irlens.retrieve.engines import Engine, Prompt, Sampling
 from irlens.retrieve.meter import Meter
 from irlens.tables import ranked
 
-DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
+DRAWS = 50  # draws of a prompt in one shard, at most; a constant, so that a longer run continues the shards of a shorter one
 COLUMNS = [
     "query_id", "doc_id", "score", "rank", "text", "tag", "temperature", "draw", "logprob", "n_tokens", "finish_reason", "tokens"
 ]  # fmt: skip
@@ -112,13 +112,13 @@ def sample_run(
     """
     whole = _Asked(asked, draws)
     shards = _held(whole, folder, say) if folder else {}
-    missing = _missing(shards.values(), len(asked), draws, Engine.shard_rows)
+    missing = _missing(shards.values(), len(asked), draws, Engine)
     made: list[pd.DataFrame] = []
     if missing:
         todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
         with Meter(name, todo, folder, say) as meter:
             engine = load_engine()
-            missing = _missing(shards.values(), len(asked), draws, engine.shard_rows)
+            missing = _missing(shards.values(), len(asked), draws, engine)
 
             def keep(shard: pd.DataFrame, block: _Block) -> None:
                 write_parquet(shard, whole.path(folder, block)) if folder else made.append(shard)
@@ -142,7 +142,7 @@ def _held(whole: _Asked, folder: Path, say: Say) -> dict[Path, _Block]:
     shards, others = whole.held(folder)
     if others:
         say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
-    missing = _missing(shards.values(), len(whole.prompts), whole.draws, Engine.shard_rows)
+    missing = _missing(shards.values(), len(whole.prompts), whole.draws, Engine)
     total = len(whole.prompts) * whole.draws.per_prompt
     todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
     if todo < total:
@@ -157,20 +157,22 @@ def _read(whole: _Asked, folder: Path) -> pd.DataFrame:
         raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
 
 
-def _missing(held: Iterable[_Block], queries: int, draws: Draws, rows: int) -> list[_Block]:
-    """The blocks of about `rows` draws that no shard holds."""
-    n = draws.n
+def _missing(held: Iterable[_Block], queries: int, draws: Draws, engine: Engine | type[Engine]) -> list[_Block]:
+    """The blocks that no shard holds, each of about as many draws as the engine's shards have, and of no more tokens."""
+    n, tokens = draws.n, getattr(engine, "shard_tokens", Engine.shard_tokens)
+    rows = max(1, min(engine.shard_rows, tokens // (draws.max_tokens or 1)))
+    step = min(DRAWS, rows)  # of the engine and its longest draw, not of n: see DRAWS
     done = {float(t): np.zeros((queries, n), dtype=bool) for t in draws.temperatures}
     for block in held:
         if block.temperature in done:
             done[block.temperature][block.q0 : block.q1, block.d0 : block.d1] = True
-    block = max(1, rows // min(n, DRAWS))
+    block = max(1, rows // min(n, step))
     out = []
     for temperature, drawn in done.items():
         for q0 in range(0, queries, block):
             q1 = min(q0 + block, queries)
-            for d0 in range(0, n, DRAWS):
-                d1 = min(d0 + DRAWS, n)
+            for d0 in range(0, n, step):
+                d1 = min(d0 + step, n)
                 row = q0
                 while row < q1:  # neighbours that miss the same draws make one block
                     missing = np.flatnonzero(~drawn[row, d0:d1])

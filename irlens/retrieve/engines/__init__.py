@@ -72,6 +72,7 @@ class Engine(Protocol):
     gpus: float | None = 0  # that it keeps busy; None where a server does not tell
     at_once: int = 1  # calls of `sample` that may run at the same time, each in a thread of its own
     shard_rows: int = 2000  # draws that one call should ask for, about; what a kill can cost
+    shard_tokens: int = 2**20  # tokens that they may have in all: 2000 draws of up to 524, minutes of a GPU
 
     def sample(
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
@@ -87,7 +88,8 @@ class Lent(Engine):
 
     def __init__(self, engine: Engine, owner: Callable[[], None]):
         self.engine, self.owner, self.sample = engine, owner, engine.sample
-        self.gpus, self.at_once, self.shard_rows = engine.gpus, engine.at_once, engine.shard_rows
+        self.gpus, self.at_once = engine.gpus, engine.at_once
+        self.shard_rows, self.shard_tokens = engine.shard_rows, engine.shard_tokens
 
     def close(self) -> None:
         """Ends it after a failure, which may have left calls in flight; else nothing."""
