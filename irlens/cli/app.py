@@ -249,7 +249,7 @@ def reproduce(settings: Reproduce) -> None:
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:
-        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs))
+        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs, settings.store))
 
 
 @app.command(cls=Command)

@@ -6,15 +6,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
+from irlens.base.progress import Say
 from irlens.commands import renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
 def _difference(was, now, where: str) -> tuple[str, object, object] | None:
@@ -32,12 +37,22 @@ class OutputFolder:
     """Used as `with OutputFolder(path, command, settings) as folder:`; writes `manifest.json` at both ends.
 
     settings: what makes the result what it is (`base.options.identity`). A folder that holds the same command with the same settings is continued. Settings named in `growing` may be larger
-    than before (more draws), every other difference is refused. Raises UserError: other settings, another process at
-    work in it, a folder that holds something else, a path that cannot be written.
+    than before (more draws), every other difference is refused. store: where draws and scores are kept that other
+    folders share, None for nowhere; say: gets a line of what is wrong with it. Raises UserError: other settings, another
+    process at work in it, a folder that holds something else, a path that cannot be written.
     """
 
-    def __init__(self, path: Path | str, command: str, settings: dict, growing: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        path: Path | str,
+        command: str,
+        settings: dict,
+        growing: tuple[str, ...] = (),
+        store: Path | None = None,
+        say: Say = print,
+    ):
         self.path, self.command, self.growing = Path(path), command, growing
+        self.store, self.say = store, say
         self.settings = json.loads(json.dumps(settings))
         self.facts: dict = {}
         self.continued = False
@@ -47,7 +62,7 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(path.name != stores.FOLDER for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
@@ -56,13 +71,20 @@ class OutputFolder:
         self._lock()
         self.continued = before is not None
         self.facts = {
-            k: v for k, v in (before or {}).items() if k in ("wall_seconds", "tokens_generated", "tokens_trained")
+            k: v
+            for k, v in (before or {}).items()
+            if k in ("wall_seconds", "tokens_generated", "tokens_trained", STORE)
         }
+        self._open = ExitStack()
+        self._used = self._open.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
         self._started = time.monotonic()
         self._write("running")
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        self._open.close()
+        if self._used.counts:
+            self.facts[STORE] = dict(Counter(self.facts.get(STORE, {})) + self._used.counts)
         seconds = time.monotonic() - self._started
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()

@@ -57,10 +57,10 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         return Likelihood(loaded[0], policy.tokenizer, policy.prompt_ids(task))
 
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
-        from irlens.rerank.scoring import score_in_shards
+        from irlens.rerank.scoring import ALONE, score_in_shards
 
         asked = {prompt.query_id: prompt.text for prompt in policy.prompts(task)}
-        told = {"made_by": made_by(), "asked": asked}
+        told = {"made_by": made_by(), "asked": asked, "stored": ALONE}
         found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}", **told)
         return found.rename(columns={"score": "logprob"})
 

@@ -11,7 +11,7 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
 from irlens.base.options import at_least, identity
-from irlens.commands.drawing import default_out
+from irlens.commands.drawing import default_out, store_of
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import Prepared, corpus_revision, default_index_folder, prepare, with_corpus
@@ -36,7 +36,7 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     stages, task = _stages(settings)
     at = sorted(set(settings.at))
     out = default_out(settings, "+".join(stages.labels), task.name)
-    output = OutputFolder(out, "recall", _identity(settings, task, at, stages))
+    output = OutputFolder(out, "recall", _identity(settings, task, at, stages), store=store_of(settings, out), say=say)
     output.check()
     places = {name: index_folder(settings, prepared, task, out) for name, prepared in stages.dense.items()}
     for name, prepared in stages.dense.items():  # a folder of another model is refused before anything is made

@@ -36,10 +36,12 @@ def _plain(old: str, new: str, note: str = "") -> Renamed:
 KEYS = {"-n": "n"}
 DRAWS = Renamed("--draws", "-n")
 SCORING = (_plain("--judge-model", "--served-model"), _plain("--scoring-batch", "--batch-size"))
+VECTORS = _plain("--store", "--vector-dtype")
 HIGH_LOW = "the high temperature (of easy and hard), then the low one (of hardest), such as 1.0,0.7"
 RENAMED = {
     "passk": (DRAWS,),
-    "recall": (_plain("--rerank", "--reranker"),),
+    "index": (VECTORS,),
+    "recall": (_plain("--rerank", "--reranker"), VECTORS),
     "mine-negatives": (
         DRAWS,
         _plain("--tiers", "--tier"),
@@ -107,7 +109,7 @@ def _moved(before: dict, **names: str) -> dict:
 
 NEW_SETTINGS: dict[str, Callable[[dict], dict]] = {
     "mine-negatives": _mined,
-    "recall": lambda before: _moved(before, rerank="reranker"),
+    "recall": lambda before: _moved(before, rerank="reranker", store="vector_dtype"),
     "rerank": lambda before: _moved(before, judge_model="served_model", scoring_batch="batch_size"),
     "best-of-n": _picked,
 }

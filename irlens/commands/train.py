@@ -13,7 +13,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.progress import silent
 from irlens.commands import validation as held_out_problems
-from irlens.commands.drawing import default_out, identity, load_policy, train_split
+from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Train, heat
@@ -47,7 +47,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     if follows:
         _policies(job)
         return job.out, pd.DataFrame(), pd.DataFrame()
-    with OutputFolder(job.out, "train", _identity(job)) as folder:
+    with OutputFolder(job.out, "train", _identity(job), store=store_of(settings, job.out), say=say) as folder:
         policies = _policies(job)
         results, values, tokens = held_out_problems.validation(len(policies), job.out)
         chosen = held_out_problems.chosen(len(policies), job.settings, job.out)

@@ -182,8 +182,10 @@ def _scored(
     made_by: Mapping,
     rows: int,
     identity: dict,
+    stored: str | None = None,
 ) -> Scoring:
-    """A reranker whose scorer works shard by shard; facts: the sums of what else it counts."""
+    """A reranker whose scorer works shard by shard; facts: the sums of what else it counts. stored: see
+    `score_in_shards`."""
 
     def prepare(run: pd.DataFrame, given: Given) -> Prepared:
         from irlens.rerank.scoring import need_texts, score_in_shards
@@ -193,7 +195,7 @@ def _scored(
 
         def score() -> Scores:
             shards = given.folder and given.folder / slug(name)
-            told = {"made_by": made_by, "asked": asked}
+            told = {"made_by": made_by, "asked": asked, "stored": stored}
             found = score_in_shards(run, lambda: load(run, given), shards, name, rows, **told)
             counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
             facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
@@ -219,7 +221,7 @@ def _likelihood(name: str, given: Given) -> Scoring:
 
 def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Prepared:
     """The likelihood under a policy's own weights, nats, computed anew."""
-    from irlens.rerank.scoring import need_texts, score_in_shards
+    from irlens.rerank.scoring import ALONE, need_texts, score_in_shards
 
     if not (policy := given.options.policy or given.policy):
         raise UserError(f"{given.where}: {name}: the run records no log-probabilities; name its model with --policy")
@@ -231,7 +233,7 @@ def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Pr
 
     def score() -> Scores:
         shards = given.folder and given.folder / "likelihood"
-        told = {"made_by": made_by, "asked": asked}
+        told = {"made_by": made_by, "asked": asked, "stored": None if given.messages_as else ALONE}
         found = score_in_shards(run, lambda: _policy_scorer(files, run, given), shards, chosen.name, **told)
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
@@ -255,12 +257,15 @@ def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
 
 
 def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:
+    from irlens.rerank.scoring import ALONE, TOGETHER
+
     found = reward_model(chosen, name)
 
     def load(run: pd.DataFrame, given: Given) -> Scorer:
         return found.load(given.conversations(run), given.options.batch_size)
 
-    made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest})
+    stored = TOGETHER if found.pairs else ALONE
+    made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest}, stored)
     return replace(made, relative=found.pairs)
 
 
@@ -276,6 +281,7 @@ def _folder_or_hub_id(name: str, argument: str) -> catalog.Reward:
 
 def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
     from irlens.rerank import cross_encoder
+    from irlens.rerank.scoring import ALONE
 
     folder = catalog.fetch(_folder_or_hub_id(name, argument))
 
@@ -285,7 +291,7 @@ def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "cross-encoder"}
-    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity)
+    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity, ALONE)
 
 
 # -- by a language model at a server -------------------------------------------------------------------------------

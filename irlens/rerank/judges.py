@@ -153,7 +153,7 @@ def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = 
     """
     from irlens.models.chat import conversations
     from irlens.rerank.reward_files import reward_model
-    from irlens.rerank.scoring import score_in_shards
+    from irlens.rerank.scoring import ALONE, TOGETHER, score_in_shards
 
     chosen = catalog.reward(name)
     if chosen is None:
@@ -162,7 +162,7 @@ def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = 
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
         asked = conversations(topics, instruction)
-        told = {"made_by": model.made_by, "asked": asked, "say": say}
+        told = {"made_by": model.made_by, "asked": asked, "say": say, "stored": TOGETHER if model.pairs else ALONE}
         found = score_in_shards(run, lambda: model.load(asked), shards, chosen.name, ROWS, **told)
         if cut := int(found["truncated"].sum()):
             say(cut_in_words(cut, len(found), chosen.name))

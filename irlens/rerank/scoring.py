@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.base import files
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.progress import progress_bar
 from irlens.models.chat import as_text as as_text
 from irlens.models.chat import conversations as conversations
+from irlens.rerank.stored import ALONE as ALONE
+from irlens.rerank.stored import READ, Stored, plain
+from irlens.rerank.stored import TOGETHER as TOGETHER
 
 ROWS = 2048  # rows in one shard, about; what a kill can cost
-READ = ("query_id", "doc_id", "tag", "title", "text", "tokens", "finish_reason")  # columns that a scorer may read
 BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
 
 Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
@@ -36,6 +38,7 @@ def score_in_shards(
     made_by: Mapping[str, object],
     asked: Mapping[str, object] | None = None,
     say: Callable[[str], None] = print,
+    stored: str | None = None,
 ) -> pd.DataFrame:
     """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
 
@@ -43,7 +46,8 @@ def score_in_shards(
     by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
     rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
-    Without a folder nothing is kept. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
+    Without a folder nothing is kept. stored: whether a score is of its row ALONE or of its query's rows TOGETHER, which
+    the store in use (`base.store`) is asked by; None for a scorer whose content cannot be named. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
     """
     run = run.reset_index(drop=True)
     queries = list(dict.fromkeys(run["query_id"]))
@@ -54,24 +58,51 @@ def score_in_shards(
     paths = [shards and shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
     if shards and (other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}):
         say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
-    parts, scorer = [], None
+    kept = _store(stored if shards else None, made_by, asked, name)
+    found: dict[int, pd.DataFrame] = {}
+    scorer = None
     try:
         with progress_bar() as progress:
             bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
-            for part, path in zip(cut, paths):
-                shard = None
-                if path is None or not path.is_file():
-                    scorer = scorer or load()
-                    started = time.monotonic()
-                    shard = _scored(scorer(part), part, name)
-                    progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
-                if path is not None:
-                    shard = _kept(shard, path, part)
-                parts.append(shard.set_index(part.index))
-                progress.update(bar, advance=len(part))
+
+            def score(rows: pd.DataFrame) -> pd.DataFrame:
+                nonlocal scorer
+                scorer = scorer or load()
+                started = time.monotonic()
+                shard = _scored(scorer(rows), rows, name)
+                progress.update(bar, rate=f"{len(rows) / (time.monotonic() - started):,.0f} {unit}/s")
+                return shard
+
+            while len(found) < len(cut):
+                before = len(found)
+                for number, (part, path) in enumerate(zip(cut, paths)):
+                    if number not in found and (shard := _shard(part, path, score, kept)) is not None:
+                        found[number] = shard.set_index(part.index)
+                        progress.update(bar, advance=len(part))
+                if len(found) == before:  # another process makes what is left
+                    kept.store.wait()
     finally:
         getattr(scorer, "close", lambda: None)()
-    return pd.concat(parts).sort_index()
+    return pd.concat([found[number] for number in range(len(cut))]).sort_index()
+
+
+def _shard(part: pd.DataFrame, path: Path | None, score: Scorer, kept: Stored) -> pd.DataFrame | None:
+    """The scores of whole queries: at `path`, in the store, or new; None while another process makes them."""
+    if path is None:
+        return score(part)
+    if not path.is_file() and kept.shard(part, score, path) is None:
+        return None
+    return _read(path, part)
+
+
+def _store(keyed: str | None, made_by: Mapping, asked: Mapping | None, name: str) -> Stored:
+    """The store in use; one that holds nothing for a scorer that is not to be kept."""
+    if keyed is None or not stores.current().on:
+        return Stored(stores.NONE, "", {}, TOGETHER, name)
+    from irlens.models.weights import runs_with
+
+    told = json.dumps([made_by, runs_with()], sort_keys=True, default=repr)
+    return Stored(stores.current(), told, asked or {}, keyed, name)
 
 
 def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mapping[str, object] | None = None) -> str:
@@ -79,17 +110,10 @@ def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mappin
     sha = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
     columns = [column for column in READ if column in part.columns]
     for row in zip(*(part[column] for column in columns)):
-        sha.update(repr((columns, [_plain(value) for value in row])).encode("utf-8", "backslashreplace"))
+        sha.update(repr((columns, [plain(value) for value in row])).encode("utf-8", "backslashreplace"))
     for query_id in dict.fromkeys(part["query_id"]) if asked else ():
         sha.update(repr((query_id, asked.get(query_id))).encode("utf-8", "backslashreplace"))
     return sha.hexdigest()[:16]
-
-
-def _plain(value):
-    """A cell as it is hashed: the same in memory and read back from Parquet."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [int(number) for number in value]
-    return None if value is pd.NA or value != value else value
 
 
 def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -100,13 +124,6 @@ def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> 
         bad = part.iloc[int(np.flatnonzero(~good)[0])]
         raise UserError(f"{name}: score not finite for query_id={bad['query_id']}, doc_id={bad['doc_id']}")
     return part[["query_id", "doc_id"]].assign(**more)
-
-
-def _kept(shard: pd.DataFrame | None, path: Path, part: pd.DataFrame) -> pd.DataFrame:
-    """The shard at `path`, written first if it is new: what is used is what the file says."""
-    if shard is not None:
-        files.write_parquet(shard, path)
-    return _read(path, part)
 
 
 def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
