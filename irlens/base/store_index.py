@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = "index.sqlite"
@@ -159,6 +159,13 @@ class Index:
             return self.db.execute(
                 f"SELECT name, kind, what, bytes, used, coalesce(({held}), 0) FROM files ORDER BY used, id"
             ).fetchall()
+
+    def shrink(self) -> None:
+        """Gives the disk back what was forgotten, unless another process is at work."""
+        with self._lock, suppress(sqlite3.OperationalError):
+            self.db.execute("PRAGMA busy_timeout = 1000")
+            self.db.execute("VACUUM")
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- who is at work --------------------------------------------------------------------------------------------
 

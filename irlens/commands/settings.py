@@ -344,6 +344,17 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Store:
+    """A store of draws and scores, and what is to be done with it."""
+
+    folder: str | None = argument(None, "Its folder. Default: as IRLENS_STORE has it, else irlens-out/.irlens-store.")
+    prune: bool = option(False, "Drop what --older-than and --max-size name, the longest unused first.", panel="Output")
+    older_than: float | None = option(None, "Days since it was last used.", panel="Output")
+    max_size: str | None = option(None, "What may be left, such as 10GB.", panel="Output")
+    check: bool = option(False, "Read every file; one that has changed is dropped.", panel="Output")
+
+
+@dataclass(frozen=True)
 class Demo:
     """The whole loop."""
 

@@ -12,6 +12,7 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.progress import silent
+from irlens.commands import finished
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -47,7 +48,10 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     if follows:
         _policies(job)
         return job.out, pd.DataFrame(), pd.DataFrame()
-    with OutputFolder(job.out, "train", _identity(job), store=store_of(settings, job.out), say=say) as folder:
+    kept = {"store": store_of(settings, job.out), "say": say, "asked": settings}
+    with OutputFolder(job.out, "train", _identity(job), **kept) as folder:
+        if folder.finished:
+            return job.out, *(finished.table(job.out / name) for name in ("results.csv", "tests.csv"))
         policies = _policies(job)
         results, values, tokens = held_out_problems.validation(len(policies), job.out)
         chosen = held_out_problems.chosen(len(policies), job.settings, job.out)

@@ -70,9 +70,14 @@ def run(
     recipe = _sharing(recipe, stores.place(store, out))
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
-    with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
+    kept |= {"by_seed": bool(seeds)}  # more seeds may come later
+    with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style]) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
         found = _run_all(recipe, out, seeds, jobs, say)
+        if folder.finished:
+            for sentence in folder.facts.get("conclusions", ()):
+                say(sentence)
+            return out
         ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := of_arms.ended(s.name, found))}
         folder.note(contamination=_contamination(recipe, found[0]), **_account(found), arms_ended=ended)
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
