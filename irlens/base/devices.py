@@ -45,7 +45,11 @@ class Devices:
         if self.kind == "ray":
             return "a Ray cluster" if self.count is None else f"{self.count} workers of a Ray cluster"
         what = "GPU" if self.gpus else "process"
-        return "this process" if self.here else f"{self.count} {what}{'s' * (self.count != 1) if self.gpus else 'es' * (self.count != 1)}"
+        return (
+            "this process"
+            if self.here
+            else f"{self.count} {what}{'s' * (self.count != 1) if self.gpus else 'es' * (self.count != 1)}"
+        )
 
 
 HERE = Devices()

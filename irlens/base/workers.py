@@ -54,7 +54,9 @@ class Workers:
                 if self.closed:
                     raise UserError("stopped") from None
                 if tries == AGAIN:
-                    raise UserError(f"{AGAIN + 1} workers died at the same work, the last {worker.last_words()}") from None
+                    raise UserError(
+                        f"{AGAIN + 1} workers died at the same work, the last {worker.last_words()}"
+                    ) from None
             finally:
                 self.free.put(worker)
 

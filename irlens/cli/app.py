@@ -23,6 +23,7 @@ from irlens.commands.settings import (
     Recall,
     Reproduce,
     Rerank,
+    Store,
     Temperatures,
     Train,
     Verify,
@@ -260,7 +261,7 @@ def reproduce(settings: Reproduce) -> None:
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:
-        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs))
+        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs, settings.store))
 
 
 @app.command(cls=Command)
@@ -273,6 +274,21 @@ def demo(settings: Demo) -> None:
     from irlens.cli import demo as whole_loop
 
     whole_loop.run(Path(settings.out), settings.seed)
+
+
+@app.command(cls=Command)
+@takes(Store)
+def store(settings: Store) -> None:
+    """What the store holds that commands share: draws and scores, by which models, how large, last used when.
+
+    Deleting its folder is always safe: what is missing is made again.
+
+    Example: `irlens store --prune --older-than 30 --max-size 10GB`
+    """
+    from irlens.cli import report
+    from irlens.commands.store import store as command
+
+    report.store(command(settings, report.say))
 
 
 @app.command(cls=Command)

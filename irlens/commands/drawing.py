@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import devices as devices_of
 from irlens.base import options as options_of
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
@@ -80,6 +81,11 @@ def identity(settings, policy: Policy, **more) -> dict:
 def default_out(settings, *parts: str) -> Path:
     """`settings.out`, or a folder under irlens-out/ named after the stage and `parts`."""
     return Path(settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *parts]))
+
+
+def store_of(settings, out: Path) -> Path | None:
+    """Where a command keeps draws and scores that others find (`base.store`); None for nowhere."""
+    return stores.place(getattr(settings, "store", None), out)
 
 
 def train_split(settings: Mine | Train) -> str | None:

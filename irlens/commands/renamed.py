@@ -41,10 +41,12 @@ ENGINE = (
     _plain("--data-parallel", "--devices", "copies of the model, one per device"),
 )
 SCORING = (_plain("--judge-model", "--served-model"), _plain("--scoring-batch", "--batch-size"))
+VECTORS = _plain("--store", "--vector-dtype")
 HIGH_LOW = "the high temperature (of easy and hard), then the low one (of hardest), such as 1.0,0.7"
 RENAMED = {
     "passk": (DRAWS, *ENGINE),
-    "recall": (_plain("--rerank", "--reranker"),),
+    "index": (VECTORS,),
+    "recall": (_plain("--rerank", "--reranker"), VECTORS),
     "mine-negatives": (
         DRAWS,
         *ENGINE,
@@ -113,7 +115,7 @@ def _moved(before: dict, **names: str) -> dict:
 
 NEW_SETTINGS: dict[str, Callable[[dict], dict]] = {
     "mine-negatives": _mined,
-    "recall": lambda before: _moved(before, rerank="reranker"),
+    "recall": lambda before: _moved(before, rerank="reranker", store="vector_dtype"),
     "rerank": lambda before: _moved(before, judge_model="served_model", scoring_batch="batch_size"),
     "best-of-n": _picked,
 }

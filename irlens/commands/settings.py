@@ -57,6 +57,15 @@ def _out():
     return option(None, "Output folder; the same command continues it.", panel="Output", free=True)
 
 
+def _store():
+    return option(
+        None,
+        "Folder of draws and scores that other commands find; none: without. Default: .irlens-store beside --out.",
+        panel="Output",
+        free=True,
+    )
+
+
 class Seeded:
     """Settings with a `seed`. Raises UserError for one that has no random numbers."""
 
@@ -88,6 +97,7 @@ class PassK(Seeded, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ class Mine(Seeded, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,7 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 PASSK_OUT = "irlens-out/passk-tiny-sums"  # what `irlens passk` writes by default
@@ -225,6 +237,7 @@ class Rerank(Seeded, ScoringOptions):
     )
     seed: int = _seed()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -267,6 +280,7 @@ class BestOfN(Seeded, ScoringOptions):
     )
     seed: int = _seed()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -326,6 +340,18 @@ class Reproduce:
         None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
     )
     out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store of draws and scores, and what is to be done with it."""
+
+    folder: str | None = argument(None, "Its folder. Default: as IRLENS_STORE has it, else irlens-out/.irlens-store.")
+    prune: bool = option(False, "Drop what --older-than and --max-size name, the longest unused first.", panel="Output")
+    older_than: float | None = option(None, "Days since it was last used.", panel="Output")
+    max_size: str | None = option(None, "What may be left, such as 10GB.", panel="Output")
+    check: bool = option(False, "Read every file; one that has changed is dropped.", panel="Output")
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,9 @@ def response_logprobs(model, packed: Packed) -> torch.Tensor:
         "position_ids": packed.position_ids,
         "use_cache": False,
     }
-    if not packed.shared and _tested(model) and not length_ropes(model):  # causal: no token looks at padding, which is last
+    if (
+        not packed.shared and _tested(model) and not length_ropes(model)
+    ):  # causal: no token looks at padding, which is last
         places = torch.arange(packed.input_ids.shape[1], device=packed.input_ids.device)
         inputs |= {"attention_mask": None, "position_ids": places.expand_as(packed.input_ids)}
     if getattr(core(model).config.get_text_config(), "output_router_logits", False):

@@ -51,7 +51,7 @@ class EncoderOptions:
     train_size: int | None = option(None, "Vectors that train it. Default: 50 per cell.", panel="Index")
     query_prompt: str | None = option(None, "Before every question. Default: the model's.", panel="Index")
     passage_prompt: str | None = option(None, "Before every passage. Default: the model's.", panel="Index")
-    store: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
+    vector_dtype: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
     dtype: str = option("float32", "Of the encoder; or float16, bfloat16.", panel="Engine")
     shard_size: int = option(4096, "Passages per file: what a kill can cost.", panel="Engine", free=True)
     processes: int = option(1, "On the CPU; several GPUs are used anyway.", panel="Engine", free=True)

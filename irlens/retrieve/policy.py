@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from irlens.base.options import at_least
 from irlens.base.progress import Say, silent
 from irlens.models import catalog
 from irlens.models.load import quiet_if_small as quiet_if_small
-from irlens.models.weights import digest, digest_in_memory
+from irlens.models.weights import digest, digest_in_memory, digest_of_files, runs_with
 from irlens.retrieve.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -265,8 +266,9 @@ class Policy:
         """The run of `draws` of templated prompts, its shards in the folder `shards`: what commands use."""
         from irlens.retrieve.sample import sample_run
 
-        source = self._source() if shards else ""
-        draws = replace(draws, max_tokens=self.max_tokens, source=source)
+        if shards:
+            draws = replace(draws, source=self._source(), made_with=self._made_with(), called=self.name)
+        draws = replace(draws, max_tokens=self.max_tokens)
         with self._evaluating():
             run = sample_run(self._open, asked, draws, shards, name or self.name, say)
         return self.marked(run)
@@ -344,8 +346,6 @@ class Policy:
 
     def _source(self) -> str:
         """What draws, for the names of shards: the weights (and what stops them), the engine and its arguments."""
-        import json
-
         from irlens.retrieve import engines
 
         options = self.options
@@ -358,6 +358,17 @@ class Policy:
             from irlens.models.chat import stop_tokens
 
             told |= {"stops": sorted(stop_tokens(self._in_memory, self.tokenizer)), "vocabulary": len(self.tokenizer)}
+        return json.dumps(told, sort_keys=True)
+
+    def _made_with(self) -> str | None:
+        """What else a store names draws by, which many folders share: everything in the model's folder, and what runs it.
+        None where no content can be named: at a server, for one's own engine, for a model in this process."""
+        from irlens.retrieve import engines
+
+        kind = engines.kind(self.options)
+        if kind not in ("transformers", "vllm") or self.folder is None or self._in_memory is not None:
+            return None
+        told = {"files": digest_of_files(self.folder), "run": runs_with(kind), "through": self.options.engine}
         return json.dumps(told, sort_keys=True)
 
     def facts(self, out: Path) -> dict:

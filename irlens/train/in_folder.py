@@ -37,7 +37,6 @@ class Folders:
 
         Raises NothingToRank if no list fits or can be compared, UserError if the loss is not finite.
         """
-        from irlens.train import phase
 
         path = self.kept.folder(s) / "model"
         if path.is_dir():
@@ -45,7 +44,8 @@ class Folders:
         elif self.devices.here:
             self.train(weights, lists, prompts, s)
         else:
-            phase.run(phase.Phase(self.options, self.kept.out, self.base, weights, prompts, s), self.devices, self.kept.say)
+            phase = launch.Phase(self.options, self.kept.out, self.base, weights, prompts, s)
+            launch.run(phase, self.devices, self.kept.say)
         return path
 
     def train(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> None:

@@ -187,7 +187,12 @@ def test_devices_are_what_is_there_or_asked_for(monkeypatch, gpus, given, kind, 
 
 @pytest.mark.parametrize(
     "given, line",
-    [("9", "--devices 9: here are 8 GPUs"), ("-1", "give a number"), ("two", "give a number"), ("ray:0", "give a number")],
+    [
+        ("9", "--devices 9: here are 8 GPUs"),
+        ("-1", "give a number"),
+        ("two", "give a number"),
+        ("ray:0", "give a number"),
+    ],
 )
 def test_devices_that_are_not_there_are_refused(monkeypatch, given, line):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)

@@ -16,7 +16,6 @@ from irlens.base.devices import Devices
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_parquet
 from irlens.models.catalog import fetch, model
-from irlens.train import phase
 from irlens.train.in_folder import Folders
 from irlens.train.iterations import Kept
 from irlens.train.options import TrainOptions
@@ -84,7 +83,7 @@ def weights(folder):
 
 
 def test_one_process_of_its_own_trains_the_same_weights(here, tmp_path):
-    folder, lines = fit(tmp_path, Devices("local", 1))
+    folder, _ = fit(tmp_path, Devices("local", 1))
     assert weights(folder) == weights(here) and log(folder) == log(here)
     assert sorted(p.name for p in folder.parent.iterdir()) == sorted(
         [*(p.name for p in here.parent.iterdir()), "phase.log"]

@@ -71,6 +71,7 @@ class Engine(Protocol):
 
     gpus: float | None = 0  # that it keeps busy; None where a server does not tell
     at_once: int = 1  # calls of `sample` that may run at the same time, each in a thread of its own
+    shard_least: int = 64  # fewer would cost speed
     shard_rows: int = 2000  # draws that one call should ask for, about; what a kill can cost
     shard_tokens: int = 2**20  # tokens that they may have in all: 2000 draws of up to 524, minutes of a GPU
 

@@ -22,7 +22,11 @@ class Spread(Engine):
     def __init__(self, options: EngineOptions, weights: Path, devices: Devices):
         each = options.tensor_parallel
         self.workers = devices.workers(functools.partial(_engine, options, Path(weights)), each)
-        self.at_once, self.shard_rows = self.workers.count, Engine.shard_rows
+        self.at_once, kind = self.workers.count, options.engine
+        self.shard_rows, self.shard_tokens = (
+            (4096, 2**21) if kind == "vllm" else (Engine.shard_rows, Engine.shard_tokens)
+        )
+        self.shard_least = module("transformers").TransformersEngine.shard_least if kind == "transformers" else 64
         self.gpus = self.workers.count * each if devices.gpus else getattr(self.workers, "gpus", 0) * self.at_once
 
     def sample(
