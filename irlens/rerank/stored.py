@@ -59,8 +59,7 @@ class Stored:
         if not self.store.on:
             return _written(part, score(part), path)
         keys = self.keys(part)
-        known = self._known(part, keys)
-        rest = self._rest(part, known)
+        known, rest = self._whole(part, self._known(part, keys))
         if not rest:
             self.store.counts["scores found"] += len(part)
             shard = _written(part, known, path)
@@ -70,8 +69,8 @@ class Stored:
         if not self.store.claim(spans):
             return None
         try:
-            known = self._known(part, keys)  # as others may have made it since
-            if rest := self._rest(part, known):
+            known, rest = self._whole(part, self._known(part, keys))  # as others may have made it since
+            if rest:
                 new = score(part.iloc[rest])
                 if len(known) and list(known.columns) != list(new.columns):  # by another version of the scorer
                     known, rest, new = known.iloc[:0], list(range(len(part))), score(part)
@@ -90,14 +89,13 @@ class Stored:
             return known.iloc[:0]
         return known
 
-    def _rest(self, part: pd.DataFrame, known: pd.DataFrame) -> list[int]:
-        """The places of the rows that are to be scored: where scores hold together, whole queries."""
+    def _whole(self, part: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+        """(what is known, the places of the rows that are to be scored): where scores hold together, of whole queries."""
         there = np.zeros(len(part), dtype=bool)
         there[known.index] = True
         if self.keyed == TOGETHER:
             there = pd.Series(there).groupby(part["query_id"].to_numpy()).transform("all").to_numpy()
-            known.drop(index=[i for i in known.index if not there[i]], inplace=True)
-        return np.flatnonzero(~there).tolist()
+        return known[there[known.index]], np.flatnonzero(~there).tolist()
 
 
 def _written(part: pd.DataFrame, scores: pd.DataFrame, path: Path) -> pd.DataFrame:
