@@ -261,7 +261,9 @@ def reproduce(settings: Reproduce) -> None:
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:
-        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs, settings.store))
+        s = settings
+        jobs = s.jobs or (1 if s.devices else None)  # the devices belong to one part at a time
+        report.written(run.run(loaded, out, report.say, s.seeds, s.style, jobs, s.store, s.devices))
 
 
 @app.command(cls=Command)

@@ -11,7 +11,7 @@ from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.base.options import argument, option
 from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought
-from irlens.retrieve.options import EncoderOptions, EngineOptions
+from irlens.retrieve.options import EncoderOptions, EngineOptions, devices
 from irlens.train.options import LarpoOptions
 
 
@@ -337,8 +337,9 @@ class Reproduce:
     )
     style: str = _style()
     jobs: int | None = option(
-        None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
+        None, "Seeds and arms at once. Default: one per core; with a GPU or --devices one.", panel="Engine", free=True
     )
+    devices: str | None = devices()
     out: str | None = _out()
     store: str | None = _store()
 

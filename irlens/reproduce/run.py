@@ -54,20 +54,22 @@ def run(
     style: str = "screen",
     jobs: int | None = None,
     store: str | None = None,
+    devices: str | None = None,
 ) -> Path:
     """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
     draws the figure with the paper's points beside ours and says what the study found.
 
     jobs: how many parts to run at once (seeds, and arms that need nothing of each other), by default as
     `parallel.jobs_for` has it; one at a time they run in this process. store: the folder of draws and scores that all
-    steps share (`base.store`), by default beside `out`.
+    steps share (`base.store`), by default beside `out`. devices: those of every step (`base.devices`).
     """
     if seeds and len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
     for seed in seeds or ():
         check_seed(seed, "--seeds")
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
-    recipe = _sharing(recipe, stores.place(store, out))
+    kept = stores.place(store, out)
+    recipe = _sharing(recipe, store="none" if kept is None else str(kept), devices=devices)
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
     kept |= {"by_seed": bool(seeds)}  # more seeds may come later
@@ -89,16 +91,14 @@ def run(
     return out
 
 
-def _sharing(recipe: Recipe, store: Path | None) -> Recipe:
-    """`recipe` with one store for all of its steps that have none of their own."""
-    kept = "none" if store is None else str(store)
-    steps = [
-        replace(step, settings=replace(step.settings, store=step.settings.store or kept))
-        if hasattr(step.settings, "store")
-        else step
-        for step in recipe.steps
-    ]
-    return replace(recipe, steps=tuple(steps))
+def _sharing(recipe: Recipe, **shared: str | None) -> Recipe:
+    """`recipe` with these settings for all of its steps that have none of their own."""
+
+    def sharing(settings):
+        known = {name: value for name, value in shared.items() if getattr(settings, name, value) is None}
+        return replace(settings, **known)
+
+    return replace(recipe, steps=tuple(replace(step, settings=sharing(step.settings)) for step in recipe.steps))
 
 
 def redraw(

@@ -365,7 +365,7 @@ class Policy:
         None where no content can be named: at a server, for one's own engine, for a model in this process."""
         from irlens.retrieve import engines
 
-        kind = engines.kind(self.options)
+        kind = self.options.engine or "transformers"
         if kind not in ("transformers", "vllm") or self.folder is None or self._in_memory is not None:
             return None
         told = {"files": digest_of_files(self.folder), "run": runs_with(kind), "through": self.options.engine}

@@ -44,6 +44,8 @@ class Folders:
         elif self.devices.here:
             self.train(weights, lists, prompts, s)
         else:
+            from irlens.train import launch
+
             phase = launch.Phase(self.options, self.kept.out, self.base, weights, prompts, s)
             launch.run(phase, self.devices, self.kept.say)
         return path
