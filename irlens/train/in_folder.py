@@ -44,6 +44,7 @@ class Folders:
 
     def _train(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> None:
         from irlens.models.chat import origins
+        from irlens.models.weights import saved_as
         from irlens.train import adapters
         from irlens.train.trainer import train
 
@@ -64,7 +65,8 @@ class Folders:
             read = origins(lists, model, tokenizer)
             write_text(json.dumps(account | read) + "\n", here / "account.json")
             write_csv(log_of(trainer), here / "log.csv")
-        adapters.save(trainer, weights, tokenizer, self.base, here / "model")
+        dtype = saved_as(options.save_dtype, weights)
+        adapters.save(trainer, weights, tokenizer, self.base, here / "model", dtype)
         wait_for(here / "model")
         if first():
             shutil.rmtree(here / "checkpoints")
@@ -116,7 +118,7 @@ def load(weights: Path, options: TrainOptions, s: int = 0):
     from irlens.train import adapters
 
     torch.manual_seed(seeds.folded(seeds.derive(options.seed, s, "weights")))
-    return adapters.load(weights, options.lora_rank, options.quantize)
+    return adapters.load(weights, options.lora_rank, options.quantize, options.shard)
 
 
 def log_of(trainer) -> pd.DataFrame:

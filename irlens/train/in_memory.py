@@ -129,6 +129,8 @@ def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], 
     """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids."""
     from irlens.train import trainer
 
+    if options.shard:
+        raise UserError("shard: the command `irlens train` divides weights over processes; here there is one")
     every = data.tokenise(lists, prompts, tokenizer, options.loss.mismatched, model)
     examples = data.fitting(every, options.max_length)
     if not examples:

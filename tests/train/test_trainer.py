@@ -213,8 +213,8 @@ def test_every_objective_trains(policy, tmp_path, name):
 def test_trainer_arguments_are_checked(tmp_path):
     how = options("pairwise", 1e-3, 1, 8, 4)
     assert training_arguments(tmp_path, how, 100, 10).gradient_accumulation_steps == 2
-    with pytest.raises(UserError, match="did you mean 'fsdp'"):
-        training_arguments(tmp_path, replace(how, trainer_args={"fsdpp": True}), 100, 10)
+    with pytest.raises(UserError, match="did you mean 'optim'"):
+        training_arguments(tmp_path, replace(how, trainer_args={"optimm": "sgd"}), 100, 10)
     with pytest.raises(UserError, match="set by irlens"):
         training_arguments(tmp_path, replace(how, trainer_args={"max_steps": 3}), 100, 10)
     kept = training_arguments(tmp_path, replace(how, trainer_args={"gradient_checkpointing": True}), 100, 10)
@@ -302,13 +302,6 @@ def test_kto_z_is_of_the_whole_step(policy, tmp_path, monkeypatch):
     assert {lists for lists, _ in seen} == {1} and {mismatched for _, mismatched in seen} == {6, 2}
 
 
-def test_two_processes_with_sharded_weights_train_as_one(policy, tmp_path):
-    two = run_workers(2, "sharded", policy, tmp_path / "two")
-    one = run_workers(1, "whole", policy, tmp_path / "one")
-    assert len(one) == len(two) == 4 and one[-1] < one[0]
-    assert two == pytest.approx(one, rel=2e-4)
-
-
 def test_the_whole_command_under_a_launcher_is_that_of_one_process(tmp_path, irlens):
     args = ["train", "--prompts", "24", "-n", "6", "--iterations", "1", "--epochs", "1", "--batch-lists", "4"]
     args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--out"]
@@ -327,49 +320,13 @@ def test_the_whole_command_under_a_launcher_is_that_of_one_process(tmp_path, irl
     assert two == pytest.approx(one, rel=0.02)
 
 
-def by_hand(policy, shard):
-    """The losses of a loop of our own under FSDP2 (accelerate has FSDP on accelerators only), half a batch per process."""
-    import torch.distributed as dist
-    from torch.distributed.fsdp import fully_shard
-
-    from irlens.models.logprobs import response_logprobs
-    from irlens.train.losses.scores import Scores
-
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    model, _ = adapters.load(policy)
-    some = with_reference(model, examples(16), 0, 8)
-    if shard:
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
-        for layer in model.model.layers:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
-    values = []
-    for step in range(4):
-        batch = collate(some[step % 2 * 8 : step % 2 * 8 + 8][rank::world], 0, layout(model))
-        logprob = response_logprobs(model, batch["packed"])
-        scores = Scores(logprob, *(batch[name] for name in ("reference", "length", "grade", "mask")))
-        loss = objectives.get("listmle")(scores, beta=1.0)
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        mean = loss.detach() / world
-        dist.all_reduce(mean)
-        values.append(mean.item())
-    dist.destroy_process_group()
-    return values
-
-
 def worker(kind, policy, out):
     """One process of `run_workers`."""
     rank, out = int(os.environ["RANK"]), Path(out)
     if kind == "trainer":
         values = [entry["loss"] for entry in losses(policy, out / "c", at_once=4, epochs=2)]
-    elif kind == "uneven":
-        values = steps(policy, out, 2)
     else:
-        values = by_hand(policy, kind == "sharded")
+        values = steps(policy, out, 2)
     if rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         (out / "losses.json").write_text(json.dumps(values))
