@@ -242,6 +242,44 @@ def test_lora_saves_whole_weights(policy, tmp_path):
     assert moved and all("proj" in name for name in moved)
 
 
+@pytest.mark.parametrize("rank", [None, 4])
+def test_a_policy_in_bfloat16_is_the_trained_one_rounded_and_says_so(policy, tmp_path, rank):
+    """Half the bytes, in plain transformers and by its own config; what it trained stays float32 in the checkpoints."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    if rank:
+        pytest.importorskip("peft")
+    model, tokenizer = adapters.load(policy, lora_rank=rank)
+    trainer = train(model, tokenizer, examples(8, 2), options("pairwise", 1e-2, 2, 8, 8), tmp_path / "c")
+    for dtype in ("float32", "bfloat16"):
+        adapters.save(trainer, policy, tokenizer, "tiny", tmp_path / dtype, dtype)
+    whole, half = (load_file(tmp_path / dtype / "model.safetensors") for dtype in ("float32", "bfloat16"))
+    assert whole.keys() == half.keys() and {value.dtype for value in half.values()} == {torch.bfloat16}
+    assert all(torch.equal(whole[name].to(torch.bfloat16), half[name]) for name in whole)
+    assert any(not torch.equal(whole[name], half[name].float()) for name in whole)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "bfloat16", dtype="auto").dtype == torch.bfloat16
+    (checkpoint,) = (tmp_path / "c").glob("checkpoint-*")
+    assert {value.dtype for value in load_file(next(checkpoint.glob("*.safetensors"))).values()} == {torch.float32}
+
+
+def test_one_whole_checkpoint_remains_and_is_marked_before_the_one_before_it_goes(policy, tmp_path, monkeypatch):
+    import shutil
+
+    seen, remove = [], shutil.rmtree
+
+    def removes(path, *args, **kwargs):
+        seen.append((Path(path).name, sorted(p.parent.name for p in tmp_path.glob("checkpoint-*/complete"))))
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr("irlens.train.trainer.shutil.rmtree", removes)
+    model, tokenizer = adapters.load(policy)
+    how = options("pairwise", 1e-3, 3, 8, 8, trainer_args={"save_steps": 1})
+    train(model, tokenizer, examples(8, 2), how, tmp_path)
+    assert seen == [(f"checkpoint-{i}", [f"checkpoint-{i}", f"checkpoint-{i + 1}"]) for i in (1, 2)]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
 def run_workers(count, kind, policy, out):
     """`python this file` in `count` processes under torch's launcher; the losses that the first one wrote."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
