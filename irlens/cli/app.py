@@ -234,6 +234,7 @@ def reproduce(settings: Reproduce) -> None:
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens.cli import plan, report
+    from irlens.commands import memory
     from irlens.reproduce import recipe, run
 
     if settings.list_all:
@@ -245,7 +246,8 @@ def reproduce(settings: Reproduce) -> None:
     loaded = recipe.load(settings.recipe, settings.preset)
     out = Path(settings.out) if settings.out else None
     if settings.dry_run:
-        plan.dry_run(loaded, len(settings.seeds or (0,)))
+        room = settings.device_memory and memory.parse(settings.device_memory)
+        plan.dry_run(loaded, len(settings.seeds or (0,)), room)
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import options as options_of
 from irlens.base.errors import UserError
+from irlens.commands import memory
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import Policy, Say, digest
@@ -29,6 +30,7 @@ def load_policy(
     from irlens import tasks
     from irlens.models import thoughts
 
+    memory.check(settings, say)
     names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
     policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
     task = tasks.load(settings.dataset or policy.entry.dataset, split, limit)

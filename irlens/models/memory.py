@@ -14,7 +14,7 @@ VLLM = 0.9  # the share of a device that vLLM takes, all at once
 STARTED = 1.5 * GIB  # what an engine keeps beside weights and cache
 CONTEXT = 1.0 * GIB  # what CUDA and its libraries keep
 WIDE, INNER = 32, 8  # bytes of activations per token and layer for each number of its width, and of its inner width
-PLAIN, SOFTCAP = 2, 8  # bytes of a masked layer per pair of tokens; per head where attention scores are soft-capped
+PLAIN, SCORES = 2, 8  # bytes of a masked layer per pair of tokens; per head where attention scores are held whole
 TILE = 3 * 4 * 2**25  # bytes of the tiles of logits that the fused head works on
 READ = 16_384  # tokens that a scorer reads at once
 CHECKPOINTED = 500_000_000  # parameters above which the trainer keeps a layer's input only
@@ -72,7 +72,7 @@ def activations(size: Size, how: Training) -> float:
 
 def pairs(size: Size, rows: int, length: int) -> float:
     """Bytes of a layer's attention that grow with the square of a row's length."""
-    return rows * length**2 * (SOFTCAP * size.heads if size.softcap else PLAIN)
+    return rows * length**2 * (SCORES * size.heads if size.scores else PLAIN)
 
 
 def cache(size: Size) -> int:

@@ -20,6 +20,8 @@ KNOWN = {  # catalog name → its config.json, in what counts here
     "gemma2-2b-it": {"model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
                      "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000,
                      "max_position_embeddings": 8192, "tie_word_embeddings": True},
+    "pairrm": {"model_type": "deberta-v2", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+               "num_attention_heads": 16, "vocab_size": 128100, "max_position_embeddings": 2048},
     "fsfairx": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
                 "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
                 "max_position_embeddings": 8192, "tie_word_embeddings": False, "num_labels": 1},
@@ -42,7 +44,7 @@ class Size:
     vocabulary: int
     positions: int | None
     tied: bool
-    softcap: bool = False  # of attention scores, which are then held whole
+    scores: bool = False  # whether attention scores are held whole, as where they are soft-capped or relative
 
     @property
     def embeddings(self) -> int:
@@ -78,7 +80,7 @@ def of_config(config: dict, parameters: int | None = None, kind: str = LANGUAGE)
         vocabulary=text["vocab_size"],
         positions=text.get("max_position_embeddings"),
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))),
-        softcap=text.get("model_type") == "gemma2" and text.get("attn_logit_softcapping", 50.0) is not None,
+        scores=text.get("model_type", "").startswith(("gemma2", "deberta")),
     )
 
 

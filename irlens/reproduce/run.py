@@ -12,6 +12,7 @@ from irlens.base import files, parallel
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import identity
 from irlens.base.seeds import check as check_seed
+from irlens.commands import memory
 from irlens.commands.best_of_n import best_of_n
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import index
@@ -63,6 +64,7 @@ def run(
         raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
     for seed in seeds or ():
         check_seed(seed, "--seeds")
+    _fits(recipe, say)
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
@@ -78,6 +80,20 @@ def run(
             files.write_parquet(table, out / PER_PROBLEM)
             folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def _fits(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Says what the stages need of each device, every line once. Raises UserError, before anything is downloaded, naming
+    the first stage that cannot fit."""
+    lines: dict[str, None] = {}
+    for step in recipe.steps:
+        if step.stage in ("passk", "mine-negatives", "train") and not step.settings.model.startswith("@"):
+            try:
+                memory.check(step.settings, lines.setdefault)
+            except UserError as error:
+                raise UserError(f"{step.name}: {error}") from error
+    for line in lines:
+        say(line)
 
 
 def redraw(

@@ -16,6 +16,7 @@ MEMORIES = ("current", "previous", "all")
 SOURCES = ("own", "gold", "both")
 DTYPES = ("auto", "float32", "bfloat16")  # of saved policies
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
+AT_ONCE = 16  # lists that go through a small model in one pass
 FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
 
 

@@ -19,12 +19,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.models.logprobs import layout, response_logprobs
+from irlens.models.memory import CHECKPOINTED
+from irlens.models.weights import SMALL
 from irlens.train import sharding
 from irlens.train.data import Example, collate, with_reference
 from irlens.train.losses import Scores
-from irlens.train.options import TrainOptions, check_arguments
-
-SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
+from irlens.train.options import AT_ONCE, TrainOptions, check_arguments
 
 
 @dataclass
@@ -254,7 +254,7 @@ def training_arguments(
         "max_grad_norm": 1.0,
         "weight_decay": 0.0,
         "disable_tqdm": False,
-        **({"gradient_checkpointing": True} if parameters > 5e8 else {}),
+        **({"gradient_checkpointing": True} if parameters > CHECKPOINTED else {}),
     }
     try:
         arguments = TrainingArguments(
