@@ -88,9 +88,9 @@ def _count(asked: str, number: str, gpus: int | None) -> int:
 MOST = 64  # worker processes on a machine without GPUs; a typing error would start thousands
 
 
-def follows() -> bool:
-    """Whether `accelerate launch` or torchrun started this process beside a first one, which starts workers of its own."""
-    return int(os.environ.get("RANK", 0)) > 0
+def first() -> bool:
+    """Whether this process is the first of those that torchrun or `accelerate launch` started, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def launched() -> str | None:

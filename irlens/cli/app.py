@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from irlens.base.devices import follows
+from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
@@ -246,6 +246,7 @@ def reproduce(settings: Reproduce) -> None:
     Example: `irlens reproduce fig2b --preset tiny`
     """
     from irlens.cli import plan, report
+    from irlens.commands import memory
     from irlens.reproduce import recipe, run
 
     if settings.list_all:
@@ -257,7 +258,8 @@ def reproduce(settings: Reproduce) -> None:
     loaded = recipe.load(settings.recipe, settings.preset)
     out = Path(settings.out) if settings.out else None
     if settings.dry_run:
-        plan.dry_run(loaded, len(settings.seeds or (0,)))
+        room = settings.device_memory and memory.parse(settings.device_memory)
+        plan.dry_run(loaded, len(settings.seeds or (0,)), room)
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:
@@ -309,7 +311,7 @@ def main() -> None:
 
     Of the processes of `accelerate launch` or torchrun the first does it all, with workers of its own on as many devices.
     """
-    if follows():
+    if not first():
         return
     before = signal.signal(signal.SIGTERM, _terminated)
     try:

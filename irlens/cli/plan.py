@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.measure import Measurement
 
 from irlens.cli.report import new_table, say, tables
+from irlens.commands import memory
 from irlens.commands.settings import Train
 from irlens.models import catalog
+from irlens.models.memory import GIB
 from irlens.reproduce import costs, recipe
 from irlens.reproduce.costs import Cost
 from irlens.reproduce.records import Step
@@ -31,8 +33,9 @@ def listing() -> None:
     tables.print(costs.FORMULA, markup=False)
 
 
-def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
-    """What the stages share and how they differ, and what each one does and costs."""
+def dry_run(loaded: recipe.Recipe, seeds: int, room: int | None = None) -> None:
+    """What the stages share and how they differ, what each one does and costs, and what each phase needs of a GPU, beside
+    the `room` (bytes) of one."""
     runs = f"{seeds} seed{'s' * (seeds > 1)}; nothing is run or downloaded"
     tables.print(f"{loaded.title} (preset {loaded.preset}), {runs}", markup=False)
     groups = _groups(loaded.steps)
@@ -42,6 +45,7 @@ def dry_run(loaded: recipe.Recipe, seeds: int) -> None:
     spent = dict(zip((step.name for step in loaded.steps), costs.of_steps(loaded.steps)))
     every = costs.total([*spent.values()] * seeds)
     _spent({name: costs.total(spent[step.name] for step in some) for name, some in groups.items()} | {"all": every})
+    _memory(loaded.steps, room)
     note = "tokens: generated; trained: tokens, over all epochs"
     tables.print(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}", markup=False)
 
@@ -55,6 +59,42 @@ def _spent(found: dict[str, Cost]) -> None:
     for name, row in rows.items():
         table.add_row(name, *(row[i] for i in shown), style="bold" if row is rows["all"] else None)
     tables.print(table)
+
+
+WAYS = {  # column → (GPUs, changes): ways to train
+    "train": (1, {}),
+    "on 8": (8, {"shard": False}),
+    "8, --shard": (8, {"shard": True, "quantize": None}),
+    "--lora-rank 16": (1, {"lora_rank": 16, "shard": False}),
+}
+
+
+def _memory(steps: Sequence[Step], room: int | None) -> None:
+    """GiB that each phase needs of one GPU, for each model: the most of its steps; nothing where all run on a CPU."""
+    found: dict[str, dict[str, float]] = {}
+    for step in steps:
+        model = getattr(step.settings, "model", "tiny")
+        if step.stage not in ("passk", "mine-negatives", "train") or model == "tiny" or model.startswith("@"):
+            continue
+        row = found.setdefault(model, {})
+        ways = WAYS if step.stage == "train" else {"train": (1, {})}
+        for way, (gpus, change) in ways.items():
+            for need in memory.needs(replace(step.settings, **change), gpus, ask=False):
+                column = {"drawing from": "draw", "scoring by": "score"}.get(need.phase, way)
+                row[column] = max(row.get(column, 0.0), need.total)
+    columns = [name for name in ("draw", "score", *WAYS) if any(name in row for row in found.values())]
+    if not columns:
+        return
+    table = new_table("", "GiB of each GPU", *columns)
+    for model, row in found.items():
+        table.add_row(model, *(_fits(row.get(name), room) for name in columns))
+    tables.print(table)
+    if room:
+        tables.print(f"!: more than the {room / GIB:,.0f} GiB of a GPU", markup=False)
+
+
+def _fits(need: float | None, room: int | None) -> str:
+    return "–" if need is None else f"{need / GIB:,.0f}{' !' if room and need > room else ''}"
 
 
 def _groups(steps: Sequence[Step]) -> dict[str, list[Step]]:

@@ -10,6 +10,7 @@ from irlens.base import devices as devices_of
 from irlens.base import options as options_of
 from irlens.base import store as stores
 from irlens.base.errors import UserError
+from irlens.commands import memory
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import Policy, Say, digest
@@ -31,6 +32,7 @@ def load_policy(
     from irlens import tasks
     from irlens.models import thoughts
 
+    memory.check(settings, say)
     names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
     policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
     policy.devices = devices_of.choose(settings.devices)

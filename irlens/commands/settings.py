@@ -201,6 +201,9 @@ class Train(Seeded, LarpoOptions, EngineOptions):
         None, "Reward model that judges: fsfairx, pairrm, a hub id or folder. Default: the verifier.", panel="Judging"
     )
     eval_reward: str | None = option(None, "Another one for held-out draws.", panel="Judging")
+    device_memory: str | None = option(
+        None, "To plan for, such as 80GiB. Default: of the GPUs here.", panel="Trainer", free=True
+    )
     patience: int | None = option(None, "Stop after so many iterations without a gain.", panel="Trainer")
     eval_split: str | None = option(
         None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
@@ -331,6 +334,7 @@ class Reproduce:
     preset: str = option("tiny", "tiny (on CPU), paper, or another of --list.", panel="Recipe")
     list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
     dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
+    device_memory: str | None = option(None, "With --dry-run: of a GPU, such as 80GiB.", panel="Recipe")
     seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
     redraw: str | None = option(
         None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"

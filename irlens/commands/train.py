@@ -18,6 +18,7 @@ from irlens.commands.evaluate import plot_diagnostics, plot_iterations
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Train, heat
 from irlens.commands.validation import Job
+from irlens.models.weights import saved_as
 from irlens.rerank import judges as judging
 from irlens.retrieve.policy import Policy, Say, concat
 from irlens.train.options import FOREIGN
@@ -236,6 +237,7 @@ def _identity(job: Job) -> dict:
     """The settings that make the result what it is, with what the model and the data decide of them."""
     settings, test_split = job.settings, job.test and job.test.split
     resolved = {"base": job.policy.name, "parameters": settings.parameters, "trainer_args": settings.arguments}
+    resolved["save_dtype"] = saved_as(settings.save_dtype, job.policy.folder)
     kept = identity(settings, job.policy, eval_split=job.held_out.split, test_split=test_split, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
     return kept | {name: judge.identity for name, judge in judges.items() if judge.identity}

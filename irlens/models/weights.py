@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import math
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
+
+HALF = ("BF16", "F16")  # what files of safetensors call bfloat16 and float16
+SMALL = 50_000_000  # parameters below which a model costs little, however it is kept
 
 
 def digest(folder: Path | None) -> str | None:
@@ -65,3 +71,29 @@ def digest_in_memory(model) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]
+
+
+def stored(folder: Path) -> tuple[int, str | None]:
+    """(parameters, dtype of the most of them as safetensors calls it) of the weights in a folder, read from the heads of
+    their files; (0, None) where there are none of safetensors."""
+    counts: Counter[str] = Counter()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, tensor in tensors.items():
+            if name != "__metadata__":
+                counts[tensor["dtype"]] += math.prod(tensor["shape"])
+    return counts.total(), max(counts, key=counts.__getitem__, default=None)
+
+
+def saved_as(asked: str, folder: Path | None, model=None) -> str:
+    """The dtype in which a policy is saved that is trained from the weights in `folder`, or from `model` in this process:
+    as asked, or (auto) bfloat16 from SMALL parameters on and where the start is in half precision, else float32."""
+    if asked != "auto":
+        return asked
+    if folder is not None:
+        parameters, dtype = stored(folder)
+        half = dtype in HALF
+    else:
+        parameters, half = model.num_parameters(), model.dtype.itemsize == 2
+    return "bfloat16" if half or parameters >= SMALL else "float32"

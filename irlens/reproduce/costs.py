@@ -6,16 +6,16 @@ Estimates from above: every prompt is taken to give all its lists, every respons
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from irlens.base.errors import UserError
+from irlens.commands import memory
 from irlens.commands.settings import Index, PassK, Recall, Train
 from irlens.models import catalog
 from irlens.reproduce.records import Step
 
 GENERATE, READ = 0.10, 0.40  # the share of a GPU's peak that sampling, and reading or training, reach
 PEAK = 989e12  # FLOP/s of an H100 in bfloat16
-KEPT = 16  # bytes per parameter in training: weights 2, gradients 2, AdamW's two moments 8, full-precision copy 4
 GIB = 2**30
 TOKENS = {  # data set → typical tokens of a prompt, of a response
     "sums": (37, 49),
@@ -28,9 +28,9 @@ CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of
 DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
 FORMULA = (
     "GPU-hours on one H100, 989 TFLOP/s in bfloat16: 2·parameters FLOP for a token generated (10 % of the peak) or read by "
-    "the reference, a reward model or an encoder (40 %), 6·parameters for a token trained on (40 %). GPU memory: "
-    "16 bytes·parameters to train (AdamW), 2 to sample or score, which take turns; activations and caches come on top, and "
-    "several GPUs share it. Tokens from above: every prompt gives all its lists. CPU minutes: on one core, from "
+    "the reference, a reward model or an encoder (40 %), 6·parameters for a token trained on (40 %). GPU memory: of one "
+    "GPU in the phase that needs most, for the longest lists that the settings allow; drawing, scoring and training take "
+    "turns, and --shard divides training. Tokens from above: every prompt gives all its lists. CPU minutes: on one core, from "
     f"measured rates of the embedded models ({DRAWS} draws/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate)."
 )
 
@@ -77,7 +77,8 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
         prompts = settings.limit or SIZES.get(dataset, 1000)
         draws = prompts * settings.n * len(settings.temperature)
         generated = draws * TOKENS.get(dataset, TOKENS["gsm8k"])[1]
-        return Cost(prompts, draws, generated=generated, **_machine(policy, _Work(generated, draws)))
+        work = _Work(generated, draws)
+        return Cost(prompts, draws, generated=generated, **_machine(policy, work, replace(settings, model=name)))
     if isinstance(settings, (Recall, Index)):
         return total(_encode(name, settings.dataset) for name in settings.retriever.split(","))
     return Cost()
@@ -110,7 +111,7 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
         known = (found := catalog.reward(name)) and found.parameters
         scored = None if known is None or scored is None else scored + 2 * known * judged
     work = _Work(generated, draws + held_out, trained, once, scored, settings.epochs * lists, size)
-    return Cost(rounds, draws + held_out, lists, generated, trained, read, **_machine(policy, work))
+    return Cost(rounds, draws + held_out, lists, generated, trained, read, **_machine(policy, work, settings))
 
 
 def _judges(settings: Train, draws: int, held_out: int) -> list[tuple[str, int, int]]:
@@ -142,16 +143,16 @@ class _Work:
     size: int = 0
 
 
-def _machine(policy: catalog.Model, work: _Work) -> dict[str, float | None]:
+def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK) -> dict[str, float | None]:
     """gpu_hours, gpu_gib and cpu_minutes of this work."""
     if policy.name == "tiny":
         seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE)
         return {"cpu_minutes": None if work.scored is None or work.scored else seconds / 60}
-    n = policy.parameters
-    if n is None or work.scored is None:
+    n, needs = policy.parameters, list(memory.needs(settings, ask=False))
+    if n is None or work.scored is None or not needs:
         return {"gpu_hours": None, "gpu_gib": None}
     flop = 2 * n * work.generated / GENERATE + (6 * n * work.trained + 2 * n * work.reference + work.scored) / READ
-    return {"gpu_hours": flop / PEAK / 3600, "gpu_gib": n * (KEPT if work.trained else 2) / GIB}
+    return {"gpu_hours": flop / PEAK / 3600, "gpu_gib": max(need.total for need in needs) / GIB}
 
 
 def _encode(name: str, dataset: str) -> Cost:

@@ -13,6 +13,7 @@ from irlens.base import store as stores
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import identity
 from irlens.base.seeds import check as check_seed
+from irlens.commands import memory
 from irlens.commands.best_of_n import best_of_n
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import index
@@ -70,6 +71,7 @@ def run(
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
     kept = stores.place(store, out)
     recipe = _sharing(recipe, store="none" if kept is None else str(kept), devices=devices)
+    _fits(recipe, say)
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
     kept |= {"by_seed": bool(seeds)}  # more seeds may come later
@@ -99,6 +101,20 @@ def _sharing(recipe: Recipe, **shared: str | None) -> Recipe:
         return replace(settings, **known)
 
     return replace(recipe, steps=tuple(replace(step, settings=sharing(step.settings)) for step in recipe.steps))
+
+
+def _fits(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Says what the stages need of each device, every line once. Raises UserError, before anything is downloaded, naming
+    the first stage that cannot fit."""
+    lines: dict[str, None] = {}
+    for step in recipe.steps:
+        if step.stage in ("passk", "mine-negatives", "train") and not step.settings.model.startswith("@"):
+            try:
+                memory.check(step.settings, lines.setdefault)
+            except UserError as error:
+                raise UserError(f"{step.name}: {error}") from error
+    for line in lines:
+        say(line)
 
 
 def redraw(

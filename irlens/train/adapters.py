@@ -7,34 +7,44 @@ from irlens.base.errors import UserError
 from irlens.base.files import write_text
 
 
-def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None):
+def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None, shard: bool = False):
     """(model, tokenizer) in float32 (bf16 by autocast, not storage), or with adapters of `lora_rank` over frozen bf16.
 
-    quantize: "4bit" (QLoRA, by bitsandbytes) with adapters. Raises UserError: weights that are not a causal language
-    model's or incomplete, an extra that is not installed.
+    quantize: "4bit" (QLoRA, by bitsandbytes) with adapters. shard: the model is to be divided over the processes of a
+    launcher (`sharding.divide`): the first reads the weights, as they are stored, and the others get a model without any.
+    Raises UserError: weights that are not a causal language model's or incomplete, an extra that is not installed.
     """
     import torch
 
     from irlens.models import load as loader
+    from irlens.models import weights
+    from irlens.train import sharding
+    from irlens.base.devices import first
 
-    check_adapters(lora_rank, quantize)
-    options: dict = {"dtype": torch.float32}
-    if lora_rank:
-        options["dtype"] = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    if quantize:
-        options["quantization_config"] = _four_bits()
-    model = loader.causal_lm(policy, device="cpu", **options)  # the trainer places it
+    check_adapters(lora_rank, quantize, shard)
+    dtype = torch.bfloat16 if lora_rank and torch.cuda.is_available() else torch.float32
+    divided = shard and sharding.several()
+    if divided and not first():
+        model = sharding.empty(policy, dtype)
+    else:
+        if divided and not lora_rank and weights.stored(policy)[1] == "BF16":
+            dtype = torch.bfloat16  # each part becomes float32 where it goes
+        options = {"quantization_config": _four_bits()} if quantize else {}
+        model = loader.causal_lm(policy, device="cpu", dtype=dtype, **options)  # the trainer places it
     return (adapted(model, lora_rank) if lora_rank else model), loader.tokenizer(policy)
 
 
-def check_adapters(lora_rank: int | None, quantize: str | None) -> None:
-    """Raises UserError for a quantisation that is not known or comes without adapters, or an extra that is missing."""
+def check_adapters(lora_rank: int | None, quantize: str | None, shard: bool = False) -> None:
+    """Raises UserError for a quantisation that is not known, comes without adapters or cannot be divided, or an extra that
+    is missing."""
     from importlib.util import find_spec
 
     if quantize not in (None, "4bit"):
         raise UserError(f"--quantize {quantize!r}: known: 4bit")
     if quantize and not lora_rank:
         raise UserError("--quantize 4bit trains adapters only: give --lora-rank, such as 16")
+    if quantize and shard:
+        raise UserError("--quantize 4bit: weights of 4 bits are not divided; leave --shard out, or --quantize")
     for option, module in (("--lora-rank", lora_rank and "peft"), ("--quantize", quantize and "bitsandbytes")):
         if module and find_spec(module) is None:
             raise UserError(f"{option} needs {module}: pip install 'irlens[lora]'")
@@ -62,25 +72,60 @@ def adapted(model, rank: int):
     return get_peft_model(model, config)
 
 
-def save(trainer, policy: Path, tokenizer, base: str, path: Path) -> None:
-    """The trained model as plain transformers loads it, in one rename. Adapters are merged into the whole weights.
+def save(trainer, policy: Path, tokenizer, base: str, path: Path, dtype: str = "float32") -> None:
+    """The trained model as plain transformers loads it, in `dtype` and one rename. Adapters are merged into the whole
+    weights.
 
     Every process calls it: sharded weights are gathered by all and written by the first.
     """
     import json
 
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.args.world_size > 1 else None
+    state = _state(trainer, dtype)
     if not trainer.is_world_process_zero():
         return
+    model = trainer.accelerator.unwrap_model(trainer.model)
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     if hasattr(model, "merge_and_unload"):
-        model, state = _merged(model, state, policy, temporary), None
-    model.save_pretrained(temporary, state_dict=state)
+        model = _merged(model, state, policy, temporary)
+        state = in_dtype(model, dtype)
+    write(model, state, dtype, temporary)
     tokenizer.save_pretrained(temporary)
     write_text(json.dumps({"base": base}) + "\n", temporary / "irlens.json")
     temporary.rename(path)
+
+
+def write(model, state: dict, dtype: str, folder: Path) -> None:
+    """A model's files with the weights `state`, of which its config.json says that they are in `dtype`."""
+    import json
+
+    model.save_pretrained(folder, state_dict=state)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_text(json.dumps(config | {"dtype": dtype}, indent=2, sort_keys=True) + "\n", folder / "config.json")
+
+
+def in_dtype(model, dtype: str) -> dict:
+    """A model's weights in `dtype`, on the host."""
+    import torch
+
+    from irlens.train import sharding
+
+    return sharding.whole(model, getattr(torch, dtype))
+
+
+def _state(trainer, dtype: str) -> dict:
+    """What is saved of a trainer's model: its weights in `dtype`, or its adapters, whose merging is to be exact."""
+    import torch
+
+    from irlens.train import sharding
+
+    model, several = trainer.accelerator.unwrap_model(trainer.model), trainer.args.world_size > 1
+    if hasattr(model, "merge_and_unload"):
+        return sharding.whole(model, torch.float32, trainable=True)
+    if several and trainer.is_deepspeed_enabled:
+        found = trainer.accelerator.get_state_dict(trainer.model) or {}
+        return {k: v.to(getattr(torch, dtype)) if v.is_floating_point() else v for k, v in found.items()}
+    return in_dtype(model, dtype)
 
 
 def _merged(model, state, policy: Path, temporary: Path):

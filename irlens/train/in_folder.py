@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base.devices import HERE, Devices, follows
+from irlens.base.devices import HERE, Devices, first
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_text
 from irlens.train.iterations import Kept, read_skipped
@@ -53,6 +53,7 @@ class Folders:
     def train(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> None:
         """Trains in this process, and in those that a launcher has started beside it: each calls it."""
         from irlens.models.chat import origins
+        from irlens.models.weights import saved_as
         from irlens.train import adapters
         from irlens.train.trainer import train
 
@@ -69,13 +70,14 @@ class Folders:
             trainer = train(model, tokenizer, examples, options, here / "checkpoints", s)
         except FloatingPointError as error:
             raise UserError(f"iteration {s}: {error}") from error
-        if not follows():
+        if first():
             read = origins(lists, model, tokenizer)
             write_text(json.dumps(account | read) + "\n", here / "account.json")
             write_csv(log_of(trainer), here / "log.csv")
-        adapters.save(trainer, weights, tokenizer, self.base, here / "model")
+        dtype = saved_as(options.save_dtype, weights)
+        adapters.save(trainer, weights, tokenizer, self.base, here / "model", dtype)
         trainer.accelerator.wait_for_everyone()
-        if not follows():
+        if first():
             shutil.rmtree(here / "checkpoints")
             for warning in displaced(log_of(trainer)):
                 self.kept.say(f"iteration {s}: {warning}")
@@ -112,7 +114,7 @@ class Folders:
         if too_long:
             lost = pd.DataFrame({"query_id": list(dict.fromkeys(too_long)), "why": "too long"})
             skipped = pd.concat([skipped, lost], ignore_index=True)
-            if not follows():
+            if first():
                 write_csv(skipped, here / "skipped.csv")
         return {why: int(count) for why, count in skipped["why"].value_counts().items()}
 
@@ -125,7 +127,7 @@ def load(weights: Path, options: TrainOptions, s: int = 0):
     from irlens.train import adapters
 
     torch.manual_seed(seeds.folded(seeds.derive(options.seed, s, "weights")))
-    return adapters.load(weights, options.lora_rank, options.quantize)
+    return adapters.load(weights, options.lora_rank, options.quantize, options.shard)
 
 
 def log_of(trainer) -> pd.DataFrame:

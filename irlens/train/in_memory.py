@@ -17,6 +17,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import free
 from irlens.models import catalog, chat, logprobs
 from irlens.models.load import positions
+from irlens.models.weights import saved_as
 from irlens.retrieve.policy import Policy
 from irlens.train import data
 from irlens.train.losses import Scores
@@ -129,6 +130,8 @@ def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], 
     """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids."""
     from irlens.train import trainer
 
+    if options.shard:
+        raise UserError("shard: the command `irlens train` divides weights over processes; here there is one")
     every = data.tokenise(lists, prompts, tokenizer, options.loss.mismatched, model)
     examples = data.fitting(every, options.max_length)
     if not examples:
@@ -169,6 +172,9 @@ def told(policy: Policy, task: Task, judge, options: TrainOptions) -> dict:
     """What a run of Algorithm 1 is made from: the settings, and the weights, prompts and judge by their content or name."""
     kept = {name: value for name, value in asdict(options).items() if name not in free(type(options))}
     named = {"name": policy.name, "weights": policy.digest, "max_tokens": policy.max_tokens}
+    kept["save_dtype"] = saved_as(options.save_dtype, policy.folder, policy.folder is None and policy.model)
+    if kept["save_dtype"] == "float32":  # as folders of before have it, which do not say so
+        del kept["save_dtype"]
     asked = hashlib.sha256("\n".join([task.instruction, *task.topics["query_id"], *task.topics["query"]]).encode())
     who = judge if isinstance(judge, str) else "the verifier" if judge is None else repr(judge).partition(" at 0x")[0]
     return {**kept, "policy": named, "task": task.name, "prompts_digest": asked.hexdigest()[:16], "judge": who}
@@ -202,19 +208,23 @@ def rewarded(judge, task: Task) -> tuple[Callable, bool]:
 
 
 def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: TrainOptions, s: int, kept: Kept) -> Policy:
-    """The policy after iteration s; `policy` keeps its weights. In a folder the model is kept, whole, by rename."""
+    """The policy after iteration s; `policy` keeps its weights. In a folder the model is kept, whole, by rename, and it is
+    what is kept that goes on."""
+    from irlens.train import adapters
+
     path = None if kept.out is None else kept.folder(s) / "model"
     if path is not None and path.is_dir():
         kept.say(f"iteration {s}: reused the model in {path}")
         return policy.at(path)
     options = options.of_model(policy.entry, policy.positions)
+    dtype = saved_as(options.save_dtype, policy.folder, policy.model)
     model = _adapted(copy.deepcopy(policy.model).float(), options)
     model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s)
     if path is None:
         return _holding(policy, model)
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    adapters.write(model, adapters.in_dtype(model, dtype), dtype, temporary)
     policy.tokenizer.save_pretrained(temporary)
     temporary.rename(path)
     return policy.at(path)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 MEMORIES = ("current", "previous", "all")
 SOURCES = ("own", "gold", "both")
+DTYPES = ("auto", "float32", "bfloat16")  # of saved policies
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
+AT_ONCE = 16  # lists that go through a small model in one pass
 FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
 
 
@@ -46,8 +48,10 @@ class TrainOptions:
     )
     lora_rank: int | None = option(None, "LoRA adapters of this rank, merged in the end.", panel="Trainer")
     quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank.", panel="Trainer")
+    shard: bool = option(False, "Divide weights, gradients and moments over the GPUs.", panel="Trainer", free=True)
+    save_dtype: str = option("auto", "Of saved policies: float32, bfloat16, or by the start's.", panel="Trainer")
     report_to: str = option("none", "wandb, tensorboard, mlflow, …", panel="Trainer", free=True)
-    trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"fsdp": "full_shard"}\'.', panel="Trainer")
+    trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"optim": "sgd"}\'.', panel="Trainer")
     seed: int = option(0, "Seed of all that is random, from 0.", panel="Output")
 
     @classmethod
@@ -79,7 +83,10 @@ class TrainOptions:
         at_least(0, pack_up_to=self.pack_up_to)
         positive(learning_rate=self.learning_rate)
         check_arguments(self.arguments)
-        check_adapters(self.lora_rank, self.quantize)
+        check_adapters(self.lora_rank, self.quantize, self.shard)
+        one_of(DTYPES, save_dtype=self.save_dtype)
+        if self.shard and "deepspeed" in self.arguments:
+            raise UserError("--shard and --trainer-args deepspeed both divide the model; give one of them")
         self.parameters  # noqa: B018 - it refuses what the objective does not know
         return self
 
@@ -187,6 +194,10 @@ def check_arguments(given: dict) -> None:
     for name in given:
         if name not in known:
             raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
+        if name in ("fsdp", "fsdp_config"):
+            raise UserError(
+                f"--trainer-args: {name} reads the whole model into every process and onto every GPU; --shard divides it"
+            )
         if name in OURS:
             raise UserError(f"--trainer-args: {name} is set by irlens")
 

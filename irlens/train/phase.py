@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from irlens.base.devices import follows
+from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 from irlens.base.progress import Say, silent
@@ -29,7 +29,7 @@ def main(file: str, say: Say | None = None) -> None:
     if not Path(file).is_file():
         raise UserError(f"{file}: is not seen on {platform.node()}; put --out on a disk that all machines see")
     phase: Phase = pickle.loads(Path(file).read_bytes())
-    say = silent if follows() else say or (lambda line: print(line, flush=True))
+    say = silent if not first() else say or (lambda line: print(line, flush=True))
     kept, told = Kept(phase.out, say), {"error": None, "message": ""}
     try:
         import pandas as pd
@@ -44,7 +44,7 @@ def main(file: str, say: Say | None = None) -> None:
         told = {"error": type(error).__name__, "message": str(error)}
     except torch.OutOfMemoryError as error:
         told = {"error": "UserError", "message": f"training: the device is full: {' '.join(str(error).split())[:200]}"}
-    if told["error"] or not follows():
+    if told["error"] or first():
         write_text(json.dumps(told) + "\n", Path(file).with_suffix(".ended"))
     if told["error"]:
         sys.exit(1)  # the launcher ends the others, which may wait for this one

@@ -19,11 +19,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.models.logprobs import layout, response_logprobs
+from irlens.models.memory import CHECKPOINTED
+from irlens.models.weights import SMALL
+from irlens.train import sharding
 from irlens.train.data import Example, collate, with_reference
 from irlens.train.losses import Scores
-from irlens.train.options import TrainOptions, check_arguments
-
-SMALL, AT_ONCE = 50e6, 16  # parameters below which this many lists go through at once, else one
+from irlens.train.options import AT_ONCE, TrainOptions, check_arguments
 
 
 @dataclass
@@ -189,12 +190,25 @@ def _diagnose(scores: Scores, reference: bool) -> dict[str, float]:
     return dict(zip(per_list, stacked.tolist()))
 
 
+class DividedTrainer(sharding.Divided, RankingTrainer):
+    """The same for a model whose weights are divided over the processes."""
+
+
+@dataclass
 class _MarkComplete(TrainerCallback):
-    """Marks a checkpoint once all its files are there, so that a kill half-way through saving is noticed."""
+    """Marks a checkpoint once all its files are there, so that a kill half-way through saving is noticed; only then the one
+    before it goes, where the last is to be `alone`."""
+
+    alone: bool
 
     def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete").touch()
+        if not state.is_world_process_zero:
+            return
+        last = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (last / "complete").touch()
+        for older in Path(args.output_dir).glob("checkpoint-*") if self.alone else ():
+            if older != last:
+                shutil.rmtree(older)
 
 
 class _Bar(ProgressCallback):
@@ -234,14 +248,13 @@ def training_arguments(
         "logging_steps": max(1, steps // 20),
         "save_strategy": "steps",
         "save_steps": max(1, steps // 4),
-        "save_total_limit": 2,
         "report_to": options.report_to,
         "dataloader_pin_memory": cuda,
         "use_cpu": not cuda,
         "max_grad_norm": 1.0,
         "weight_decay": 0.0,
         "disable_tqdm": False,
-        **({"gradient_checkpointing": True} if parameters > 5e8 else {}),
+        **({"gradient_checkpointing": True} if parameters > CHECKPOINTED else {}),
     }
     try:
         arguments = TrainingArguments(
@@ -268,22 +281,30 @@ def train(
         for checkpoint in folder.glob("checkpoint-*"):
             if not (checkpoint / "complete").exists():
                 shutil.rmtree(checkpoint)
-    model.to(arguments.device)
+    if arguments.world_size > 1:
+        torch.distributed.barrier()  # before anyone looks for the last whole one
     pad, rows = tokenizer.pad_token_id or 0, layout(model, options.pack_up_to)
+    if options.shard and arguments.world_size > 1:
+        model, kind = sharding.divide(model, arguments.device, arguments.bf16), DividedTrainer
+    else:
+        model, kind = model.to(arguments.device), RankingTrainer
     if options.loss.uses_reference:
         examples = _references(model, examples, pad, options, arguments)
-    trainer = RankingTrainer(
+    trainer = kind(
         model=model,
         args=arguments,
         train_dataset=examples,
         data_collator=lambda batch: collate(batch, pad, rows),
         options=options,
-        callbacks=[_MarkComplete()],
+        callbacks=[_MarkComplete("save_total_limit" not in options.arguments)],
     )
     trainer.pop_callback(ProgressCallback)
     if not arguments.disable_tqdm:
         trainer.add_callback(_Bar())
     last = get_last_checkpoint(str(folder))
+    if last and (Path(last) / sharding.PARTS).is_dir() != (kind is DividedTrainer):
+        how = "without --shard" if kind is DividedTrainer else "with --shard, by several processes"
+        raise UserError(f"{last}: was made {how}; go back to that, or delete it and run again")
     try:
         trainer.train(resume_from_checkpoint=last)
     except (RuntimeError, ValueError, KeyError) as error:
@@ -296,10 +317,12 @@ def train(
 def _references(
     model, examples: list[Example], pad: int, options: TrainOptions, arguments: TrainingArguments
 ) -> list[Example]:
-    """Every process computes its share, and all get all."""
+    """Every process computes its share, and all get all; in as many passes each, for divided weights need them all."""
     at_once = lists_at_once(options, model.num_parameters())
     rank, processes = arguments.process_index, arguments.world_size
-    own = with_reference(model, examples[rank::processes], pad, at_once, arguments.bf16, options.pack_up_to)
+    own = examples[rank::processes]
+    filled = own + examples[: -(-len(examples) // processes) - len(own)]
+    own = with_reference(model, filled, pad, at_once, arguments.bf16, options.pack_up_to)[: len(own)]
     if processes == 1:
         return own
     parts: list[list[Example]] = [[] for _ in range(processes)]

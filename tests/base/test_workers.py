@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from irlens.base.devices import LAUNCHED, choose, environment, follows
+from irlens.base.devices import LAUNCHED, choose, environment, first
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.workers import AGAIN, Workers
 
@@ -205,9 +205,9 @@ def test_of_a_launchers_processes_the_first_works_on_as_many_devices(monkeypatch
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
-    assert not follows() and choose(None).count == 4
+    assert first() and choose(None).count == 4
     monkeypatch.setenv("RANK", "1")
-    assert follows()
+    assert not first()
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(UserError, match="several machines.*--devices ray"):
         choose(None)

@@ -111,3 +111,15 @@ def test_other_folders_of_before_continue(command, before, now, tmp_path):
     assert continues(tmp_path / "a", command, before, now) is True
     changed = dict.fromkeys(now, "other")
     assert "was made with" in continues(tmp_path / "b", command, before, changed)
+
+
+def test_policies_of_before_were_float32(tmp_path):
+    """A folder whose policies would now be saved in another dtype is another run; a recipe's own folders decide for it."""
+    now = json.loads(json.dumps(identity(Train())))
+    before = {name: value for name, value in now.items() if name != "save_dtype"}
+    assert continues(tmp_path / "a", "train", before, now | {"save_dtype": "float32"}) is True
+    assert "save_dtype = 'float32', now 'bfloat16'" in continues(
+        tmp_path / "b", "train", before, now | {"save_dtype": "bfloat16"}
+    )
+    steps = [[{"stage": "train", "name": "x", **some}] for some in (before, now)]
+    assert continues(tmp_path / "c", "reproduce", *({"steps": some} for some in steps)) is True

@@ -17,7 +17,7 @@ def test_passk_killed_half_way_ends_as_unbroken(tmp_path, irlens, files, kill_an
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-TRAIN = ("train", "--prompts", "24", "-n", "6", "--iterations", "2", "--epochs", "2", "--batch-lists", "8",
+TRAIN = ("train", "--save-dtype", "bfloat16", "--prompts", "24", "-n", "6", "--iterations", "2", "--epochs", "2", "--batch-lists", "8",
          "--eval-limit", "10", "--eval-n", "4", "--test-limit", "10")  # fmt: skip
 
 

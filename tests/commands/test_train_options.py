@@ -33,6 +33,7 @@ BASE |= {"test_limit": 0, "objective": "pairwise"}
 
 ELSEWHERE = {  # options that have no end in a training run, and why
     **dict.fromkeys(("base_url", "api_key_env", "concurrency", "timeout", "chat", "served_model"), "a server's engine, refused"),
+    "device_memory": "what is planned for, and changes nothing; tests/commands/test_memory.py",
     "out": "where it goes, not what it is; tests/commands/test_train.py",
 }  # fmt: skip
 
@@ -42,6 +43,7 @@ class Seen:
 
     def __init__(self):
         self.draws, self.cut, self.mined, self.loaded, self.losses, self.arguments, self.judged = ([] for _ in range(7))
+        self.saved: list[str] = []
 
     def drawn(self, kind: str) -> list[dict]:
         """The draws of iterations (`iteration`), of held-out problems (`held-out`) or of the test."""
@@ -95,13 +97,17 @@ def run(monkeypatch, tmp_path, material):
             tags = [f"tiny T={t:g}" for t in found["temperature"]]
             return found.assign(tag=tags, n_tokens=4, finish_reason="stop")
 
-        def load(policy, lora_rank=None, quantize=None):
-            seen.loaded.append({"policy": str(policy), "lora_rank": lora_rank, "quantize": quantize})
+        def load(policy, lora_rank=None, quantize=None, shard=False):
+            seen.loaded.append({"policy": str(policy), "lora_rank": lora_rank, "quantize": quantize, "shard": shard})
             torch.manual_seed(0)
             tokenizer = AutoTokenizer.from_pretrained(material.model)
             config = LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
             config.vocab_size, config.pad_token_id, config.max_position_embeddings = len(tokenizer), 0, 512
             return LlamaForCausalLM(config), tokenizer
+
+        def save(trainer, policy, tokenizer, base, path, dtype):
+            seen.saved.append(dtype)
+            path.mkdir()
 
         def loss(self, scores, **kwargs):
             seen.losses.append({"name": self.name, "shape": tuple(scores.mask.shape), **kwargs})
@@ -127,8 +133,8 @@ def run(monkeypatch, tmp_path, material):
         monkeypatch.setattr(common.Policy, "draw", draw)
         monkeypatch.setattr(common.Policy, "facts", lambda self, out: {})
         monkeypatch.setattr(adapters, "load", load)
-        monkeypatch.setattr(adapters, "save", lambda trainer, policy, tokenizer, base, path: path.mkdir())
-        monkeypatch.setattr(adapters, "check_adapters", lambda rank, quantize: None)
+        monkeypatch.setattr(adapters, "save", save)
+        monkeypatch.setattr(adapters, "check_adapters", lambda rank, quantize, shard: None)
         monkeypatch.setattr(Objective, "__call__", loss)
         monkeypatch.setattr(trainer, "training_arguments", arguments)
         monkeypatch.setattr(judging, "of_reward", of_reward)
@@ -216,6 +222,8 @@ CASES = {
     "max_length": (27, {"lists": 2}, lambda s: 0 < s.arguments[0][2] < 8, True),
     "lora_rank": (4, {}, lambda s: s.loaded[0]["lora_rank"], 4),
     "quantize": ("4bit", {"lora_rank": 4}, lambda s: s.loaded[0]["quantize"], "4bit"),
+    "shard": (True, {}, lambda seen: seen.loaded[0]["shard"], True),
+    "save_dtype": ("bfloat16", {}, lambda seen: seen.saved[0], "bfloat16"),
     "report_to": ("tensorboard", {}, lambda s: hugging(s).report_to, ["tensorboard"]),
     "trainer_args": ('{"weight_decay": 0.25}', {}, lambda s: hugging(s).weight_decay, 0.25),
     "patience": (0, {"iterations": 3}, lambda s: len(s.loaded), 1),

@@ -140,7 +140,16 @@ def test_a_node_killed_while_scoring_changes_no_score(cluster, tmp_path):
 def test_a_node_killed_while_training_is_made_good_by_the_other(cluster, tmp_path):
     """The processes that are left have the losses that both had: a step is the same however it is divided."""
     args = ["train", "--prompts", "60", "-n", "6", "--iterations", "1", "--epochs", "40", "--batch-lists", "8"]
-    args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--trainer-args", '{"save_steps": 20, "logging_steps": 20}']
+    args += [
+        "--eval-limit",
+        "6",
+        "--eval-n",
+        "2",
+        "--test-limit",
+        "0",
+        "--trainer-args",
+        '{"save_steps": 20, "logging_steps": 20}',
+    ]
     out = tmp_path / "a"
     shown = killed_half_way(cluster, args, lambda: list(out.rglob("checkpoint-*/complete")), out)
     assert "it is started again from its last checkpoint" in shown
@@ -163,7 +172,9 @@ def test_a_folder_that_another_node_does_not_see_is_one_line(cluster, tmp_path, 
         "except UserError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
-    assert "/not/there/phase.pickle: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, done.stderr
+    assert "/not/there/phase.pickle: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, (
+        done.stderr
+    )
 
 
 SCORE = """

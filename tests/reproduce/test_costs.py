@@ -26,13 +26,17 @@ def test_gpu_hours_by_hand():
     cost = costs.of_step(settings)
     assert cost.draws == 2000 and cost.generated == 400_000
     assert cost.gpu_hours == pytest.approx(2 * 7_248_023_552 * 400_000 / 98.9e12 / 3600)
-    assert cost.gpu_gib == pytest.approx(7_248_023_552 * 2 / 2**30)
+    cache = 2 * 2 * 32 * 8 * 128 * 32768  # keys and values of 32 layers at all positions
+    assert cost.gpu_gib == pytest.approx((7_248_023_552 * 2 + cache + 1.5 * 2**30) / 0.9 / 2**30)
     trained = costs.of_step(Train(model="mathstral", iterations=1, prompts=100, n=2, epochs=1, objective="pairwise",
                                   eval_limit=10, eval_n=1, test_limit=0))  # fmt: skip
     generated, once = (200 + 20) * 200, 100 * (100 + 2 * 200)
     flop = 2 * 7_248_023_552 * generated / 0.1 + (6 + 2) * 7_248_023_552 * once / 0.4
     assert trained.gpu_hours == pytest.approx(flop / 989e12 / 3600)
-    assert trained.gpu_gib == pytest.approx(7_248_023_552 * 16 / 2**30)
+    length, rows = 1000 + 512, 2  # the longest prompt and response; a row each
+    layer = rows * length * (32 * 4096 + 8 * 14336) + rows * 2 * length**2
+    activations = 32 * rows * length * 4 * 4096 + layer + 12 * 2**25 + rows * length**2
+    assert trained.gpu_gib == pytest.approx(1 + (7_248_023_552 * 18 + activations) / 2**30)
 
 
 @pytest.mark.parametrize("reward, each", [("fsfairx", 160 + 400), ("pairrm", None)])
