@@ -363,7 +363,6 @@ class Policy:
     def _made_with(self) -> str | None:
         """What else a store names draws by, which many folders share: everything in the model's folder, and what runs it.
         None where no content can be named: at a server, for one's own engine, for a model in this process."""
-        from irlens.retrieve import engines
 
         kind = self.options.engine or "transformers"
         if kind not in ("transformers", "vllm") or self.folder is None or self._in_memory is not None:

@@ -16,10 +16,10 @@ def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None
     """
     import torch
 
+    from irlens.base.devices import first
     from irlens.models import load as loader
     from irlens.models import weights
     from irlens.train import sharding
-    from irlens.base.devices import first
 
     check_adapters(lora_rank, quantize, shard)
     dtype = torch.bfloat16 if lora_rank and torch.cuda.is_available() else torch.float32

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from irlens.base.errors import UserError
 from irlens.base.devices import first
+from irlens.base.errors import UserError
 
 LAYERS = "_no_split_modules"  # where transformers names the classes of a model's layers
 PARTS, SCHEDULE = "parts", "schedule.pt"  # of a checkpoint: every process's part of what is trained; the learning rate

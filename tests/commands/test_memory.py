@@ -46,7 +46,7 @@ def test_a_7b_model_whole_on_one_gpu_on_eight_divided_and_with_adapters():
     assert trained(max_length=256)[0] < whole[0] - 4
 
 
-def test_what_cannot_fit_is_one_line_that_names_what_would(monkeypatch):
+def test_what_cannot_fit_is_one_line_that_names_what_would():
     *said, last = checked(device_memory="80GiB")
     assert [line.split(": ")[1] for line in said] == [
         "drawing from mistral-7b-it", "scoring by pairrm", "training mistral-7b-it",
@@ -60,7 +60,7 @@ def test_what_cannot_fit_is_one_line_that_names_what_would(monkeypatch):
     assert "drawing" in (last := checked(device_memory="12GiB")[-1]) and "--tensor-parallel 2" in last
 
 
-def test_what_is_named_fits(monkeypatch):
+def test_what_is_named_fits():
     """The shorter lists, the adapters: each, taken, is neither refused nor warned of."""
     *_, last = checked(8, device_memory="24GiB", shard=True)
     assert last.startswith("warning: training mistral-7b-it may run out of memory on the longest texts")
