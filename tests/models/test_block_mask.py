@@ -186,7 +186,7 @@ def test_where_blocks_are_not_for_a_model_a_line_says_why(monkeypatch):
 def test_a_pass_on_the_device_decides(gradients_on_cpu, monkeypatch):
     with torch.inference_mode():
         assert block_mask._tried("cpu", torch.float32, 4, 2, 16, None) == ""
-    monkeypatch.setattr(block_mask, "_densely", lambda query, key, value, *how: query)
+    monkeypatch.setattr(block_mask, "_densely", lambda query, key, value, *how: query + key + value)
     assert "not close" in block_mask._tried("cpu", torch.float32, 2, 2, 16, None), "other values than a dense mask's"
     monkeypatch.undo()  # FlexAttention itself refuses gradients on a CPU
     assert "does not support backward on CPU" in block_mask._tried("cpu", torch.float32, 4, 4, 16, None)
