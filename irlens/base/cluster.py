@@ -4,6 +4,7 @@ What `base.workers` is on one machine: `Cluster(make, 4)` makes four objects by 
 and `cluster.call("method", *args)` runs on a free one. It is the cluster of RAY_ADDRESS, else one of this machine.
 """
 
+import contextlib
 import importlib.util
 import os
 import queue
@@ -224,8 +225,6 @@ class _Rank:
         told = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": address}
         said: list[str] = []
-        try:
+        with contextlib.suppress(SystemExit):  # how it ended is written
             work(argument, said.append)
-        except SystemExit:
-            pass  # how it ended is written
         return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -145,10 +146,8 @@ def end(process: subprocess.Popen | None) -> None:
     """Ends a process that leads a session of its own, with all that it started, and waits for it."""
     if process is None:
         return
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of it is left
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # nothing of it is left
     process.wait()
 
 

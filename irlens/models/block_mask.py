@@ -12,6 +12,7 @@ import sys
 from functools import cache
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 BLOCK = 128  # tokens; rows that go by blocks are padded to a multiple
 PREFIX = "irlens_blocks_or_"  # before the name of the attention that a model had
@@ -23,10 +24,13 @@ def base(attention: str) -> str:
     return attention.removeprefix(PREFIX)
 
 
-def objection(model) -> str:
-    """Why this model's packed rows cannot go by blocks; empty if they can, which a small pass on its device has shown."""
-    config = model.config.get_text_config()
-    if model.device.type != "cuda":
+def objection(model, device: str | torch.device | None = None) -> str:
+    """Why this model's packed rows cannot go by blocks; empty if they can, which a small pass on its device has shown.
+
+    device: where it will run; default where it is.
+    """
+    config, device = model.config.get_text_config(), torch.device(device or model.device)
+    if device.type != "cuda":
         return "not on a GPU"
     if base(config._attn_implementation) not in BASES:
         return f'attention "{config._attn_implementation}"'
@@ -38,30 +42,40 @@ def objection(model) -> str:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     sizes = {size, getattr(config, "global_head_dim", None) or size}
     dtypes = [model.dtype, *([torch.bfloat16] if model.dtype == torch.float32 else [])]  # the latter under autocast
-    tried = (_tried(model.device, d, heads, shared or heads, s) for d in dtypes for s in sorted(sizes))
+    cap = getattr(config, "attn_logit_softcapping", None)
+    tried = (_tried(device.type, d, heads, shared or heads, s, cap) for d in dtypes for s in sorted(sizes))
     return next(filter(None, tried), "")
 
 
 @cache
-def _tried(device: torch.device, dtype: torch.dtype, heads: int, shared: int, size: int) -> str:
-    """What went wrong in a pass of two blocks and its gradient beside a dense mask; empty if nothing did."""
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _tried(device: str, dtype: torch.dtype, heads: int, shared: int, size: int, softcap: float | None) -> str:
+    """What went wrong in a checkpointed pass of two blocks and its gradients, beside dense ones; empty if nothing did."""
     generator = torch.Generator(device).manual_seed(0)
     shapes = [(1, count, 2 * BLOCK, size) for count in (heads, shared, shared)]
     states = [torch.randn(s, generator=generator, device=device).to(dtype).requires_grad_() for s in shapes]
-    branch = torch.arange(3, device=device).repeat_interleave(torch.tensor([100, 60, 96], device=device))[None]
+    branch = torch.tensor([[0] * 100 + [1] * 60 + [2] * 96], device=device)
     position = torch.arange(2 * BLOCK, device=device)[None]
-    mask = block_mask(branch, position)
-    dense = allowed(branch, position)(0, 0, position[0][:, None], position[0])
+    dense, how = allowed(branch, position)(0, 0, position[0][:, None], position[0]), (size**-0.5, softcap)
     try:
-        found = _by_blocks(*states, mask, size**-0.5, None)
-        expected = torch.nn.functional.scaled_dot_product_attention(
-            *states, attn_mask=dense, scale=size**-0.5, enable_gqa=heads != shared
-        )
-        for values in zip(*([out, *torch.autograd.grad(out.sum(), states)] for out in (found, expected))):
-            torch.testing.assert_close(*values, atol=0.1, rtol=0.1)
+        with torch.autocast(device, enabled=False):
+            found = checkpoint(_by_blocks, *states, block_mask(branch, position), *how, use_reentrant=False)
+            expected = _densely(*(some.float() for some in states), dense, *how)
+            for values in zip(
+                *([x.float(), *torch.autograd.grad(x.square().sum(), states)] for x in (found, expected))
+            ):
+                torch.testing.assert_close(*values, atol=0.1, rtol=0.1)
     except Exception as error:  # of whatever kind: the compiler's, Triton's, a kernel that does not fit
         return f"FlexAttention fails here: {' '.join(str(error).split())[:120] or type(error).__name__}"
     return ""
+
+
+def _densely(query, key, value, mask, scaling: float, softcap: float | None) -> torch.Tensor:
+    key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
+    scores = query @ key.transpose(-2, -1) * scaling
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
 
 
 def allowed(branch: torch.Tensor, position: torch.Tensor, window: int | None = None):

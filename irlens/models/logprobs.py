@@ -73,11 +73,11 @@ def packed_tokens(prompt: int, responses: Sequence[int]) -> int:
     return prompt + sum(responses) - len(responses)
 
 
-def layout(model, pack_up_to: int | None = None) -> Layout:
-    """How this model's lists are laid out; `pack_up_to` 0 means a row per response always."""
+def layout(model, pack_up_to: int | None = None, device: str | None = None) -> Layout:
+    """How this model's lists are laid out on `device`, where it is by default; `pack_up_to` 0: a row per response always."""
     refusal = _refusal(model)
     width = 0 if refusal else core(model).config.get_text_config().hidden_size
-    blocks = not refusal and pack_up_to != 0 and not block_mask.objection(core(model))
+    blocks = not refusal and pack_up_to != 0 and not block_mask.objection(core(model), device)
     return Layout(refusal, pack_up_to, width, length_ropes(model), blocks)
 
 
@@ -138,12 +138,18 @@ def fuses_head(model) -> tuple[bool, str]:
     return True, ""
 
 
-def explain(model, say: Callable[[str], None], pack_up_to: int | None = None, lists: Iterable[tuple] = ()) -> None:
-    """Says in one line each what `model` falls back to and why, and which of `lists` do where it would share.
+def explain(
+    model,
+    say: Callable[[str], None],
+    pack_up_to: int | None = None,
+    lists: Iterable[tuple] = (),
+    device: str | None = None,
+) -> None:
+    """Says in one line each what `model` falls back to on `device` and why, and which of `lists` do where it would share.
 
     lists: (tokens of the prompt, tokens of each response) of every list that is to be trained on.
     """
-    config, rows, (fused, why_full) = core(model).config, layout(model, pack_up_to), fuses_head(model)
+    config, rows, (fused, why_full) = core(model).config, layout(model, pack_up_to, device), fuses_head(model)
     name = config.get_text_config().model_type
     parts = [f"one row per response ({rows.refusal})"] if rows.refusal else []
     parts += [] if fused else [f"all logits at once ({why_full})"]
@@ -151,7 +157,8 @@ def explain(model, say: Callable[[str], None], pack_up_to: int | None = None, li
         say(f"{name}: trains the plain way, slower and with more memory: {'; '.join(parts)}")
     if getattr(config.get_text_config(), "output_router_logits", False):
         say(f"{name}: its load-balancing loss of experts is not part of the objective, so it is left out")
-    if not rows.refusal and core(model).device.type == "cuda" and (dense := block_mask.objection(core(model))):
+    on_gpu = torch.device(device or core(model).device).type == "cuda" and pack_up_to != 0 and not rows.refusal
+    if on_gpu and (dense := block_mask.objection(core(model), device)):
         say(f"{name}: masks of packed rows are dense, as blocks are not for it ({dense})")
     lists = list(lists)
     why = Counter(rows.objection(*some) for some in lists if not rows.refusal)

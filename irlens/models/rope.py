@@ -5,7 +5,9 @@ with every token beyond. transformers takes the longest row of a call for all it
 call before it as well (`modeling_rope_utils.dynamic_rope_update`), so that a value would depend on its company.
 
 What is left: a sampler's key-value cache holds keys as they were turned when they were made, so the log-probability of a
-draw that crosses the boundary is not the one that a pass over the whole draw gives it.
+draw that crosses the boundary is not the one that a pass over the whole draw gives it. It cannot be, by the model's own
+definition: tokens before the boundary were drawn with the frequencies of a short sequence, and the pass over all of them
+turns them by the long one's. Computing the cache anew at the boundary would mend only the tokens after it.
 """
 
 from contextlib import contextmanager

@@ -84,6 +84,7 @@ class Folders:
 
     def _examples(self, model, tokenizer, lists: pd.DataFrame, prompts: dict, s: int) -> tuple[list, dict]:
         """(the lists that fit, as token ids; their number, how many are too long, and the prompts that lost all)."""
+        from irlens.models.load import device_and_dtype
         from irlens.models.logprobs import explain
         from irlens.train.data import check_vocabulary, fitting, tokenise
 
@@ -99,7 +100,8 @@ class Folders:
             self._reasons([e.query_id for e in every], s)
             raise NothingToRank(f"iteration {s}: no list fits into --max-length {options.max_length}")
         check_vocabulary(model, examples, lambda: model.name_or_path)
-        explain(model, say, options.pack_up_to, [(len(e.prompt), [len(r) for r in e.responses]) for e in examples])
+        lengths = [(len(e.prompt), [len(r) for r in e.responses]) for e in examples]
+        explain(model, say, options.pack_up_to, lengths, device_and_dtype()[0])
         kept = {e.query_id for e in examples}
         lost = [query_id for query_id in dict.fromkeys(e.query_id for e in every) if query_id not in kept]
         return examples, {"lists": len(examples), "too_long": len(every) - len(examples), "lost": lost}

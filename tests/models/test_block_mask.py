@@ -116,7 +116,7 @@ def test_values_and_gradients_by_blocks_are_those_by_a_dense_mask(case, gradient
         torch.testing.assert_close(a, b, atol=max(1e-5, 1e-5 * b.abs().max().item()), rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["llama", "gemma2"])
+@pytest.mark.parametrize("case", ["llama", "mistral"])
 def test_a_checkpointed_layer_is_computed_again_by_blocks(case, gradients_on_cpu):
     model = small(case).train()
     rows = batch(model, ["within blocks"])
@@ -166,15 +166,58 @@ def test_where_blocks_are_not_for_a_model_a_line_says_why(monkeypatch):
     assert block_mask.objection(model) == "not on a GPU" and not layout(model).blocks
     explain(model, said.append)
     assert not said, "on a CPU there is nothing to say"
-    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     monkeypatch.setattr(block_mask, "_tried", lambda *how: "FlexAttention fails here: no kernel")
-    explain(model, said.append)
+    explain(model, said.append, 0, device="cuda")
+    assert not said, "nor where nothing is packed"
+    explain(model, said.append, device="cuda")
     assert said == [
         "llama: masks of packed rows are dense, as blocks are not for it (FlexAttention fails here: no kernel)"
     ]
     monkeypatch.setattr(block_mask, "_tried", lambda *how: "")
-    assert block_mask.objection(model) == "" and layout(model).blocks and not layout(model, 0).blocks
+    assert layout(model, device="cuda").blocks and not layout(model, 0, "cuda").blocks
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    assert block_mask.objection(model) == "" and layout(model).blocks
     model.config.attention_dropout = 0.1
     assert block_mask.objection(model) == "dropout in its attention"
     model.config.attention_dropout, model.model.layers[0].self_attn.sinks = 0.0, torch.nn.Parameter(torch.zeros(4))
     assert block_mask.objection(model) == "attention sinks"
+
+
+def test_a_pass_on_the_device_decides(gradients_on_cpu, monkeypatch):
+    with torch.inference_mode():
+        assert block_mask._tried("cpu", torch.float32, 4, 2, 16, None) == ""
+    monkeypatch.setattr(block_mask, "_densely", lambda query, key, value, *how: query + key + value)
+    assert "not close" in block_mask._tried("cpu", torch.float32, 2, 2, 16, None), "other values than a dense mask's"
+    monkeypatch.undo()  # FlexAttention itself refuses gradients on a CPU
+    assert "does not support backward on CPU" in block_mask._tried("cpu", torch.float32, 4, 4, 16, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tokens, case", [
+    *((tokens, case) for tokens in (1_000, 4_000) for case in ("llama", "mistral", "gemma2")),
+    (16_000, "llama"),
+    (16_000, "mistral"),  # rows of gemma2 hold all their scores
+])  # fmt: skip
+def test_on_a_gpu_blocks_give_what_rows_of_a_response_give(case, tokens):
+    """In bfloat16, no further from float32 than rows of a response are, twice over; gradients too."""
+    size = {"hidden_size": 256, "head_dim": 64, "intermediate_size": 512, "max_position_embeddings": 20_000}
+    model = small(case, **size).cuda()
+    assert block_mask.objection(model) == ""
+    generator = torch.Generator().manual_seed(3)
+    some = lambda n: torch.randint(3, 60, (n,), generator=generator).tolist()  # noqa: E731
+    prompt, responses = some(tokens // 5), [some(tokens // 5 + 7 * i) for i in range(4)]
+
+    def found(switch):
+        rows = pack([prompt], [responses], layout(model, switch)).to("cuda")
+        assert rows.shared == rows.blocks == (switch > 0)
+        model.zero_grad()
+        values = response_logprobs(model, rows)[0]
+        values.mean().backward()
+        return values.detach().double(), torch.cat([p.grad.double().flatten() for p in model.parameters()])
+
+    exact, slope = found(0)
+    model.bfloat16()
+    for plain, packed, true in zip(found(0), found(10**9), (exact, slope)):
+        error, usual = (packed - true).norm(), (plain - true).norm()
+        assert error < 2 * usual + 1e-3 * true.norm() and error < 0.1 * true.norm()

@@ -75,6 +75,7 @@ CASES = {name: (name, OWN.get(name, {})) for name in TESTED} | {
     "qwen2, window": ("qwen2", WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
     "qwen3, window": ("qwen3", WINDOW | {"use_sliding_window": True, "max_window_layers": 1, "head_dim": 16}),
     "gemma2, no window": ("gemma2", {"head_dim": 16, "sliding_window": 4096}),
+    "mistral, wide window": ("mistral", {"sliding_window": 4096}),
     "gemma2, hard cap": ("gemma2", {"head_dim": 16, **WINDOW, "final_logit_softcapping": 1.5}),
 }
 LINEAR = {
@@ -424,6 +425,17 @@ def test_no_mask_of_row_by_row_is_made_above_the_switch():
     with torch.no_grad(), Largest() as seen:
         response_logprobs(model, short)
     assert seen.numbers >= 1_517**2, "a mask over the packed row would be noticed"
+
+
+@pytest.mark.parametrize("case", ["llama", "mistral, wide window"])
+def test_rows_of_a_response_make_no_mask_though_their_lengths_differ(case):
+    """Causal attention never looks at padding that comes last; a mask would hold rows × tokens × tokens."""
+    model = small(case)
+    long = pack([[5] * 20], [[[7] * 1_500, [8] * 300]], layout(model, 0))
+    assert long.input_ids.shape == (2, 1_519)
+    with Largest() as seen:
+        response_logprobs(model, long).sum().backward()
+    assert seen.numbers < 1_519**2
 
 
 # -- RoPE that depends on length -----------------------------------------------------------------------------------

@@ -37,7 +37,10 @@ MODULES = {
     "measures": (["irlens/measure/measures.py"], ["tests/measure/test_measures.py", "tests/measure/test_results.py"]),
     "stats": (["irlens/measure/stats.py"], ["tests/measure/test_stats.py"]),
     "larpo": (["irlens/train/larpo.py"], ["tests/train/test_larpo.py", "--deselect", LENGTH]),
-    "logprobs": (["irlens/models/logprobs.py"], ["tests/models/test_logprobs.py"]),
+    "logprobs": (
+        ["irlens/models/logprobs.py"],
+        ["tests/models/test_logprobs.py", "tests/models/test_block_mask.py"],
+    ),
 }
 CONFIG = """
 [tool.mutmut]
