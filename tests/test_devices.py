@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from irlens.models.logprobs import layout, pack, response_logprobs
 from irlens.retrieve.engines import Sampling
-from irlens.retrieve.engines.transformers import TransformersEngine
+from irlens.retrieve.engines.transformers import GPU_CACHE_SHARE, TransformersEngine
 from irlens.train import trainer
 from irlens.train.data import Example
 from irlens.train.options import TrainOptions
@@ -133,8 +133,13 @@ def run(func, args, kwargs):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with one GPU that is pretended, with 1 GB free."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *device: (10**9, 10**9))
+    """A machine with one GPU that is pretended: 1 GB of it is free, and 3 GB are kept by torch for reuse."""
+    for name, value in {
+        "mem_get_info": (10**9, 8 * 10**9),
+        "memory_reserved": 5 * 10**9,
+        "memory_allocated": 2 * 10**9,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value)
     with PretendGPU():
         yield GPU
 
@@ -152,7 +157,10 @@ def llama(**more):
 
 WINDOWED = {"model_type": "mistral", "sliding_window": 8}
 CAPPED = {"model_type": "gemma2", "sliding_window": 8}
-BY_LENGTH = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "max_position_embeddings": 60}
+BY_LENGTH = {
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+    "max_position_embeddings": 60,
+}
 KINDS = [pytest.param(kind, id=kind.get("model_type", "llama")) for kind in ({}, WINDOWED, CAPPED)]
 KINDS += [pytest.param(BY_LENGTH, id="RoPE by length")]
 
@@ -192,10 +200,18 @@ def test_draws_are_those_of_the_cpu(gpu, kind, tiny_engine, sums_prompts):
     assert [d.logprob for d in draws[0]] == pytest.approx([d.logprob for d in draws[1]], rel=1e-5)
 
 
+def test_memory_that_torch_keeps_for_reuse_is_free_for_a_batch(gpu, tiny_engine):
+    engine = TransformersEngine(llama().to(gpu), tiny_engine.tokenizer)
+    per_row = 2 * 2 * 16 * 4 * 50_000  # keys and values, layers, numbers of a head, bytes, tokens
+    assert engine.rows(50_000) == int(GPU_CACHE_SHARE * 4e9 // per_row)
+
+
 def test_a_training_on_the_gpu_is_that_of_the_cpu(gpu, tiny_engine, monkeypatch, tmp_path):
     from accelerate.state import PartialState
 
-    options = TrainOptions.of("kto", learning_rate=1e-3, beta=0.1, batch_lists=2, trainer_args={"save_strategy": "no", "optim": "adamw_torch"})
+    options = TrainOptions.of(
+        "kto", learning_rate=1e-3, beta=0.1, batch_lists=2, trainer_args={"save_strategy": "no", "optim": "adamw_torch"}
+    )
     lists = [Example(f"q{i}, iteration 1, list 1", [5, 6, 7 + i], [[8, 9, 1], [4 + i, 1]], [1.0, 0.0], ["", ""], [0.0] * 2,
                      mismatched=[9, 9, 1]) for i in range(4)]  # fmt: skip
     weights, arguments = [], trainer.training_arguments

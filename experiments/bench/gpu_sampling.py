@@ -81,7 +81,8 @@ def transformers_engines(table, model, tokenizer, cases, asked, tokens, size, en
         for name, draw in ways.items():
             if now() > end:
                 return found
-            told = dict(model=size, engine=name, prompts=count, n=n, rows=rows, prompt_tokens=length, new_tokens=tokens)
+            told = {"model": size, "engine": name, "prompts": count, "n": n, "rows": rows}
+            told |= {"prompt_tokens": length, "new_tokens": tokens}
             if DEVICE == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             try:

@@ -10,6 +10,7 @@ Repeated work in checkpointing and padding count as nothing. `difference`: the l
 way and of ours, in nats per token.
 """
 
+import importlib.util
 import random
 import statistics
 import sys
@@ -209,10 +210,8 @@ def main() -> None:
     bench = Bench(table, given.seconds, given.dry)
     free = free_memory()
     sizes = ["dry"] if given.dry else [size for size in ("1B", "3B") if NEEDS[size] < free] or ["300M"]
-    try:
-        import trl  # noqa: F401
-    except ImportError:
-        trl = None
+    trl = importlib.util.find_spec("trl") is not None
+    if not trl:
         print("skipped: TRL, trl is not installed", flush=True)
     for size in sizes:
         bench.plain(size)
