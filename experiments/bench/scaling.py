@@ -2,11 +2,12 @@
 
     python experiments/bench/scaling.py [--part paper] [--part measured] [--out experiments/bench/scaling.csv]
 
+Writes whole runs there, and their phases into scaling-phases.csv beside it.
+
 On paper: shards of draws go to whichever device is free first, in their order, as a queue of workers does; a phase begins
 when the one before has ended on all of them. A device that starts an engine is not waiting, one that has no shard left,
-or stands by while another trains alone, is. A shard is busy to its last response, also where few of
-its responses go on. Everything that is assumed is a field of `Assumed`, is printed, and was not
-measured on such a machine. Measured: shards that sleep in place of drawing, through `irlens.base.workers`.
+or stands by while another trains alone, is. A shard is busy to its last response, also where few of its responses go on.
+Everything that is assumed is a field of `Assumed`, is printed, and was not measured on such a machine. Measured: shards that sleep in place of drawing, through `irlens.base.workers`.
 """
 
 import argparse
@@ -251,7 +252,13 @@ def main() -> None:
         verdict = "reached" if row["waiting_share"] < GOAL else "missed"
         hours, share = row["seconds"] / 3600, row["waiting_share"]
         print(f"{row['case']}: {hours:.2f} h on 8 devices, which wait {share:.1%} of it; under {GOAL:.0%} is {verdict}")
-    with given.out.open("w", newline="", encoding="utf-8") as file:
+    whole = [row for row in rows if row["phase"] == "all"]
+    write(whole, given.out)
+    write([row for row in rows if row not in whole], given.out.with_stem(f"{given.out.stem}-phases"))
+
+
+def write(rows: list[dict], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
