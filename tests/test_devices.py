@@ -9,16 +9,21 @@ import contextlib
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from irlens.models import catalog
+from irlens.models.likelihood import Likelihood
 from irlens.models.logprobs import layout, pack, response_logprobs
+from irlens.rerank.reward import RewardModel
 from irlens.retrieve.engines import Sampling
 from irlens.retrieve.engines.transformers import GPU_CACHE_SHARE, TransformersEngine
+from irlens.retrieve.vectors import InMemory
 from irlens.train import trainer
 from irlens.train.data import Example
 from irlens.train.options import TrainOptions
@@ -204,6 +209,35 @@ def test_memory_that_torch_keeps_for_reuse_is_free_for_a_batch(gpu, tiny_engine)
     engine = TransformersEngine(llama().to(gpu), tiny_engine.tokenizer)
     per_row = 2 * 2 * 16 * 4 * 50_000  # keys and values, layers, numbers of a head, bytes, tokens
     assert engine.rows(50_000) == int(GPU_CACHE_SHARE * 4e9 // per_row)
+
+
+def test_likelihoods_are_those_of_the_cpu(gpu, tiny_engine):
+    rows = pd.DataFrame({"query_id": ["a", "a", "b"], "doc_id": ["1", "2", "3"], "text": ["17", "8 + 9", "no"]})
+    here, asked, found = llama(), {"a": [5, 6, 7], "b": [8, 9]}, []
+    for model in (here, copy.deepcopy(here).to(gpu)):
+        found.append(Likelihood(model, tiny_engine.tokenizer, asked)(rows)["score"].tolist())
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_rewards_are_those_of_the_cpu(gpu):
+    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    here = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), num_labels=1, **shape)).eval()
+    rows = pd.DataFrame({"query_id": ["a", "a", "b"], "text": ["one", "two or three", "four"]})
+    asked = {name: [{"role": "user", "content": f"what of {name}?"}] for name in ("a", "b")}
+    found = [RewardModel(m, tokenizer, asked)(rows)["score"].tolist() for m in (here, copy.deepcopy(here).to(gpu))]
+    assert found[1] == pytest.approx(found[0], rel=1e-5) and len(set(found[0])) == 3
+
+
+def test_exact_search_is_that_of_the_cpu(gpu, monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((n, 16)).astype(np.float32) for n in (500, 4))
+    held = InMemory(vectors, pd.DataFrame({"doc_id": [f"d{i}" for i in range(500)], "text": ""}))
+    here = held.nearest(queries, 20, block=64)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    there = held.nearest(queries, 20, block=64)
+    assert (here[1] == there[1]).all() and np.allclose(here[0], there[0])
 
 
 def test_a_training_on_the_gpu_is_that_of_the_cpu(gpu, tiny_engine, monkeypatch, tmp_path):

@@ -169,21 +169,14 @@ def test_two_iterations_with_a_reward_model_on_one_device(engine, irlens, tmp_pa
 
     if importlib.util.find_spec("vllm") is None and engine == "vllm":
         pytest.skip("vllm is not installed")
-    tiny = AutoTokenizer.from_pretrained(catalog.fetch(catalog.model("tiny")))
-    policy = llama(vocab_size=len(tiny), hidden_size=64, num_attention_heads=2, num_key_value_heads=1,
-                   eos_token_id=tiny.eos_token_id, max_position_embeddings=512)  # fmt: skip
-    policy.save_pretrained(tmp_path / "policy")
-    tiny.save_pretrained(tmp_path / "policy")
-    (tmp_path / "policy" / "irlens.json").write_text('{"base": "tiny"}\n')
     words = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(words), hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=64, max_position_embeddings=512, num_labels=1, initializer_range=0.5)  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(tmp_path / "judge")
     words.save_pretrained(tmp_path / "judge")
-    del policy
-    asked = ("--prompts", 32, "-n", 4, "--iterations", 2, "--epochs", 1, "--max-tokens", 32, "--engine", engine)
-    judged = ("--model", tmp_path / "policy", "--reward", tmp_path / "judge", "--objective", "contrastive")
+    asked = ("--prompts", 32, "-n", 4, "--iterations", 2, "--epochs", 1, "--engine", engine)
+    judged = ("--model", "tiny", "--reward", tmp_path / "judge", "--objective", "contrastive")
     held_out = ("--eval-limit", 16, "--eval-n", 2, "--test-limit", 16, "--out", tmp_path / "out")
     irlens("train", *judged, *asked, *held_out, apart=True)
     results = pd.read_csv(tmp_path / "out" / "results.csv")
