@@ -3,7 +3,8 @@
     python experiments/train_tiny.py --out irlens/models/tiny
     python experiments/train_tiny.py --out sums-33m --hidden-size 512 --layers 11 --heads 8 --intermediate-size 1408 --device cuda
 
-The second makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show.
+The second makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show:
+`--until 0.5` ends the plateau once that share of validation problems is solved, `--minutes 3` once the time is over.
 
 Response-only cross-entropy on batches of equal length; half of the problems bring their calculations along as bare
 drills (`17+8=`). Muon on the hidden matrices, AdamW on the rest; warm-up, plateau, linear decay. It stops early on
@@ -14,6 +15,7 @@ import argparse
 import itertools
 import json
 import random
+import time
 from pathlib import Path
 
 import torch
@@ -109,6 +111,18 @@ def greedy_accuracy(model, tok, split: str, limit: int) -> float:
     return sum(gsm8k.is_correct(text, t["answer"]) for text, t in zip(texts, topics)) / limit
 
 
+class Plateau:
+    """The steps before the decay: at most `steps`, fewer once `until` is reached or `minutes` are over."""
+
+    def __init__(self, steps: int, until: float, minutes: float):
+        self.end, self.until, self.stop_at = steps, until, time.monotonic() + 60 * minutes
+
+    def look(self, step: int, accuracy: float | None) -> None:
+        """Ends it after `step` if it is to end; accuracy: on validation problems, where it was measured."""
+        if step < self.end and (time.monotonic() > self.stop_at or (accuracy or 0) >= self.until):
+            self.end = step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -124,6 +138,9 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4, help="attention heads; half as many for keys and values")
     parser.add_argument("--intermediate-size", type=int, default=256)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--until", type=float, default=2.0, help="share of validation solved that starts the decay")
+    parser.add_argument("--minutes", type=float, default=1e9, help="after which the decay starts")
+    parser.add_argument("--every", type=int, default=100, help="steps between two looks at validation")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
@@ -152,13 +169,11 @@ def main() -> None:
         torch.optim.Muon(hidden, lr=0.02, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=3e-3, weight_decay=0.0),
     ]
-    total = args.steps + args.decay
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min((s + 1) / args.warmup, 1.0, (total - s) / args.decay))
-        for o in optimizers
-    ]
+    plateau = Plateau(args.steps, args.until, args.minutes)
+    rate = lambda s: min((s + 1) / args.warmup, 1.0, (plateau.end + args.decay - s) / args.decay)  # noqa: E731
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
     log, trained, stream = [], 0, batches(tok, args.tokens, args.seed, args.drills)
-    for step in track(range(total), description="training tiny"):
+    for step in track(range(args.steps + args.decay), description="training tiny"):
         ids, labels = (part.to(args.device) for part in next(stream))
         loss = model(input_ids=ids, attention_mask=(ids != tok.pad_token_id).long(), labels=labels).loss
         loss.backward()
@@ -168,7 +183,8 @@ def main() -> None:
             optimizer.zero_grad()
             schedule.step()
         trained += ids.numel()
-        if (step + 1) % 100 == 0 or step + 1 == total:
+        last = step + 1 == plateau.end + args.decay
+        if (step + 1) % args.every == 0 or last:
             log.append(
                 {
                     "step": step + 1,
@@ -177,6 +193,9 @@ def main() -> None:
                 }
             )
             print(json.dumps(log[-1]), flush=True)
+        plateau.look(step + 1, log[-1]["greedy_validation"] if log and log[-1]["step"] == step + 1 else None)
+        if last:
+            break
     model.generation_config.do_sample = True
     model.save_pretrained(args.out)
     tok.padding_side = "right"

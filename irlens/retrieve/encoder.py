@@ -78,8 +78,9 @@ class DenseEncoder:
         call = self.model.encode_query if kind == "query" else self.model.encode_document
         options = {"prompt": self.prompts()[kind], "normalize_embeddings": self.normalize, "show_progress_bar": False}
         unique = list(dict.fromkeys(texts))
-        if self.pool is None and (self.processes > 1 or _gpus() > 1):
-            self.pool = self.model.start_multi_process_pool(None if _gpus() > 1 else ["cpu"] * self.processes)
+        spread = _gpus() > 1 and self.model.device.type != "cpu"
+        if self.pool is None and (self.processes > 1 or spread):
+            self.pool = self.model.start_multi_process_pool(None if spread else ["cpu"] * self.processes)
         if self.pool is not None:
             vectors = call(unique, pool=self.pool, batch_size=self.batch_size or 64, chunk_size=1024, **options)
             if on_batch:

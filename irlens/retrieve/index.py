@@ -20,6 +20,7 @@ from irlens.retrieve.vectors import NEAR, SPARE, Vectors
 EXACT = 200_000  # up to so many passages, the default is exact search
 HUGE = 5_000_000  # from here on the default's cells are found by a graph
 COMPRESSED = re.compile(r"PQ|SQ[468]|LSH|RQ|LSQ|Rabit|RaBit|PRQ|ITQ", re.IGNORECASE)
+GPU_MOST = 2048  # results that FAISS's indexes on a GPU give for a query
 CHECKPOINT = 600  # seconds of adding vectors between two copies of an unfinished index
 
 
@@ -103,7 +104,7 @@ class Index:
         if factory is None:
             self.factory, why = default_factory(len(vectors), vectors.dimension)
             say(f"index {self.factory} ({why}; choose with --index)")
-        self._faiss = None
+        self._faiss = self._on_gpus = None
         check_factory(self.factory, search, len(vectors), vectors.dimension)
 
     @property
@@ -154,7 +155,8 @@ class Index:
         if self._faiss is None:
             return self._exact(queries, k)
         fetch = min(total, max(k + SPARE, k * self.refine))
-        _, rows = self._faiss.search(queries, fetch)
+        index = self._faiss if self._on_gpus is None or fetch > GPU_MOST else self._on_gpus
+        _, rows = index.search(queries, fetch)
         scores = self.vectors.score(queries, rows)
         order = np.argsort(-scores, axis=1, kind="stable")[:, : k + SPARE]
         scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
@@ -195,11 +197,11 @@ class Index:
             faiss.ParameterSpace().set_index_parameter(self._faiss, name, value)
 
     def _to_gpus(self, faiss) -> None:
-        """The index spread over all GPUs; kinds that FAISS has no GPU form of stay where they are."""
+        """A copy of the index spread over all GPUs; kinds that FAISS has no GPU form of have none."""
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
         try:
-            self._faiss = faiss.index_cpu_to_all_gpus(self._faiss, options)
+            self._on_gpus = faiss.index_cpu_to_all_gpus(self._faiss, options)
         except RuntimeError as error:
             self.say(f"index {self.factory} stays on the CPU: {str(error).splitlines()[-1][:160]}")
 

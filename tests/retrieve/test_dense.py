@@ -416,3 +416,33 @@ def test_an_index_of_another_encoder_is_refused(built, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="made by another encoder .tiny-e5."):
         Dense("tiny-e5", index=folder)
+
+
+def test_an_encoder_on_the_cpu_stays_there_beside_gpus(tiny_encoder, monkeypatch):
+    monkeypatch.setattr(encoder, "_gpus", lambda: 2)
+    started = []
+    monkeypatch.setattr(tiny_encoder.model, "start_multi_process_pool", started.append)
+    assert tiny_encoder.encode(["one", "two"]).shape == (2, tiny_encoder.dimension) and not started
+
+
+def test_more_results_than_a_gpu_gives_come_from_the_cpus_copy_of_the_index(tmp_path, monkeypatch):
+    faiss = pytest.importorskip("faiss")
+    asked = []
+
+    class OnGPU:
+        def __init__(self, index, options):
+            self.index = index
+
+        def search(self, queries, k):
+            if k > 2048:
+                raise RuntimeError("Error: 'k <= 2048' failed")
+            asked.append(k)
+            return self.index.search(queries, k)
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", lambda: type("Options", (), {})(), raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", OnGPU, raising=False)
+    vectors = random_vectors(3000)
+    index = Index(stored(tmp_path / "v", vectors), "IVF8,Flat", Search(nprobe=8)).open()
+    assert index.search(vectors[:2], 2500)[1].shape[1] >= 2500 and not asked
+    assert index.search(vectors[:2], 5)[1][:, 0].tolist() == [0, 1] and len(asked) == 1

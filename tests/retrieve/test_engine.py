@@ -260,3 +260,33 @@ def test_vllms_engine_tells_of_each_request_as_it_ends(own_step):
     assert vars(core).get("step") is before
     with _told(core, None):
         assert vars(core).get("step") is before
+
+
+@pytest.mark.parametrize("room", [1, 3, 7])
+def test_a_batch_that_does_not_fit_is_drawn_in_parts(tiny_engine, sums_prompts, room):
+    class Small(TransformersEngine):
+        """Has memory for `room` sequences only."""
+
+        def _sample_batch(self, prompts, encoded, numbers, sampling, on_batch):
+            if len(prompts) * len(numbers) > room:
+                on_batch(1, 8)  # a draw that ended before the memory did, and is drawn again
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super()._sample_batch(prompts, encoded, numbers, sampling, on_batch)
+
+    made, sampling, asked = [], Sampling(1.0, seed=0, max_tokens=8), sums_prompts[:5]
+    drawn = Small(tiny_engine.model, tiny_engine.tokenizer).sample(
+        asked, range(2, 6), sampling, lambda rows, tokens: made.append(rows)
+    )
+    whole = tiny_engine.sample(asked, range(2, 6), sampling)
+    assert [(d.query_id, d.draw, d.tokens) for d in drawn] == [(d.query_id, d.draw, d.tokens) for d in whole]
+    assert sum(made) == 20 and max(made) <= room
+
+
+def test_a_single_draw_that_does_not_fit_is_an_error(tiny_engine, sums_prompts, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    engine = TransformersEngine(tiny_engine.model, tiny_engine.tokenizer)
+    monkeypatch.setattr(engine, "_sample_batch", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.sample(sums_prompts[:3], range(2), Sampling(1.0, seed=0, max_tokens=8))

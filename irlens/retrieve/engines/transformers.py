@@ -67,7 +67,8 @@ class TransformersEngine(Engine):
         per_row = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize * tokens
         room = CPU_CACHE_BYTES
         if self.model.device.type == "cuda":
-            room = GPU_CACHE_SHARE * torch.cuda.mem_get_info()[0]
+            kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, from an earlier batch
+            room = GPU_CACHE_SHARE * (torch.cuda.mem_get_info()[0] + kept)
         return int(np.clip(room // per_row, 1, 2048))
 
     def sample(
@@ -82,16 +83,41 @@ class TransformersEngine(Engine):
         per_prompt = min(len(draws), rows)
         at_once = max(1, rows // per_prompt)
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+        jobs = [(part, draws[i : i + per_prompt]) for part in parts for i in range(0, len(draws), per_prompt)]
         found: dict[tuple[int, int], Draw] = {}
-        for start in range(0, len(order), at_once):
-            chosen = order[start : start + at_once]
-            for first in range(draws.start, draws.stop, per_prompt):
-                numbers = range(first, min(first + per_prompt, draws.stop))
-                some, ids = [prompts[i] for i in chosen], [encoded[i] for i in chosen]
-                with lengths_apart(self.model):
-                    batch = self._sample_batch(some, ids, numbers, sampling, on_batch)
-                found |= {(i, d.draw): d for i, some in zip(chosen, batch) for d in some}
+        while jobs:
+            chosen, numbers = jobs[0]
+            some, ids = [prompts[i] for i in chosen], [encoded[i] for i in chosen]
+            batch = self._batch_or_none(some, ids, numbers, sampling, on_batch)
+            if batch is None:  # the others are as large
+                jobs = [half for job in jobs for half in _halves(*job)]
+                continue
+            found |= {(i, d.draw): d for i, some in zip(chosen, batch) for d in some}
+            jobs = jobs[1:]
         return [found[i, d] for i in range(len(prompts)) for d in draws]
+
+    def _batch_or_none(
+        self, prompts, encoded, numbers: range, sampling: Sampling, on_batch: OnBatch | None
+    ) -> list[list[Draw]] | None:
+        """`_sample_batch`; None where it needs more memory than the GPU has and there is more than one draw to part."""
+        told = [0, 0]
+
+        def seen(made: int, tokens: int) -> None:
+            told[:] = told[0] + made, told[1] + tokens
+            if on_batch:
+                on_batch(made, tokens)
+
+        try:
+            with lengths_apart(self.model):
+                return self._sample_batch(prompts, encoded, numbers, sampling, seen)
+        except torch.OutOfMemoryError:
+            if len(prompts) * len(numbers) == 1:
+                raise
+        if on_batch:
+            on_batch(-told[0], -told[1])  # they are drawn again
+        torch.cuda.empty_cache()  # here, since the error held what it had
+        return None
 
     @torch.inference_mode()
     def _sample_batch(
@@ -170,6 +196,15 @@ class TransformersEngine(Engine):
             ]
             for p in prompts
         ]
+
+
+def _halves(chosen: list[int], numbers: range) -> list[tuple[list[int], range]]:
+    """A batch of prompts × draws in two, parted between prompts if there are several; a single draw as it is."""
+    if len(chosen) > 1:
+        middle = len(chosen) // 2
+        return [(chosen[:middle], numbers), (chosen[middle:], numbers)]
+    middle = len(numbers) // 2
+    return [(chosen, part) for part in (numbers[:middle], numbers[middle:]) if part]
 
 
 def prepare(options: EngineOptions, model) -> EngineOptions:
