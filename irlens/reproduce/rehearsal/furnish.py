@@ -1,0 +1,204 @@
+"""The stand-ins that a rehearsal needs: which models its steps name, where each comes from, and the making of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from irlens.base.errors import UserError
+from irlens.models import catalog, hub
+from irlens.models.stand_in_families import FAMILIES
+from irlens.reproduce.records import Step
+
+EMBEDDED = ("tiny", "tiny-e5", "bm25", "random")
+TAUGHT = 24  # prompts that a policy is taught to answer
+ANSWERS = ("{words}\n#### {gold}", "{words} \\boxed{{{gold}}}", "{gold}", "{words} {gold}")  # forms that verifiers read
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that steps name as `name` in a role. source: a folder, or a repository of FAMILIES; own: the name is that of
+    a folder, in whose place steps get the stand-in's."""
+
+    name: str
+    role: str
+    repo: str
+    source: Path | str
+    own: bool
+
+    @property
+    def origin(self) -> str:
+        """Where its architecture and tokenizer come from, in words."""
+        if isinstance(self.source, str):
+            return f"{self.repo}: {FAMILIES[self.source].config.removesuffix('Config')} as published, its tokenizer learnt here"
+        return f"{self.name}: from its own config.json" if self.own else f"{self.repo}: from its files in the hub's cache"
+
+
+# -- what is needed ------------------------------------------------------------------------------------------------
+
+
+def models(steps: Iterable[Step]) -> list[Model]:
+    """Every model that needs a stand-in, once for each role. Raises UserError, naming the step, for one that is not to be
+    had: no folder, no config.json, an architecture that transformers does not know, a hub id that nothing is known of."""
+    from irlens.models.stand_ins import config_of
+
+    found: dict[tuple[str, str], Model] = {}
+    for step in steps:
+        for name, role in named(step):
+            try:
+                made = _model(name, role)
+                if made is not None and (name, made.role) not in found:
+                    config_of(made.source)
+                    found[name, made.role] = made
+            except UserError as error:
+                raise UserError(f"{step.name}: {error}") from error
+    return list(found.values())
+
+
+def named(step: Step) -> Iterator[tuple[str, str]]:
+    """(name, role) of the models in a step's settings."""
+    settings = step.settings
+    for key, role in (("model", "policy"), ("policy", "policy"), ("reward", "reward"), ("eval_reward", "reward")):
+        if isinstance(name := getattr(settings, key, None), str) and not name.startswith("@"):
+            yield name, role
+    for name in str(getattr(settings, "retriever", "")).split(","):
+        yield name, "encoder"
+    for key in ("encoder", "related"):
+        yield str(getattr(settings, key, None) or ""), "encoder"
+    for name in str(getattr(settings, "reranker", None) or "").split(","):
+        yield from _reranker(name.removeprefix("vote:"), step.stage)
+
+
+def _reranker(name: str, stage: str) -> Iterator[tuple[str, str]]:
+    kind, colon, argument = name.partition(":")
+    if stage == "recall":
+        yield name, "cross-encoder"
+    elif colon and kind in ("reward", "cross-encoder"):
+        yield argument, kind
+    elif name in catalog.REWARDS or "/" in name or Path(name).is_dir():
+        yield name, "reward"
+
+
+def _model(name: str, role: str) -> Model | None:
+    """What stands behind a name; None for what is embedded, and for what is no model."""
+    if not name or name in EMBEDDED:
+        return None
+    if role == "policy":
+        entry = catalog.model(name)
+    elif role == "encoder":
+        entry = catalog.encoder(name)
+    elif role == "cross-encoder":
+        folder = Path(name).expanduser()
+        entry = catalog.Reward(name, str(folder.resolve()) if folder.is_dir() else name)
+    elif (entry := catalog.reward(name)) is None:
+        return None
+    if getattr(entry, "form", "") == "pairrm":
+        return Model(name, "pairrm", entry.repo, "llm-blender/PairRM", Path(entry.repo).is_dir())
+    if Path(entry.repo).is_dir():
+        return Model(name, role, entry.repo, Path(entry.repo), True)
+    if (cached := hub.small_files(entry.repo)) is not None:
+        return Model(name, role, entry.repo, cached, False)
+    if entry.repo in FAMILIES:
+        return Model(name, role, entry.repo, entry.repo, False)
+    return Model(name, role, entry.repo, catalog.fetch(entry, weights=False), False)
+
+
+def replaced(step: Step, places: dict[str, str]) -> Step:
+    """The step with other folders in the place of own ones. places: name → folder."""
+    new = {}
+    for f in fields(step.settings):
+        value = getattr(step.settings, f.name)
+        if f.name in ("retriever", "reranker") and isinstance(value, str):
+            parts = [_placed(part, places) for part in value.split(",")]
+            new[f.name] = ",".join(parts)
+        elif isinstance(value, str) and f.name in ("model", "policy", "reward", "eval_reward", "encoder", "related"):
+            new[f.name] = places.get(value, value)
+    return replace(step, settings=replace(step.settings, **new))
+
+
+def _placed(name: str, places: dict[str, str]) -> str:
+    """`vote:reward:FOLDER` with the folder's stand-in."""
+    head, colon, tail = name.rpartition(":")
+    return f"{head}{colon}{places.get(tail, tail)}"
+
+
+# -- the making ----------------------------------------------------------------------------------------------------
+
+
+def furnish(needed: Sequence[Model], steps: Sequence[Step], home: Path) -> tuple[list[Step], dict[str, int]]:
+    """Writes the stand-ins under `home`, in a hub cache and folders of their own. Returns the steps as they find them, and
+    the parameters of every stand-in by its repository."""
+    from irlens.models import stand_ins
+
+    places: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for number, model in enumerate(needed, 1):
+        if model.own:
+            to = home / "models" / str(number) / Path(model.repo).name
+            places[model.name] = str(to)
+        else:
+            to = hub.cached_as(home, model.repo, "model")
+        made, tokenizer = stand_ins.write(model.source, model.role, to)
+        if model.role == "policy":
+            stand_ins.teach(made, _lessons(model, steps, made, tokenizer))
+            made.save_pretrained(to)
+        sizes[f"{model.repo} ({model.role})"] = sum(p.numel() for p in made.parameters())
+    return [replaced(step, places) for step in steps], sizes
+
+
+def _lessons(model: Model, steps: Sequence[Step], made, tokenizer) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, response ids) of what a policy is taught: short texts that end, for every task that it meets; where the
+    task has a verifier, one in two is right."""
+    from irlens.models import chat
+
+    end, chooses, lessons = chat.end_token(made, tokenizer), random.Random(0), []
+    for step in steps:
+        name = getattr(step.settings, "model", None) or getattr(step.settings, "policy", None)
+        if name != model.name or lessons:  # arms of a recipe share model and data
+            continue
+        task = _task(step, model)
+        asked = chat.prompts(
+            task.topics, tokenizer, task.instruction, getattr(step.settings, "messages_as", None), model.name
+        )
+        for prompt, ids in zip(asked, chat.token_ids(tokenizer, asked)):
+            for text in _responses(task, prompt.query_id, chooses):
+                lessons.append((ids, [*tokenizer(text, add_special_tokens=False)["input_ids"], end]))
+    return [(a[-400:], b) for a, b in lessons]
+
+
+def _task(step: Step, model: Model):
+    """The first prompts that a step draws for, as its command loads them."""
+    from irlens import tasks
+    from irlens.commands.drawing import train_split
+
+    settings = step.settings
+    dataset = getattr(settings, "dataset", None) or catalog.model(model.name).dataset
+    split = train_split(settings) if step.stage in ("train", "mine-negatives") else getattr(settings, "split", None)
+    return tasks.load(dataset, split, TAUGHT)
+
+
+def _responses(task, query_id: str, chooses: random.Random) -> Iterator[str]:
+    """A few responses to a prompt, no two alike: right and wrong ones in turn where they can be told."""
+    from irlens.models.stand_ins import WORDS
+
+    def words() -> str:
+        return " ".join(chooses.choices(WORDS, k=chooses.randint(2, 5)))
+
+    answers = dict(zip(task.topics["query_id"], task.topics["answers"])) if "answers" in task.topics.columns else {}
+    golds = sorted({gold for some in answers.values() for gold in some})
+    for turn in range(4):
+        if task.verifier is None or not golds:
+            yield words()
+            continue
+        gold = answers[query_id][0] if turn % 2 else chooses.choice(golds)
+        yield _written(task, gold).format(words=words(), gold=gold)
+
+
+def _written(task, gold: str) -> str:
+    """The form of an answer in which the task's own verifier finds it right. Raises UserError if it takes none."""
+    for form in ANSWERS:
+        if task.verifier(form.format(words="so", gold=gold), gold):
+            return form
+    raise UserError(f"data set {task.name}: its verifier takes none of the forms of {gold[:40]!r} that a stand-in can write")
