@@ -246,6 +246,11 @@ def reproduce(settings: Reproduce) -> None:
     out = Path(settings.out) if settings.out else None
     if settings.dry_run:
         plan.dry_run(loaded, len(settings.seeds or (0,)))
+    elif settings.rehearse:
+        from irlens.reproduce import rehearsal
+
+        folder = rehearsal.rehearse(loaded, out, settings.devices, settings.device_kind, report.say)
+        report.say(f"written to {folder / rehearsal.PAGE}")
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:

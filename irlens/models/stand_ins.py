@@ -22,7 +22,7 @@ WORDS = (
     "some her would make like him into time has look two more write go see number no way could people my than first water"
 ).split()
 PIECES = 420  # pieces of a tokenizer learnt here, beside its special tokens and bytes
-STEPS, BATCH, RATE = 120, 16, 4e-3  # of `teach`
+BATCH, RATE = 8, 4e-3  # of `teach`
 
 
 # -- where a model comes from --------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def _byte_level(special: Sequence[str], tokens: Tokens) -> dict:
 # -- what a policy is taught ---------------------------------------------------------------------------------------
 
 
-def teach(model, pairs: Sequence[tuple[list[int], list[int]]], steps: int = STEPS) -> float:
+def teach(model, pairs: Sequence[tuple[list[int], list[int]]], steps: int) -> float:
     """Trains random weights for seconds to answer in a format and to end: pairs of (prompt ids, response ids).
 
     Without this no draw of a random model ends, none is right, and a rehearsal would cut no list. Returns the last loss,

@@ -89,7 +89,7 @@ def write_nq(home: Path) -> None:
             json.dump(asked, file)
     import ir_datasets
 
-    ir_datasets.load(nq.ID).docs_store().build()  # else it counts the real passages
+    ir_datasets.load(f"{nq.ID}/dev").docs_store().build()  # else it counts the real passages
 
 
 def write_beir(folder: Path, split: str) -> None:

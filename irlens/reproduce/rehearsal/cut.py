@@ -57,7 +57,7 @@ def step(real: Step, devices: int | None = None) -> Cut:
         if name not in names or (name == "limit" and isinstance(settings, Index)):
             continue
         found = getattr(settings, name)
-        if found is None and name == "train_size":
+        if (found is None and name == "train_size") or name in _unused(settings):
             continue
         if found is None or found > most:
             new[name], changed[name] = most, (ALL.get(name, found) if found is None else found, most)
@@ -65,6 +65,13 @@ def step(real: Step, devices: int | None = None) -> Cut:
         new["devices"] = devices
     other, without = _machine(settings)
     return Cut(real, replace(real, settings=replace(settings, **new, **other)), changed, tuple(without))
+
+
+def _unused(settings) -> set[str]:
+    """Settings that say nothing beside others."""
+    tests_in_between = getattr(settings, "eval_split", None) == "test"
+    no_second = isinstance(settings, Recall) and settings.reranker is None
+    return {name for name, unused in (("test_limit", tests_in_between), ("rerank_depth", no_second)) if unused}
 
 
 def _machine(settings) -> tuple[dict, list[str]]:

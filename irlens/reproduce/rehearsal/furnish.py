@@ -13,7 +13,8 @@ from irlens.models.stand_in_families import FAMILIES
 from irlens.reproduce.records import Step
 
 EMBEDDED = ("tiny", "tiny-e5", "bm25", "random")
-TAUGHT = 24  # prompts that a policy is taught to answer
+TAUGHT, LONGEST = 24, 300  # prompts that a policy is taught to answer, of at most so many tokens
+STEPS, MANY = 40, 200  # of teaching: a few answers, or the answer of each prompt by heart
 ANSWERS = ("{words}\n#### {gold}", "{words} \\boxed{{{gold}}}", "{gold}", "{words} {gold}")  # forms that verifiers read
 
 
@@ -142,30 +143,28 @@ def furnish(needed: Sequence[Model], steps: Sequence[Step], home: Path) -> tuple
             to = hub.cached_as(home, model.repo, "model")
         made, tokenizer = stand_ins.write(model.source, model.role, to)
         if model.role == "policy":
-            stand_ins.teach(made, _lessons(model, steps, made, tokenizer))
+            lessons, right = _lessons(model, steps, made, tokenizer)
+            stand_ins.teach(made, lessons, MANY if right > 3 else STEPS)
             made.save_pretrained(to)
         sizes[f"{model.repo} ({model.role})"] = sum(p.numel() for p in made.parameters())
     return [replaced(step, places) for step in steps], sizes
 
 
-def _lessons(model: Model, steps: Sequence[Step], made, tokenizer) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, response ids) of what a policy is taught: short texts that end, for every task that it meets; where the
-    task has a verifier, one in two is right."""
+def _lessons(model: Model, steps: Sequence[Step], made, tokenizer) -> tuple[list[tuple[list[int], list[int]]], int]:
+    """([(prompt ids, response ids)] that a policy is taught, how many answers are right for some prompt): short texts that
+    end, one in two right where the task has a verifier; of the first step that draws from it, whose data the others share."""
     from irlens.models import chat
 
     end, chooses, lessons = chat.end_token(made, tokenizer), random.Random(0), []
-    for step in steps:
-        name = getattr(step.settings, "model", None) or getattr(step.settings, "policy", None)
-        if name != model.name or lessons:  # arms of a recipe share model and data
-            continue
-        task = _task(step, model)
-        asked = chat.prompts(
-            task.topics, tokenizer, task.instruction, getattr(step.settings, "messages_as", None), model.name
-        )
-        for prompt, ids in zip(asked, chat.token_ids(tokenizer, asked)):
-            for text in _responses(task, prompt.query_id, chooses):
-                lessons.append((ids, [*tokenizer(text, add_special_tokens=False)["input_ids"], end]))
-    return [(a[-400:], b) for a, b in lessons]
+    step = next(s for s in steps if model.name in (name for name, role in named(s) if role == "policy"))
+    task, messages_as = _task(step, model), getattr(step.settings, "messages_as", None)
+    asked = chat.prompts(task.topics, tokenizer, task.instruction, messages_as, model.name)
+    golds = _golds(task)
+    for prompt, ids in zip(asked, chat.token_ids(tokenizer, asked)):
+        for text in _responses(task, golds, prompt.query_id, chooses):
+            lessons.append((ids, [*tokenizer(text, add_special_tokens=False)["input_ids"], end]))
+    short = [lesson for lesson in lessons if len(lesson[0]) <= LONGEST]
+    return short or [(ids[-LONGEST:], response) for ids, response in lessons], len(set(golds.values()))
 
 
 def _task(step: Step, model: Model):
@@ -179,21 +178,23 @@ def _task(step: Step, model: Model):
     return tasks.load(dataset, split, TAUGHT)
 
 
-def _responses(task, query_id: str, chooses: random.Random) -> Iterator[str]:
-    """A few responses to a prompt, no two alike: right and wrong ones in turn where they can be told."""
+def _golds(task) -> dict[str, str]:
+    """query_id → the right answer of each prompt; none where nothing tells right from wrong."""
+    if task.verifier is None or "answers" not in task.topics.columns:
+        return {}
+    return {query_id: some[0] for query_id, some in zip(task.topics["query_id"], task.topics["answers"])}
+
+
+def _responses(task, golds: dict[str, str], query_id: str, chooses: random.Random) -> Iterator[str]:
+    """A few responses to a prompt, no two alike: right and perhaps wrong ones in turn where they can be told."""
     from irlens.models.stand_ins import WORDS
 
-    def words() -> str:
-        return " ".join(chooses.choices(WORDS, k=chooses.randint(2, 5)))
-
-    answers = dict(zip(task.topics["query_id"], task.topics["answers"])) if "answers" in task.topics.columns else {}
-    golds = sorted({gold for some in answers.values() for gold in some})
     for turn in range(4):
-        if task.verifier is None or not golds:
-            yield words()
-            continue
-        gold = answers[query_id][0] if turn % 2 else chooses.choice(golds)
-        yield _written(task, gold).format(words=words(), gold=gold)
+        words = " ".join(chooses.choices(WORDS, k=chooses.randint(2, 5)))
+        if golds:
+            gold = golds[query_id] if turn % 2 else chooses.choice(list(golds.values()))
+            words = _written(task, gold).format(words=words, gold=gold)
+        yield words
 
 
 def _written(task, gold: str) -> str:

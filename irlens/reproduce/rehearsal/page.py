@@ -36,8 +36,8 @@ UNCHECKED = (
     "Published weights: that they load, that their vocabulary fits their tokenizer, that their responses end in time.",
     "Long texts: prompts and responses here are a few dozen tokens, and the windows of sliding attention are 32.",
     "The data: how many prompts are too long, how many lists the real draws give, how many responses are cut.",
-    "PairRM as published: its config.json does not name its encoder's sizes, a stand-in's has to.",
 )
+PAIRRM = "PairRM as published: its config.json does not name its encoder's sizes, a stand-in's has to."
 
 
 def machine(kind: str) -> tuple[str, float, int]:
@@ -74,7 +74,7 @@ def written(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> str:
     )
     parts = [head, f"{verdict} {no_meaning}", *_ran(told), *_stood_in(told), *_takes(told, devices, kind)]
     without = list(dict.fromkeys(words for cut in told.cuts for words in cut.not_rehearsed))
-    parts += ["## What this could not check", _items([*without, *UNCHECKED])]
+    parts += ["## What this could not check", _items([*without, *UNCHECKED, *[PAIRRM] * any(m.role == "pairrm" for m in told.models)])]
     return "\n\n".join(parts) + "\n"
 
 
