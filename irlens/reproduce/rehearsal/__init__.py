@@ -47,7 +47,7 @@ def rehearse(recipe: Recipe, out: Path | None, devices: int | None, kind: str, s
     told = page.Rehearsed(recipe, small, tuple(cuts), tuple(needed), report, out / RUN, time.monotonic() - began)
     files.write_text(page.written(told, devices or 1, machine), out / PAGE)
     if failed := report["failed"]:
-        line = f"rehearsal: {failed['step']}: {failed['why']}; the steps after it were not tried (see {out / PAGE})"
+        line = f"rehearsal: {failed['step']}: {failed['why']}; see {out / PAGE} for the steps that were tried"
         if failed["user"]:
             raise UserError(line)
         raise SystemExit(f"irlens: {line}; the traceback is in {home / 'log.txt'}")

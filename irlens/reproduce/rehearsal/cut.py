@@ -9,6 +9,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import parse_json
 from irlens.commands.settings import Index, Mine, PassK, Recall
 from irlens.reproduce.records import Recipe, Step
+from irlens.reproduce.rehearsal.furnish import made_up
 
 CAPS = {  # setting → what remains of it at most
     "prompts": 6,
@@ -20,7 +21,6 @@ CAPS = {  # setting → what remains of it at most
     "max_tokens": 48,
     "rerank_depth": 20,
     "train_size": 300,
-    "judge_tokens": 48,
 }
 ALL = {"limit": "all", "max_tokens": "the model's"}  # what a setting means that was not given
 LIMITS = {Mine: 12, Recall: 8}  # a command that needs more topics than the cap on `limit`
@@ -64,6 +64,8 @@ def step(real: Step, devices: int | None = None) -> Cut:
     if devices and "devices" in names:  # as many workers as there will be, on this CPU
         new["devices"] = devices
     other, without = _machine(settings)
+    if (dataset := getattr(settings, "dataset", None)) and made_up(dataset):
+        without.append(f"the data set {dataset}: a made-up BEIR folder in its place")
     return Cut(real, replace(real, settings=replace(settings, **new, **other)), changed, tuple(without))
 
 

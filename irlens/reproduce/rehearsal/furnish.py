@@ -11,10 +11,12 @@ from irlens.base.errors import UserError
 from irlens.models import catalog, hub
 from irlens.models.stand_in_families import FAMILIES
 from irlens.reproduce.records import Step
+from irlens.tasks.contract import UNSAFE
 
 EMBEDDED = ("tiny", "tiny-e5", "bm25", "random")
 TAUGHT, LONGEST = 24, 300  # prompts that a policy is taught to answer, of at most so many tokens
-STEPS, MANY = 40, 200  # of teaching: a few answers, or the answer of each prompt by heart
+LARGE = 2 << 20  # bytes of a BEIR corpus that is encoded whole
+STEPS, MANY, BY_HEART = 40, 200, 12  # of teaching: a few answers; or, where they are many, those of so many prompts by heart
 ANSWERS = ("{words}\n#### {gold}", "{words} \\boxed{{{gold}}}", "{gold}", "{words} {gold}")  # forms that verifiers read
 
 
@@ -125,6 +127,50 @@ def _placed(name: str, places: dict[str, str]) -> str:
     return f"{head}{colon}{places.get(tail, tail)}"
 
 
+# -- data ----------------------------------------------------------------------------------------------------------
+
+
+def data(steps: Sequence[Step], home: Path) -> list[Step]:
+    """Writes the data sets' stand-ins under `home`. Returns the steps with those that are named by a path or an identifier
+    in the place of the real ones."""
+    from irlens.tasks import beir, stand_ins
+
+    stand_ins.write_hub(home)
+    places: dict[str, str] = {}
+    for step in steps:
+        name = getattr(step.settings, "dataset", None)
+        path = Path(name or "").expanduser()
+        if name == "nq":
+            stand_ins.write_nq(home / "ir_datasets")
+        elif not name or name in places:
+            continue
+        elif made_up(name):
+            places[name] = str(home / "data" / UNSAFE.sub("-", name))
+            stand_ins.write_beir(Path(places[name]), getattr(step.settings, "split", None) or "test")
+        elif path.exists() and not (path.is_dir() and beir.is_folder(path)):
+            folder = path if path.is_dir() else path.parent
+            if copy := stand_ins.with_few_answers(path, home / "data" / (folder.resolve().name or "data")):
+                places[name] = str(copy)
+    return [_with(step, dataset=places.get(getattr(step.settings, "dataset", None))) for step in steps]
+
+
+def made_up(dataset: str) -> bool:
+    """Whether a data set is one whose place a made-up BEIR folder takes: another collection of ir_datasets than nq's, or a
+    BEIR folder too large to encode here."""
+    from irlens.tasks import beir, irds
+
+    path = Path(dataset).expanduser()
+    if path.exists():
+        return path.is_dir() and beir.is_folder(path) and max(f.stat().st_size for f in path.glob("corpus.jsonl*")) > LARGE
+    return irds.identifier(dataset) is not None
+
+
+def _with(step: Step, **new: str | None) -> Step:
+    """The step with those of these settings that are not None."""
+    given = {name: value for name, value in new.items() if value is not None}
+    return replace(step, settings=replace(step.settings, **given)) if given else step
+
+
 # -- the making ----------------------------------------------------------------------------------------------------
 
 
@@ -143,39 +189,60 @@ def furnish(needed: Sequence[Model], steps: Sequence[Step], home: Path) -> tuple
             to = hub.cached_as(home, model.repo, "model")
         made, tokenizer = stand_ins.write(model.source, model.role, to)
         if model.role == "policy":
-            lessons, right = _lessons(model, steps, made, tokenizer)
-            stand_ins.teach(made, lessons, MANY if right > 3 else STEPS)
+            stand_ins.teach(made, *_lessons(model, steps, made, tokenizer))
             made.save_pretrained(to)
         sizes[f"{model.repo} ({model.role})"] = sum(p.numel() for p in made.parameters())
     return [replaced(step, places) for step in steps], sizes
 
 
 def _lessons(model: Model, steps: Sequence[Step], made, tokenizer) -> tuple[list[tuple[list[int], list[int]]], int]:
-    """([(prompt ids, response ids)] that a policy is taught, how many answers are right for some prompt): short texts that
-    end, one in two right where the task has a verifier; of the first step that draws from it, whose data the others share."""
+    """([(prompt ids, response ids)] that a policy is taught, for how many steps).
+
+    The responses are short texts that end, for the first prompts of every split that steps draw for; one in two is right
+    where the task has a verifier.
+    """
     from irlens.models import chat
 
-    end, chooses, lessons = chat.end_token(made, tokenizer), random.Random(0), []
-    step = next(s for s in steps if model.name in (name for name, role in named(s) if role == "policy"))
-    task, messages_as = _task(step, model), getattr(step.settings, "messages_as", None)
-    asked = chat.prompts(task.topics, tokenizer, task.instruction, messages_as, model.name)
-    golds = _golds(task)
-    for prompt, ids in zip(asked, chat.token_ids(tokenizer, asked)):
-        for text in _responses(task, golds, prompt.query_id, chooses):
-            lessons.append((ids, [*tokenizer(text, add_special_tokens=False)["input_ids"], end]))
+    end, chooses = chat.end_token(made, tokenizer), random.Random(0)
+    lessons, right = [], set()
+    for (dataset, split, messages_as), count in _drawn_for(model, steps).items():
+        task = _first(dataset, split, count)
+        golds = _golds(task)
+        right |= set(golds.values())
+        asked = chat.prompts(task.topics, tokenizer, task.instruction, messages_as, model.name)
+        for prompt, ids in zip(asked, chat.token_ids(tokenizer, asked)):
+            for text in _responses(task, golds, prompt.query_id, chooses):
+                lessons.append((ids, [*tokenizer(text, add_special_tokens=False)["input_ids"], end]))
     short = [lesson for lesson in lessons if len(lesson[0]) <= LONGEST]
-    return short or [(ids[-LONGEST:], response) for ids, response in lessons], len(set(golds.values()))
+    return short or [(ids[-LONGEST:], response) for ids, response in lessons], MANY if len(right) > 3 else STEPS
 
 
-def _task(step: Step, model: Model):
-    """The first prompts that a step draws for, as its command loads them."""
-    from irlens import tasks
+def _drawn_for(model: Model, steps: Sequence[Step]) -> dict[tuple, int]:
+    """(data set, split, how messages are put) of the steps that draw from a policy, or from what was trained from one, and
+    how many prompts at most."""
     from irlens.commands.drawing import train_split
 
-    settings = step.settings
-    dataset = getattr(settings, "dataset", None) or catalog.model(model.name).dataset
-    split = train_split(settings) if step.stage in ("train", "mine-negatives") else getattr(settings, "split", None)
-    return tasks.load(dataset, split, TAUGHT)
+    found: dict[tuple, int] = {}
+    for step in steps:
+        s = step.settings
+        name = getattr(s, "model", None) or getattr(s, "policy", None)
+        if step.stage not in ("train", "mine-negatives", "passk") or not (name == model.name or str(name).startswith("@")):
+            continue
+        s = replace(s, model=model.name)
+        split = train_split(s) if step.stage != "passk" else s.split
+        key = (s.dataset or catalog.model(model.name).dataset, split, s.messages_as)
+        found[key] = max(found.get(key, 0), getattr(s, "limit", None) or TAUGHT)
+    return found
+
+
+def _first(dataset: str, split: str | None, count: int):
+    """The first prompts of a split, fewer where each has an answer of its own, which is learnt by heart."""
+    from irlens import tasks
+
+    task = tasks.load(dataset, split, min(count, TAUGHT))
+    if len(set(_golds(task).values())) > 3:
+        task = replace(task, topics=task.topics.head(BY_HEART))
+    return task
 
 
 def _golds(task) -> dict[str, str]:

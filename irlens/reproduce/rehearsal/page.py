@@ -65,7 +65,7 @@ def written(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> str:
     real, failed = told.real, told.report["failed"]
     head = f"# Rehearsal: {real.title} (preset {real.preset})"
     if failed:
-        verdict = f"**Failed at {failed['step']}: {failed['why']}.** The steps after it were not tried."
+        verdict = f"**Failed at {failed['step']}: {failed['why']}.** What the table does not call run was not tried."
     else:
         verdict = f"All {len(real.steps)} steps, the figures and the verdicts ran, in {told.seconds:.0f} s on this CPU."
     no_meaning = (

@@ -19,7 +19,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import settings_from
 from irlens.commands.settings import STAGES
 from irlens.reproduce.records import Claim, Recipe, Step, Study
-from irlens.reproduce.rehearsal.furnish import Model, furnish
+from irlens.reproduce.rehearsal.furnish import Model, data, furnish
 
 REPORT = "report.json"
 
@@ -62,20 +62,17 @@ def main(home: Path) -> int:
     from dataclasses import replace
 
     from irlens.reproduce import run
-    from irlens.tasks import stand_ins as data
 
     spec = json.loads((home / "spec.json").read_text(encoding="utf-8"))
     recipe, needed = _read(spec)
     report: dict = {"seconds_of_stand_ins": None, "stand_ins": {}, "failed": None}
     began, where = time.monotonic(), "stand-ins"
     try:
-        data.write_hub(home)
-        if any(getattr(step.settings, "dataset", None) == "nq" for step in recipe.steps):
-            data.write_nq(home / "ir_datasets")
-        steps, report["stand_ins"] = furnish(needed, recipe.steps, home)
+        steps, report["stand_ins"] = furnish(needed, data(recipe.steps, home), home)
         report["seconds_of_stand_ins"] = round(time.monotonic() - began, 1)
         where = "figure and verdicts"  # unless the error says which step it came from
-        run.run(replace(recipe, steps=tuple(steps)), Path(spec["out"]), jobs=1)
+        out = run.run(replace(recipe, steps=tuple(steps)), Path(spec["out"]), jobs=1)
+        report["failed"] = _without_training(out)
     except Exception as error:
         user = isinstance(error, UserError)
         why = " ".join(str(error).split()) if user else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -85,6 +82,14 @@ def main(home: Path) -> int:
             traceback.print_exc()
     files.write_text(json.dumps(report, indent=1) + "\n", home / REPORT)
     return 0 if report["failed"] is None else 2 if report["failed"]["user"] else 1
+
+
+def _without_training(out: Path) -> dict | None:
+    """The first training that found nothing to rank, as a failure: it was not rehearsed."""
+    ended = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["arms_ended"]
+    for step, why in ended.items():
+        return {"step": step, "why": f"the stand-in drew nothing to train on, so training was not rehearsed ({why})", "user": True}
+    return None
 
 
 if __name__ == "__main__":
