@@ -317,7 +317,9 @@ class Reproduce:
     preset: str = option("tiny", "tiny (on CPU), paper, or another of --list.", panel="Recipe")
     list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
     dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
-    rehearse: bool = option(False, "Run every step small, with stand-ins, on this CPU; download nothing.", panel="Recipe")
+    rehearse: bool = option(
+        False, "Run every step small, with stand-ins, on this CPU; download nothing.", panel="Recipe"
+    )
     seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
     redraw: str | None = option(
         None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"
@@ -327,7 +329,9 @@ class Reproduce:
         None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
     )
     devices: int | None = option(None, "Of --rehearse: how many the estimates are for.", panel="Engine", free=True)
-    device_kind: str = option("H100-80GB", "Of --rehearse: H100-80GB, A100-80GB, L40S-48GB, …", panel="Engine", free=True)
+    device_kind: str = option(
+        "H100-80GB", "Of --rehearse: H100-80GB, A100-80GB, L40S-48GB, …", panel="Engine", free=True
+    )
     out: str | None = _out()
 
 

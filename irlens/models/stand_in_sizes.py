@@ -6,7 +6,11 @@ import contextlib
 import copy
 from collections.abc import Mapping
 
-HIDDEN, HEADS, WIDE = 64, 2, 20_000  # width; a vocabulary above WIDE gets a quarter of it, as its embedding is most of the model
+HIDDEN, HEADS, WIDE = (
+    64,
+    2,
+    20_000,
+)  # width; a vocabulary above WIDE gets a quarter of it, as its embedding is most of the model
 LAYERS, INTERMEDIATE, WINDOW = 2, 128, 32
 DEBERTA_LARGE = {  # what PairRM's encoder is
     "hidden_size": 1024,

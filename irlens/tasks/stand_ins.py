@@ -32,7 +32,9 @@ def write_hub(home: Path) -> None:
     for split, start in (("train", 0), ("test", ROWS)):
         problems = [_problem(i) for i in range(start, start + ROWS)]
         name = f"{split}-00000-of-00001.parquet"
-        rows = [{"question": q, "answer": f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"} for q, a, b in problems]
+        rows = [
+            {"question": q, "answer": f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"} for q, a, b in problems
+        ]
         _parquet(rows, cached_as(home, gsm8k.REPO, "dataset") / "main" / name)
         rows = [
             {"problem": q, "level": "Level 1", "type": "Algebra", "solution": f"${a}+{b}$ is $\\boxed{{{a + b}}}$."}

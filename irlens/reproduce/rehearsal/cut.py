@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 
 from irlens.base.errors import UserError
 from irlens.base.options import parse_json
-from irlens.commands.settings import Index, Mine, PassK, Recall
+from irlens.commands.settings import Index, Mine, PassK, Recall, Train
 from irlens.reproduce.records import Recipe, Step
 from irlens.reproduce.rehearsal.furnish import made_up
 
@@ -49,8 +50,11 @@ def recipe(real: Recipe, devices: int | None = None) -> tuple[Recipe, list[Cut]]
 def step(real: Step, devices: int | None = None) -> Cut:
     """One step cut. Raises UserError for a judge at a server."""
     settings, names = real.settings, {f.name for f in fields(real.settings)}
-    if "judge" in str(getattr(settings, "reranker", "") or "").replace("vote:", "").split(",")[0].split(":"):
-        raise UserError(f"{real.name}: reranker {settings.reranker}: a judge at a server has no stand-in, so it cannot be rehearsed")
+    asked = str(getattr(settings, "reranker", None) or "").split(",")
+    if any(name.removeprefix("vote:").partition(":")[0] == "judge" for name in asked):
+        raise UserError(
+            f"{real.name}: reranker {settings.reranker}: a judge at a server has no stand-in: not rehearsed"
+        )
     new, changed = {}, {}
     for name, most in CAPS.items():
         most = LIMITS.get(type(settings), most) if name == "limit" else most
@@ -84,19 +88,17 @@ def _machine(settings) -> tuple[dict, list[str]]:
         new |= {"engine": "transformers", "base_url": None, "served_model": None, "chat": False, "engine_args": None}
         without.append("the server (engine openai): transformers draws in its place")
     inner = getattr(settings, "inner_engine", None)
-    for asked, extra in ((engine, "vllm"), (inner, "vllm"), (engine, "ray")):
-        if asked == extra and find_spec(extra) is None:
-            without.append(f"{ {'vllm': 'vLLM', 'ray': 'Ray'}[extra]}: it is not installed here; transformers draws in its place")
+    for asked, called in (("vllm", "vLLM"), ("ray", "Ray")):
+        if asked in (engine, inner) and find_spec(asked) is None:
+            without.append(f"{called}: it is not installed here; transformers draws in its place")
             new |= {"engine": "transformers", "engine_args": None, "tensor_parallel": 1, "data_parallel": 1}
             new |= {"inner_engine": None, "num_workers": None}
-    if engine is None and isinstance(settings, PassK | Mine) or hasattr(settings, "iterations") and engine is None:
+    if engine is None and isinstance(settings, (PassK, Mine, Train)):
         without.append("vLLM, which draws where it is installed beside a GPU: transformers draws here")
     if getattr(settings, "quantize", None):
         new["quantize"] = None
         without.append("4-bit weights (bitsandbytes needs a GPU)")
     if arguments := parse_json(getattr(settings, "trainer_args", None), "--trainer-args"):
-        import json
-
         left = {name: value for name, value in arguments.items() if name not in ON_GPUS}
         if gone := sorted(arguments.keys() - left.keys()):
             new["trainer_args"] = json.dumps(left) if left else None

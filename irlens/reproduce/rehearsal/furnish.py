@@ -16,7 +16,11 @@ from irlens.tasks.contract import UNSAFE
 EMBEDDED = ("tiny", "tiny-e5", "bm25", "random")
 TAUGHT, LONGEST = 24, 300  # prompts that a policy is taught to answer, of at most so many tokens
 LARGE = 2 << 20  # bytes of a BEIR corpus that is encoded whole
-STEPS, MANY, BY_HEART = 40, 200, 12  # of teaching: a few answers; or, where they are many, those of so many prompts by heart
+STEPS, MANY, BY_HEART = (
+    40,
+    200,
+    12,
+)  # of teaching: a few answers; or, where they are many, those of so many prompts by heart
 ANSWERS = ("{words}\n#### {gold}", "{words} \\boxed{{{gold}}}", "{gold}", "{words} {gold}")  # forms that verifiers read
 
 
@@ -36,7 +40,9 @@ class Model:
         """Where its architecture and tokenizer come from, in words."""
         if isinstance(self.source, str):
             return f"{self.repo}: {FAMILIES[self.source].config.removesuffix('Config')} as published, its tokenizer learnt here"
-        return f"{self.name}: from its own config.json" if self.own else f"{self.repo}: from its files in the hub's cache"
+        return (
+            f"{self.name}: from its own config.json" if self.own else f"{self.repo}: from its files in the hub's cache"
+        )
 
 
 # -- what is needed ------------------------------------------------------------------------------------------------
@@ -161,7 +167,9 @@ def made_up(dataset: str) -> bool:
 
     path = Path(dataset).expanduser()
     if path.exists():
-        return path.is_dir() and beir.is_folder(path) and max(f.stat().st_size for f in path.glob("corpus.jsonl*")) > LARGE
+        return (
+            path.is_dir() and beir.is_folder(path) and max(f.stat().st_size for f in path.glob("corpus.jsonl*")) > LARGE
+        )
     return irds.identifier(dataset) is not None
 
 
@@ -226,7 +234,9 @@ def _drawn_for(model: Model, steps: Sequence[Step]) -> dict[tuple, int]:
     for step in steps:
         s = step.settings
         name = getattr(s, "model", None) or getattr(s, "policy", None)
-        if step.stage not in ("train", "mine-negatives", "passk") or not (name == model.name or str(name).startswith("@")):
+        if step.stage not in ("train", "mine-negatives", "passk") or not (
+            name == model.name or str(name).startswith("@")
+        ):
             continue
         s = replace(s, model=model.name)
         split = train_split(s) if step.stage != "passk" else s.split
@@ -269,4 +279,6 @@ def _written(task, gold: str) -> str:
     for form in ANSWERS:
         if task.verifier(form.format(words="so", gold=gold), gold):
             return form
-    raise UserError(f"data set {task.name}: its verifier takes none of the forms of {gold[:40]!r} that a stand-in can write")
+    raise UserError(
+        f"data set {task.name}: its verifier takes none of the forms of {gold[:40]!r} that a stand-in can write"
+    )

@@ -74,7 +74,10 @@ def written(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> str:
     )
     parts = [head, f"{verdict} {no_meaning}", *_ran(told), *_stood_in(told), *_takes(told, devices, kind)]
     without = list(dict.fromkeys(words for cut in told.cuts for words in cut.not_rehearsed))
-    parts += ["## What this could not check", _items([*without, *UNCHECKED, *[PAIRRM] * any(m.role == "pairrm" for m in told.models)])]
+    parts += [
+        "## What this could not check",
+        _items([*without, *UNCHECKED, *[PAIRRM] * any(m.role == "pairrm" for m in told.models)]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,7 +86,9 @@ def written(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> str:
 
 def _ran(told: Rehearsed) -> Iterator[str]:
     yield "## What ran, and what was cut"
-    rows = [(step.real.name, *_done(told, number, step.real), _changes(step)) for number, step in enumerate(told.cuts, 1)]
+    rows = [
+        (step.real.name, *_done(told, number, step.real), _changes(step)) for number, step in enumerate(told.cuts, 1)
+    ]
     yield _table(("step", "ran", "s here", "cut: real → rehearsed"), rows)
     yield (
         "Not cut: draws per prompt, temperatures, list shapes, memory, objectives and their parameters, learning rates, lists "
@@ -103,7 +108,9 @@ def _done(told: Rehearsed, number: int, step: Step) -> tuple[str, str]:
 
 
 def _changes(cut: Cut) -> str:
-    return "; ".join(f"{name} {_number(real)} → {_number(now)}" for name, (real, now) in cut.changed.items()) or "nothing"
+    return (
+        "; ".join(f"{name} {_number(real)} → {_number(now)}" for name, (real, now) in cut.changed.items()) or "nothing"
+    )
 
 
 def _number(value) -> str:
@@ -116,7 +123,9 @@ def _stood_in(told: Rehearsed) -> Iterator[str]:
         return
     yield "## Stand-ins"
     yield _items(
-        f"{m.origin} ({m.role}), {sizes[key]:,} parameters" if (key := f"{m.repo} ({m.role})") in sizes else f"{m.origin} ({m.role}), not made"
+        f"{m.origin} ({m.role}), {sizes[key]:,} parameters"
+        if (key := f"{m.repo} ({m.role})") in sizes
+        else f"{m.origin} ({m.role}), not made"
         for m in told.models
     )
 
@@ -181,7 +190,7 @@ def _downloads(recipe: Recipe) -> str:
     """GiB of the published weights that the steps name."""
     names = dict.fromkeys(pair for step in recipe.steps for pair in named(step))
     total, unknown = 0, 0
-    for name, role in names:
+    for name, _ in names:
         tables = (catalog.MODELS, catalog.REWARDS, catalog.ENCODERS)
         known = next((table[name] for table in tables if name in table), None)
         if known is not None and known.repo:
@@ -192,7 +201,9 @@ def _downloads(recipe: Recipe) -> str:
 
 
 def _gib(value: float | None) -> str:
-    return "not known" if value is None else f"{value:,.0f} GiB" if value >= 10 else f"{value:,.2g} GiB" if value else "–"
+    return (
+        "not known" if value is None else f"{value:,.0f} GiB" if value >= 10 else f"{value:,.2g} GiB" if value else "–"
+    )
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

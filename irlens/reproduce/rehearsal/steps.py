@@ -43,7 +43,9 @@ def _given(settings: Any) -> dict:
 
 
 def _read(spec: dict) -> tuple[Recipe, list[Model]]:
-    steps = tuple(Step(s["stage"], s["name"], settings_from(STAGES[s["stage"]], s["settings"], s["name"])) for s in spec["steps"])
+    steps = tuple(
+        Step(s["stage"], s["name"], settings_from(STAGES[s["stage"]], s["settings"], s["name"])) for s in spec["steps"]
+    )
     told = {
         key: spec[key] and settings_from(kind, spec[key], key) for key, kind in (("study", Study), ("claim", Claim))
     }
@@ -88,7 +90,11 @@ def _without_training(out: Path) -> dict | None:
     """The first training that found nothing to rank, as a failure: it was not rehearsed."""
     ended = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["arms_ended"]
     for step, why in ended.items():
-        return {"step": step, "why": f"the stand-in drew nothing to train on, so training was not rehearsed ({why})", "user": True}
+        return {
+            "step": step,
+            "why": f"the stand-in drew nothing to train on, so training was not rehearsed ({why})",
+            "user": True,
+        }
     return None
 
 
