@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["IRLENS_STORE"] = "none"  # a test that compares two computations is to have two
 os.environ |= {"COLUMNS": "160", "NO_COLOR": "1"}  # tables as wide as they are, whoever asks first
 
 import pytest

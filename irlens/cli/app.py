@@ -1,12 +1,14 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
 
 import errno
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from irlens.base.devices import follows
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
@@ -21,6 +23,7 @@ from irlens.commands.settings import (
     Recall,
     Reproduce,
     Rerank,
+    Store,
     Temperatures,
     Train,
     Verify,
@@ -35,7 +38,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+INTERRUPTED, TERMINATED = 130, 143  # exit codes of a program that Ctrl-C or SIGTERM ended
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminated(*_) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is cleaned up is not to be cut short
+    raise _Terminated
 
 
 def _version(wanted: bool) -> None:
@@ -254,7 +266,9 @@ def reproduce(settings: Reproduce) -> None:
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:
-        report.written(run.run(loaded, out, report.say, settings.seeds, settings.style, settings.jobs))
+        s = settings
+        jobs = s.jobs or (1 if s.devices else None)  # the devices belong to one part at a time
+        report.written(run.run(loaded, out, report.say, s.seeds, s.style, jobs, s.store, s.devices))
 
 
 @app.command(cls=Command)
@@ -270,6 +284,21 @@ def demo(settings: Demo) -> None:
 
 
 @app.command(cls=Command)
+@takes(Store)
+def store(settings: Store) -> None:
+    """What the store holds that commands share: draws and scores, by which models, how large, last used when.
+
+    Deleting its folder is always safe: what is missing is made again.
+
+    Example: `irlens store --prune --older-than 30 --max-size 10GB`
+    """
+    from irlens.cli import report
+    from irlens.commands.store import store as command
+
+    report.store(command(settings, report.say))
+
+
+@app.command(cls=Command)
 def doctor() -> None:
     """Versions, devices, and which optional parts are there or missing for what.
 
@@ -281,13 +310,21 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one line on standard error and exit code 2."""
+    """The entry point: a user's mistake is one line on standard error and exit code 2.
+
+    Of the processes of `accelerate launch` or torchrun the first does it all, with workers of its own on as many devices.
+    """
+    if follows():
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except typer.Exit as stop:
         code = stop.exit_code
+    except _Terminated:
+        code = TERMINATED
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except OSError as error:
@@ -298,7 +335,9 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
         _fail(_of_old(error) or error.format_message())
-    if code == INTERRUPTED:  # the command-line parser may have caught it and made it this code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code in (INTERRUPTED, TERMINATED):  # the command-line parser may have caught it and made it this code
         _fail("interrupted; the same command continues", code)
     sys.exit(code or 0)
 

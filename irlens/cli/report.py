@@ -14,6 +14,8 @@ from irlens.commands.evaluate import format_value, in_words
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.commands.store import Facts
+
 console = Console(highlight=False, soft_wrap=True)
 tables = Console(highlight=False)
 
@@ -220,6 +222,23 @@ EXTRAS = {
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
+
+
+def store(found: Facts) -> None:
+    """What a store holds, a row per maker."""
+    from datetime import datetime
+
+    from irlens.commands.store import in_bytes
+
+    table = new_table(f"Store {found.folder}", "of", "by", "number", "size", "last used", left=2)
+    for line in found.lines:
+        used = datetime.fromtimestamp(line.used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(line.kind, _plain(line.what), f"{line.rows:,}", in_bytes(line.bytes), used)
+    tables.print(table)
+    say(
+        f"{in_bytes(found.bytes)} in {found.files:,} files, of which {in_bytes(found.shared)} are the very files of output "
+        f"folders too; index {in_bytes(found.index)}"
+    )
 
 
 def doctor() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import cutoffs
+from irlens.commands import finished
+from irlens.commands.drawing import store_of
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.rerank import check_names, grades_digest, kept_of, source_of
@@ -47,7 +49,9 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     ready = _ready(source, settings, out / "shards", say)
     kept = kept_of(settings, source, ready) | {"grades": grades_digest(grades), "at": at}
     kept["reranker"] = None  # `rerankers` tells those that the run allows
-    with OutputFolder(out, "best-of-n", kept) as folder:
+    with OutputFolder(out, "best-of-n", kept, store=store_of(settings, out), say=say, asked=settings) as folder:
+        if folder.finished:
+            return out, finished.table(out / "results.csv")
         found = {"oracle": Scores(grades)} | {name: one.score() for name, one in ready.items()}
         results, per_query, quality = picking.measured(
             source.run, grades, found, at, settings.right_from, settings.seed_of("votes")

@@ -6,7 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import devices as devices_of
 from irlens.base import options as options_of
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
@@ -31,6 +33,7 @@ def load_policy(
 
     names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
     policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
+    policy.devices = devices_of.choose(settings.devices)
     task = tasks.load(settings.dataset or policy.entry.dataset, split, limit)
     if verified and task.verifier is None:
         raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
@@ -44,8 +47,9 @@ def load_policy(
     elif settings.max_prompt_length:
         raise UserError("--max-prompt-length: with --chat the server makes the prompts, so they cannot be counted here")
     options = policy.options
-    where = f"{options.served_model} at {options.base_url}" if options.base_url else options.inner_engine
-    say(f"engine: {options.engine}{f' ({where})' if where else ''}, {policy.why}")
+    where = f" ({options.served_model} at {options.base_url})" if options.base_url else ""
+    spread = "" if policy.devices.here or policy.served else f", on {policy.devices}"
+    say(f"engine: {options.engine}{where}{spread}, {policy.why}")
     return policy.for_task(task)
 
 
@@ -66,9 +70,9 @@ def identity(settings, policy: Policy, **more) -> dict:
         if settings.max_prompt_length is None
         else settings.max_prompt_length,
     }
-    resolved |= {"model_digest": digest(policy.folder), "engine": engines.kind(options), "chat": options.chat}
+    resolved |= {"model_digest": digest(policy.folder), "engine": options.engine, "chat": options.chat}
     resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
-    resolved |= {"messages_as": options.messages_as, "inner_engine": None}  # the latter is part of `engine`
+    resolved |= {"messages_as": options.messages_as}
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
     return options_of.identity(settings, **resolved)
@@ -77,6 +81,11 @@ def identity(settings, policy: Policy, **more) -> dict:
 def default_out(settings, *parts: str) -> Path:
     """`settings.out`, or a folder under irlens-out/ named after the stage and `parts`."""
     return Path(settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *parts]))
+
+
+def store_of(settings, out: Path) -> Path | None:
+    """Where a command keeps draws and scores that others find (`base.store`); None for nowhere."""
+    return stores.place(getattr(settings, "store", None), out)
 
 
 def train_split(settings: Mine | Train) -> str | None:

@@ -6,15 +6,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
-from irlens.commands import renamed
+from irlens.base.progress import Say
+from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
 def _difference(was, now, where: str) -> tuple[str, object, object] | None:
@@ -32,12 +37,25 @@ class OutputFolder:
     """Used as `with OutputFolder(path, command, settings) as folder:`; writes `manifest.json` at both ends.
 
     settings: what makes the result what it is (`base.options.identity`). A folder that holds the same command with the same settings is continued. Settings named in `growing` may be larger
-    than before (more draws), every other difference is refused. Raises UserError: other settings, another process at
-    work in it, a folder that holds something else, a path that cannot be written.
+    than before (more draws), every other difference is refused. store: where draws and scores are kept that other
+    folders share, None for nowhere; say: gets a line of what is wrong with it. asked: the settings as they were typed; a
+    folder that the same ones have `finished`, and that nobody has touched since, is left as it is. Raises UserError: other settings, another
+    process at work in it, a folder that holds something else, a path that cannot be written.
     """
 
-    def __init__(self, path: Path | str, command: str, settings: dict, growing: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        path: Path | str,
+        command: str,
+        settings: dict,
+        growing: tuple[str, ...] = (),
+        store: Path | None = None,
+        say: Say = print,
+        asked: object = None,
+    ):
         self.path, self.command, self.growing = Path(path), command, growing
+        self.store, self.say, self.asked = store, say, asked
+        self.finished = False
         self.settings = json.loads(json.dumps(settings))
         self.facts: dict = {}
         self.continued = False
@@ -47,7 +65,7 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(path.name != stores.FOLDER for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
@@ -55,24 +73,48 @@ class OutputFolder:
         before = self.check()
         self._lock()
         self.continued = before is not None
+        if self._is_finished(before):
+            self.finished, self.facts = True, dict(before)
+            self.say(f"{self.path}: finished by this command before, and unchanged: nothing is made again")
+            return self
         self.facts = {
-            k: v for k, v in (before or {}).items() if k in ("wall_seconds", "tokens_generated", "tokens_trained")
+            k: v
+            for k, v in (before or {}).items()
+            if k in ("wall_seconds", "tokens_generated", "tokens_trained", STORE)
         }
+        self._open = ExitStack()
+        self._used = self._open.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
         self._started = time.monotonic()
         self._write("running")
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if self.finished:
+            self._held.release()
+            return
+        self._open.close()
+        if self._used.counts:
+            self.facts[STORE] = dict(Counter(self.facts.get(STORE, {})) + self._used.counts)
         seconds = time.monotonic() - self._started
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()
         try:
+            if kind is None and self.asked is not None:
+                self.facts["finished"] = finished.digest(self.path, self.asked, _versions())
             self._write("complete" if kind is None else "interrupted")
         except OSError:  # such as a full disk: the manifest of before stays, and says "running"
             if kind is None:
                 raise
         finally:
             self._held.release()
+
+    def _is_finished(self, before: dict | None) -> bool:
+        """Whether the folder is whole: what its manifest says of its end holds still."""
+        if self.asked is None or before is None or before.get("status") != "complete" or "finished" not in before:
+            return False
+        if before["settings"] != self.settings:
+            return False
+        return before["finished"] == finished.digest(self.path, self.asked, _versions())
 
     def note(self, **facts) -> None:
         """Adds facts to the manifest: revisions, prompt template, tokens, counts."""
@@ -126,11 +168,15 @@ class OutputFolder:
             "status": status,
             "settings": self.settings,
             **self.facts,
-            "versions": {name: v for name in PACKAGES if (v := version(name))} | {"python": platform.python_version()},
+            "versions": _versions(),
             "git_commit": git_commit(),
             "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
         }
         write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
+
+
+def _versions() -> dict[str, str]:
+    return {name: v for name in PACKAGES if (v := version(name))} | {"python": platform.python_version()}
 
 
 def version(package: str) -> str | None:

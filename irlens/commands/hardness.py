@@ -16,6 +16,7 @@ from irlens.retrieve.policy import Policy, Say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.models.likelihood import Likelihood
     from irlens.negatives.mine import Mined
     from irlens.negatives.neighbours import Embed
     from irlens.tasks.contract import Task
@@ -42,29 +43,29 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
     `out`/scores; None where a server holds them."""
     if policy.options.engine == "openai" or policy.folder is None:
         return None
-    loaded = []
 
     @functools.cache
     def made_by() -> dict:
         return {"kind": "likelihood", "policy": digest(policy.folder)}
 
-    def load(task: Task):
-        from irlens.models.likelihood import Likelihood
-        from irlens.models.load import causal_lm
-
-        if not loaded:
-            loaded.append(causal_lm(policy.folder))
-        return Likelihood(loaded[0], policy.tokenizer, policy.prompt_ids(task))
-
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
-        from irlens.rerank.scoring import score_in_shards
+        from irlens.rerank.scoring import ALONE, score_in_shards
 
         asked = {prompt.query_id: prompt.text for prompt in policy.prompts(task)}
-        told = {"made_by": made_by(), "asked": asked}
-        found = score_in_shards(rows, lambda: load(task), out / "scores" / what, f"likelihood of the {what}", **told)
+        told = {"made_by": made_by(), "asked": asked, "stored": ALONE}
+        load = functools.partial(_likelihood, policy.folder, policy.prompt_ids(task))
+        shards, name = out / "scores" / what, f"likelihood of the {what}"
+        found = score_in_shards(rows, load, shards, name, **told, devices=policy.devices)
         return found.rename(columns={"score": "logprob"})
 
     return score
+
+
+def _likelihood(folder: Path, prompt_ids: dict[str, list[int]]) -> Likelihood:
+    from irlens.models import load
+    from irlens.models.likelihood import Likelihood
+
+    return Likelihood(load.causal_lm(folder), load.tokenizer(folder), prompt_ids)
 
 
 def write_hardness(

@@ -74,7 +74,7 @@ class Prepared:
     def output(self, settings: Index | Recall, task: Task, out: Path | None) -> OutputFolder:
         """The index's folder, with what makes the vectors what they are: another encoder is another digest."""
         kept = self.made_by(settings) | {
-            "store": settings.store,
+            "store": settings.vector_dtype,
             "shard_size": settings.shard_size,
             "dataset": task.name,
             "data": corpus_revision(task),
@@ -101,7 +101,7 @@ class Prepared:
 
         with self.output(settings, task, out) as output:
             folder = output.path
-            how = {"store": settings.store, "say": say, "shard": settings.shard_size}
+            how = {"store": settings.vector_dtype, "say": say, "shard": settings.shard_size}
             made_by = self.made_by(settings)
             key = encode_corpus(lambda: self.encoder, task.corpus, folder / "vectors", made_by=made_by, **how)
             vectors = Vectors(folder / "vectors", key)
@@ -130,7 +130,7 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
 
     at_least(1, shard_size=settings.shard_size, processes=settings.processes)
     at_least(1, batch_size=settings.batch_size, train_size=settings.train_size)
-    for option, value in (("--dtype", settings.dtype), ("--store", settings.store)):
+    for option, value in (("--dtype", settings.dtype), ("--vector-dtype", settings.vector_dtype)):
         allowed = DTYPES if option == "--dtype" else DTYPES[:2]
         if value not in allowed:
             raise UserError(f"{option} {value!r}; {did_you_mean(value, allowed)}")

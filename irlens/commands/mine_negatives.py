@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
-from irlens.commands import mining, runs
-from irlens.commands.drawing import default_out, identity
+from irlens.commands import finished, mining, runs
+from irlens.commands.drawing import default_out, identity, store_of
 from irlens.commands.folder import OutputFolder
 from irlens.commands.hardness import policy_scorer, write_hardness, write_temperatures
 from irlens.commands.settings import Mine
@@ -41,7 +41,12 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
     policy, given, bound = mining.read(settings, say)
     task = policy.task
     out = default_out(settings, policy.name, task.name)
-    with OutputFolder(out, "mine-negatives", _identity(settings, policy, given)) as folder:
+    kept = {"store": store_of(settings, out), "say": say, "asked": settings}
+    with OutputFolder(out, "mine-negatives", _identity(settings, policy, given), **kept) as folder:
+        if folder.finished:
+            import pandas as pd
+
+            return out, pd.read_parquet(out / "lists.parquet"), finished.table(out / "report.csv")
         own, foreign = _draws(settings, policy, given, out, say)
         files.write_parquet(own, out / "run.parquet")
         scorer = policy_scorer(policy, out)

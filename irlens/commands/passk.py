@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, cutoffs
-from irlens.commands.drawing import default_out, identity, load_policy
+from irlens.commands import finished
+from irlens.commands.drawing import default_out, identity, load_policy, store_of
 from irlens.commands.evaluate import judgements_of, plot_passk
 from irlens.commands.folder import OutputFolder
 from irlens.commands.rerank import unreadable_in_words
@@ -36,7 +37,10 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
     task = policy.task
     out = default_out(settings, policy.name, task.name)
-    with OutputFolder(out, "passk", identity(settings, policy), growing=("n",)) as folder:
+    kept = {"store": store_of(settings, out), "say": say, "asked": settings}
+    with OutputFolder(out, "passk", identity(settings, policy), ("n",), **kept) as folder:
+        if folder.finished:
+            return out, finished.table(out / "results.csv")
         draws = Draws(settings.n, settings.temperature, settings.seed_of("draws"))
         run = policy.draw(policy.prompts(task), draws, out / "shards", say)
         qrels = verify(run, task.topics, task.verifier)

@@ -11,7 +11,8 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
 from irlens.base.options import at_least, identity
-from irlens.commands.drawing import default_out
+from irlens.commands import finished
+from irlens.commands.drawing import default_out, store_of
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import Prepared, corpus_revision, default_index_folder, prepare, with_corpus
@@ -36,13 +37,17 @@ def recall(settings: Recall, say: Say = print) -> tuple[Path, pd.DataFrame]:
     stages, task = _stages(settings)
     at = sorted(set(settings.at))
     out = default_out(settings, "+".join(stages.labels), task.name)
-    output = OutputFolder(out, "recall", _identity(settings, task, at, stages))
+    output = OutputFolder(
+        out, "recall", _identity(settings, task, at, stages), store=store_of(settings, out), say=say, asked=settings
+    )
     output.check()
     places = {name: index_folder(settings, prepared, task, out) for name, prepared in stages.dense.items()}
     for name, prepared in stages.dense.items():  # a folder of another model is refused before anything is made
         prepared.output(settings, task, places[name]).check()
     depth = min(max(at[-1], settings.rerank_depth if stages.reranker else 0), len(task.corpus))
     with output as folder:
+        if folder.finished:
+            return out, finished.table(out / "results.csv")
         runs, facts, truncated = [], {}, {}
         for name, label in zip(stages.names, stages.labels):
             say(f"{label}: {len(task.corpus):,} passages, {len(task.topics):,} questions")

@@ -35,19 +35,27 @@ def _plain(old: str, new: str, note: str = "") -> Renamed:
 
 KEYS = {"-n": "n"}
 DRAWS = Renamed("--draws", "-n")
+ENGINE = (
+    _plain("--num-workers", "--devices", "ray:N for N workers of a Ray cluster"),
+    _plain("--inner-engine", "--engine", "with --devices ray"),
+    _plain("--data-parallel", "--devices", "copies of the model, one per device"),
+)
 SCORING = (_plain("--judge-model", "--served-model"), _plain("--scoring-batch", "--batch-size"))
+VECTORS = _plain("--store", "--vector-dtype")
 HIGH_LOW = "the high temperature (of easy and hard), then the low one (of hardest), such as 1.0,0.7"
 RENAMED = {
-    "passk": (DRAWS,),
-    "recall": (_plain("--rerank", "--reranker"),),
+    "passk": (DRAWS, *ENGINE),
+    "index": (VECTORS,),
+    "recall": (_plain("--rerank", "--reranker"), VECTORS),
     "mine-negatives": (
         DRAWS,
+        *ENGINE,
         _plain("--tiers", "--tier"),
         _plain("--positives", "--positives-from", "of gold, own (what was called correct) or both"),
         _plain("--hard-temperature", "--temperature", HIGH_LOW),
         _plain("--hardest-temperature", "--temperature", HIGH_LOW),
     ),
-    "train": (DRAWS,),
+    "train": (DRAWS, *ENGINE),
     "rerank": SCORING,
     "best-of-n": (*SCORING, _plain("--rerankers", "--reranker")),
 }
@@ -107,7 +115,7 @@ def _moved(before: dict, **names: str) -> dict:
 
 NEW_SETTINGS: dict[str, Callable[[dict], dict]] = {
     "mine-negatives": _mined,
-    "recall": lambda before: _moved(before, rerank="reranker"),
+    "recall": lambda before: _moved(before, rerank="reranker", store="vector_dtype"),
     "rerank": lambda before: _moved(before, judge_model="served_model", scoring_batch="batch_size"),
     "best-of-n": _picked,
 }

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import identity
+from irlens.commands import finished
+from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import Source, qrels_of, read
 from irlens.commands.settings import BestOfN, Rerank, Verify
@@ -58,7 +60,9 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
     judged = qrels_of(source, settings.qrels) if settings.qrels or source.judged is not None else None
     grades = _grades(source, judged)
     kept = kept_of(settings, source, {settings.reranker: ready}) | {"grades": grades_digest(grades)}
-    with OutputFolder(out, "rerank", kept) as folder:
+    with OutputFolder(out, "rerank", kept, store=store_of(settings, out), say=say, asked=settings) as folder:
+        if folder.finished:
+            return out, finished.table(out / "results.csv") if judged else _first(source.run, grades, None, "")
         found = ready.score()
         run = reranked(source.run, found.scores, settings.reranker)
         _write(run, out)

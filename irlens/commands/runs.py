@@ -75,6 +75,7 @@ class Source:
 
     def given(self, options: ScoringOptions, seed: int, folder: Path, qrels: str | None = None) -> Given:
         """What a reranker may need of it. folder: where scores are kept; qrels: the judgements asked for."""
+        from irlens.base import devices
         from irlens.rerank.given import Given
 
         return Given(
@@ -87,6 +88,7 @@ class Source:
             seed=seed,
             folder=folder,
             where=str(self.path),
+            devices=devices.choose(options.devices),
         )
 
     def data(self) -> dict:

@@ -11,7 +11,7 @@ from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.base.options import argument, option
 from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought
-from irlens.retrieve.options import EncoderOptions, EngineOptions
+from irlens.retrieve.options import EncoderOptions, EngineOptions, devices
 from irlens.train.options import LarpoOptions
 
 
@@ -57,6 +57,15 @@ def _out():
     return option(None, "Output folder; the same command continues it.", panel="Output", free=True)
 
 
+def _store():
+    return option(
+        None,
+        "Folder of draws and scores that other commands find; none: without. Default: .irlens-store beside --out.",
+        panel="Output",
+        free=True,
+    )
+
+
 class Seeded:
     """Settings with a `seed`. Raises UserError for one that has no random numbers."""
 
@@ -88,6 +97,7 @@ class PassK(Seeded, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ class Mine(Seeded, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,7 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 PASSK_OUT = "irlens-out/passk-tiny-sums"  # what `irlens passk` writes by default
@@ -225,6 +237,7 @@ class Rerank(Seeded, ScoringOptions):
     )
     seed: int = _seed()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -267,6 +280,7 @@ class BestOfN(Seeded, ScoringOptions):
     )
     seed: int = _seed()
     out: str | None = _out()
+    store: str | None = _store()
 
 
 @dataclass(frozen=True)
@@ -326,13 +340,25 @@ class Reproduce:
     )
     style: str = _style()
     jobs: int | None = option(
-        None, "Seeds and arms at once. Default: one per core; with a GPU one.", panel="Engine", free=True
+        None, "Seeds and arms at once. Default: one per core; with a GPU or --devices one.", panel="Engine", free=True
     )
-    devices: int | None = option(None, "Of --rehearse: how many the estimates are for.", panel="Engine", free=True)
+    devices: str | None = devices()
     device_kind: str = option(
-        "H100-80GB", "Of --rehearse: H100-80GB, A100-80GB, L40S-48GB, …", panel="Engine", free=True
+        "H100-80GB", "What --rehearse reckons with: A100-80GB, L40S-48GB, …", panel="Engine", free=True
     )
     out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store of draws and scores, and what is to be done with it."""
+
+    folder: str | None = argument(None, "Its folder. Default: as IRLENS_STORE has it, else irlens-out/.irlens-store.")
+    prune: bool = option(False, "Drop what --older-than and --max-size name, the longest unused first.", panel="Output")
+    older_than: float | None = option(None, "Days since it was last used.", panel="Output")
+    max_size: str | None = option(None, "What may be left, such as 10GB.", panel="Output")
+    check: bool = option(False, "Read every file; one that has changed is dropped.", panel="Output")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
-from irlens.base.progress import silent
+from irlens.commands import finished
 from irlens.commands import validation as held_out_problems
-from irlens.commands.drawing import default_out, identity, load_policy, train_split
+from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Train, heat
@@ -38,16 +38,11 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     qrels where a verifier judged, lists, log, model), evaluation/, results.csv, test.csv, tests.csv,
     training.{png,pdf,csv}, diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
-    import pandas as pd
-
-    from irlens.train import iterations
-
-    follows = not iterations.first()  # accelerate launch: the first process does all but the training
-    job = _prepare(settings, silent if follows else say)
-    if follows:
-        _policies(job)
-        return job.out, pd.DataFrame(), pd.DataFrame()
-    with OutputFolder(job.out, "train", _identity(job)) as folder:
+    job = _prepare(settings, say)
+    kept = {"store": store_of(settings, job.out), "say": say, "asked": settings}
+    with OutputFolder(job.out, "train", _identity(job), **kept) as folder:
+        if folder.finished:
+            return job.out, *(finished.table(job.out / name) for name in ("results.csv", "tests.csv"))
         policies = _policies(job)
         results, values, tokens = held_out_problems.validation(len(policies), job.out)
         chosen = held_out_problems.chosen(len(policies), job.settings, job.out)
@@ -117,7 +112,7 @@ def _policies(job: Job) -> list[Path]:
     from irlens.train.larpo import cut_from, iterate, remember
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
-    folders, rerank = Folders(settings, kept, policy.name), Judging(job)
+    folders, rerank = Folders(settings, kept, policy.name, policy.devices), Judging(job)
 
     def cut(runs: dict, part: Task, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
         pool = remember(runs, part, settings, rerank)
@@ -183,7 +178,7 @@ def _prepare(settings: Train, say: Say) -> Job:
     """All that a training needs; what can be refused is, before work."""
     _check(settings)
     policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
-    judge, eval_judge = _judges(settings, policy.task, say)
+    judge, eval_judge = _judges(settings, policy, say)
     _check_prompts(settings, policy)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
@@ -195,13 +190,13 @@ def _prepare(settings: Train, say: Say) -> Job:
     return Job(settings.of_model(policy.entry, policy.positions), policy, held_out, test, judge, eval_judge, out, say)
 
 
-def _judges(settings: Train, task: Task, say: Say) -> tuple[judging.Judge, judging.Judge]:
+def _judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, judging.Judge]:
     """Who judges the draws that lists are cut from, and who the held-out ones."""
-    given = settings.reward
-    judge = judging.of_reward(given, task.instruction, say=say) if given else judging.of_task(task)
+    given, task, devices = settings.reward, policy.task, policy.devices
+    judge = judging.of_reward(given, task.instruction, say=say, devices=devices) if given else judging.of_task(task)
     if not settings.eval_reward:
         return judge, judge
-    return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward", say)
+    return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward", say, devices)
 
 
 def _check(settings: Train) -> None:

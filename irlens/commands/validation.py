@@ -122,14 +122,12 @@ def measures_of(settings: Train) -> list[str]:
 
 
 def value(job: Job, weights: Path, s: int) -> float:
-    """The validation value of policy number s, higher is better: computed once by the first process, then read."""
-    from irlens.train.iterations import first, wait_for
-
+    """The validation value of policy number s, higher is better: computed once, then read."""
     path = job.out / f"iteration-{s}" / "validation.json"
-    if first() and not path.is_file():
+    if not path.is_file():
         results, _, _ = measure(job, weights, s, "evaluation")
         files.write_text(json.dumps({"value": float(results["value"].iloc[0])}) + "\n", path)
-    return json.loads(wait_for(path).read_text(encoding="utf-8"))["value"]
+    return json.loads(path.read_text(encoding="utf-8"))["value"]
 
 
 def measure(job: Job, weights: Path, s: int, where: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:

@@ -2,8 +2,8 @@
 
 A list is packed into one row, `prompt r_1 r_2 … r_m`, each response without its last token (nothing is predicted from
 it). A mask lets a response see the prompt and itself only, and positions restart at the prompt's end, so the result is
-that of m separate sequences. Logits exist a tile at a time and only where a response is predicted (irlens.models.fused_head).
-Where that is not exact (models for which it was not tested, lists that cross the length at which a model changes its
+that of m separate sequences. On a GPU it is a mask of blocks (irlens.models.block_mask), else one of row × row. Logits
+exist a tile at a time and only where a response is predicted (irlens.models.fused_head). Where that is not exact (models for which it was not tested, lists that cross the length at which a model changes its
 RoPE) or not worth it (long lists), every response gets a row, padded at the right; untested models use their own logits.
 `layout` decides, for training, the likelihood reranker and the report on hardness alike.
 """
@@ -15,6 +15,7 @@ from itertools import chain
 
 import torch
 
+from irlens.models import block_mask
 from irlens.models.fused_head import core, fused_head
 from irlens.models.rope import LengthRope, length_ropes, lengths_apart
 
@@ -35,13 +36,15 @@ class Layout:
     """How a model's lists become rows: all responses of a list in one row, or a row per response.
 
     refusal: why this model takes no packed rows; empty if it does. pack_up_to: tokens of the longest packed row; None packs
-    what an estimate finds faster packed, from the model's width (numbers per token between its layers).
+    what an estimate finds faster packed, from the model's width (numbers per token between its layers). blocks: whether
+    packed rows go by blocks, where attention only costs what tokens look at, so that one row is never slower.
     """
 
     refusal: str
     pack_up_to: int | None
     width: int = 0
     ropes: tuple[LengthRope, ...] = ()
+    blocks: bool = False
 
     def objection(self, prompt: int, responses: Sequence[int]) -> str:
         """Why a list of `prompt` tokens and responses of so many goes one row per response; empty if it shares one."""
@@ -49,7 +52,7 @@ class Layout:
             return self.refusal
         if self.pack_up_to is not None and packed_tokens(prompt, responses) > self.pack_up_to:
             return f"more than --pack-up-to {self.pack_up_to:,} tokens in a row"
-        if self.pack_up_to is None and not self._faster(prompt, responses):
+        if self.pack_up_to is None and not self.blocks and not self._faster(prompt, responses):
             return "one row would be slower, as attention goes over all of it; --pack-up-to decides otherwise"
         for rope in self.ropes:
             if len({rope.side(prompt + length - 1) for length in responses}) > 1:
@@ -74,7 +77,8 @@ def layout(model, pack_up_to: int | None = None) -> Layout:
     """How this model's lists are laid out; `pack_up_to` 0 means a row per response always."""
     refusal = _refusal(model)
     width = 0 if refusal else core(model).config.get_text_config().hidden_size
-    return Layout(refusal, pack_up_to, width, length_ropes(model))
+    blocks = not refusal and pack_up_to != 0 and not block_mask.objection(core(model))
+    return Layout(refusal, pack_up_to, width, length_ropes(model), blocks)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Packed:
 
     source[t], target[t], owner[t]: response token t is predicted at flat position source[t] of the [R·S] grid, is
     target[t], and belongs to flat candidate owner[t] of the [B·L] grid. shared: whether any row has several branches.
+    blocks: whether those rows go by blocks, S then being a multiple of `block_mask.BLOCK`.
     """
 
     input_ids: torch.Tensor  # [R, S]
@@ -93,6 +98,7 @@ class Packed:
     owner: torch.Tensor  # [T]
     length: torch.Tensor  # [B, L], tokens of each response, EOS included; 0 where a list has no candidate
     shared: bool
+    blocks: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +114,7 @@ def _refusal(model) -> str:
     kinds, attention = _kinds(config), config._attn_implementation
     if not _tested(model):
         return "sharing the prompt was not tested for this architecture"
-    if attention not in ("sdpa", "eager"):
+    if block_mask.base(attention) not in block_mask.BASES:
         return f'attention "{attention}" takes no mask of ours; load the model with "sdpa" or "eager"'
     if not set(kinds) <= {FULL, SLIDING}:
         return f"layers of kind {', '.join(sorted(set(kinds) - {FULL, SLIDING}))} cannot branch"
@@ -145,6 +151,8 @@ def explain(model, say: Callable[[str], None], pack_up_to: int | None = None, li
         say(f"{name}: trains the plain way, slower and with more memory: {'; '.join(parts)}")
     if getattr(config.get_text_config(), "output_router_logits", False):
         say(f"{name}: its load-balancing loss of experts is not part of the objective, so it is left out")
+    if not rows.refusal and core(model).device.type == "cuda" and (dense := block_mask.objection(core(model))):
+        say(f"{name}: masks of packed rows are dense, as blocks are not for it ({dense})")
     lists = list(lists)
     why = Counter(rows.objection(*some) for some in lists if not rows.refusal)
     if alone := sum(why.values()) - why.pop("", 0):
@@ -173,7 +181,9 @@ def pack(prompts: list[list[int]], responses: list[list[list[int]]], rows: Layou
         prompts = [p for p, some in zip(prompts, branches) for _ in some]
         branches = [[branch] for branch in chain.from_iterable(branches)]
     size = max(packed_tokens(len(p), [len(r) for _, r in some]) for p, some in zip(prompts, branches))
-    grid = (len(prompts), size)
+    shared = any(len(some) > 1 for some in branches)
+    blocks = rows.blocks and shared
+    grid = (len(prompts), -(-size // block_mask.BLOCK) * block_mask.BLOCK if blocks else size)
     ids, positions = torch.full(grid, pad), torch.zeros(grid, dtype=torch.long)
     branch_of = torch.full(grid, -1)
     source, target, owner = [], [], []
@@ -187,7 +197,7 @@ def pack(prompts: list[list[int]], responses: list[list[list[int]]], rows: Layou
             ids[row, start:stop] = torch.tensor(response[:-1], dtype=torch.long)
             positions[row, start:stop] = torch.arange(len(prompt), len(prompt) + len(response) - 1)
             branch_of[row, start:stop] = number
-            source += [row * size + len(prompt) - 1, *range(row * size + start, row * size + stop)]
+            source += [row * grid[1] + len(prompt) - 1, *range(row * grid[1] + start, row * grid[1] + stop)]
             target += response
             owner += [candidate] * len(response)
             start = stop
@@ -199,7 +209,8 @@ def pack(prompts: list[list[int]], responses: list[list[list[int]]], rows: Layou
         target=torch.tensor(target),
         owner=torch.tensor(owner),
         length=torch.tensor([[len(r) for r in some] + [0] * (width - len(some)) for some in responses]),
-        shared=any(len(some) > 1 for some in branches),
+        shared=shared,
+        blocks=blocks,
     )
 
 
@@ -216,6 +227,11 @@ def response_logprobs(model, packed: Packed) -> torch.Tensor:
         "position_ids": packed.position_ids,
         "use_cache": False,
     }
+    if (
+        not packed.shared and _tested(model) and not length_ropes(model)
+    ):  # causal: no token looks at padding, which is last
+        places = torch.arange(packed.input_ids.shape[1], device=packed.input_ids.device)
+        inputs |= {"attention_mask": None, "position_ids": places.expand_as(packed.input_ids)}
     if getattr(core(model).config.get_text_config(), "output_router_logits", False):
         inputs["output_router_logits"] = False  # for a loss that is not ours, and that knows no mask of ours
     with lengths_apart(model):
@@ -233,10 +249,15 @@ def _masks(model, packed: Packed):
     """What the model takes as its attention mask: one, or one per kind of layer where it mixes them.
 
     A mask says which key position (last axis) a query position may look at: bool [R, 1, S, S]. A sliding window is
-    measured between true positions: offsets in a packed row would count the branches in between.
+    measured between true positions: offsets in a packed row would count the branches in between. Blocks say the same.
     """
     config = core(model).config.get_text_config()
     kinds, query, key = set(_kinds(config)), packed.branch[:, :, None], packed.branch[:, None, :]
+    if packed.blocks:
+        block_mask.take_blocks(core(model))
+        windows = {FULL: None, SLIDING: getattr(config, "sliding_window", None)}
+        found = {kind: block_mask.block_mask(packed.branch, packed.position_ids, windows[kind]) for kind in kinds}
+        return found[kinds.pop()] if len(kinds) == 1 else found
     causal = torch.ones(query.shape[1], query.shape[1], dtype=torch.bool, device=query.device).tril()
     mask = causal & ((key == 0) | (key == query) & (key > 0))
     mask.diagonal(dim1=1, dim2=2).fill_(True)  # padding looks at itself: a softmax over nothing is NaN
@@ -244,7 +265,7 @@ def _masks(model, packed: Packed):
     if SLIDING in kinds:
         distance = packed.position_ids[:, None, :, None] - packed.position_ids[:, None, None, :]
         found[SLIDING] = found[FULL] & (distance < config.sliding_window)
-    if config._attn_implementation == "eager":  # adds its mask to its scores
+    if block_mask.base(config._attn_implementation) == "eager":  # adds its mask to its scores
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         low = torch.finfo(dtype).min
         found = {k: torch.zeros(m.shape, dtype=dtype, device=m.device).masked_fill_(~m, low) for k, m in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from importlib import metadata
 from pathlib import Path
 
 
@@ -26,6 +27,33 @@ def _sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
             while block := file.read(1 << 24):
                 sha.update(block)
     return sha.hexdigest()[:16]
+
+
+def digest_of_files(folder: Path) -> str:
+    """SHA-256 over all files of a model's folder that are not weights in safetensors: its configuration, tokenizer,
+    templates, and weights in other formats. A hub snapshot is named by its revision."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    sha = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".safetensors"):
+        with path.open("rb") as file:
+            sha.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return sha.hexdigest()
+
+
+def runs_with(engine: str = "transformers") -> dict[str, str | None]:
+    """What numbers depend on beside a model's files, to rounding: the libraries, and the kind of device."""
+    import torch
+
+    names = ("torch", engine)
+    return {name: _version(name) for name in names} | {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def digest_in_memory(model) -> str:

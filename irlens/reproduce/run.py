@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files, parallel
+from irlens.base import store as stores
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import identity
 from irlens.base.seeds import check as check_seed
@@ -52,23 +53,33 @@ def run(
     seeds: Sequence[int] | None = None,
     style: str = "screen",
     jobs: int | None = None,
+    store: str | None = None,
+    devices: str | None = None,
 ) -> Path:
     """Runs the stages into `out/1-<name>`, `out/2-<name>` …, with `seeds` once for each under `out/seed-<s>`, then
     draws the figure with the paper's points beside ours and says what the study found.
 
     jobs: how many parts to run at once (seeds, and arms that need nothing of each other), by default as
-    `parallel.jobs_for` has it; one at a time they run in this process.
+    `parallel.jobs_for` has it; one at a time they run in this process. store: the folder of draws and scores that all
+    steps share (`base.store`), by default beside `out`. devices: those of every step (`base.devices`).
     """
     if seeds and len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {','.join(map(str, seeds))}: the same seed twice is not another run")
     for seed in seeds or ():
         check_seed(seed, "--seeds")
     out = out or Path("irlens-out") / f"{recipe.name}-{recipe.preset}"
+    kept = stores.place(store, out)
+    recipe = _sharing(recipe, store="none" if kept is None else str(kept), devices=devices)
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
-    with OutputFolder(out, "reproduce", kept | {"by_seed": bool(seeds)}) as folder:  # more seeds may come later
+    kept |= {"by_seed": bool(seeds)}  # more seeds may come later
+    with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style]) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
         found = _run_all(recipe, out, seeds, jobs, say)
+        if folder.finished:
+            for sentence in folder.facts.get("conclusions", ()):
+                say(sentence)
+            return out
         ended = {s.name: why for s in recipe.steps if s.stage == "train" and (why := of_arms.ended(s.name, found))}
         folder.note(contamination=_contamination(recipe, found[0]), **_account(found), arms_ended=ended)
         for words in dict.fromkeys(map(contamination.in_words, folder.facts["contamination"].values())):
@@ -78,6 +89,16 @@ def run(
             files.write_parquet(table, out / PER_PROBLEM)
             folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def _sharing(recipe: Recipe, **shared: str | None) -> Recipe:
+    """`recipe` with these settings for all of its steps that have none of their own."""
+
+    def sharing(settings):
+        known = {name: value for name, value in shared.items() if getattr(settings, name, value) is None}
+        return replace(settings, **known)
+
+    return replace(recipe, steps=tuple(replace(step, settings=sharing(step.settings)) for step in recipe.steps))
 
 
 def redraw(

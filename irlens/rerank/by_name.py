@@ -6,10 +6,11 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irlens.base import plugins
+from irlens.base import devices, plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
 from irlens.base.options import at_least, positive
@@ -59,8 +60,11 @@ def reranker(
             raise UserError(f"reranker: unknown option {key!r}; {did_you_mean(key, known)}")
     chosen = ScoringOptions(**options)
     thought = thoughts.parse(chosen.thought)
-    where = Path(folder) if folder else None
-    return build(str(name), Given(task, qrels, thought, chosen, seed=seed, folder=where, policy=None, messages_as=None))
+    more = {
+        "folder": Path(folder) if folder else None,
+        "devices": devices.choose(chosen.devices) if chosen.devices else devices.HERE,
+    }
+    return build(str(name), Given(task, qrels, thought, chosen, seed=seed, **more))
 
 
 def build(name: str, given: Given) -> Scoring:
@@ -178,12 +182,14 @@ def _answers(run: pd.DataFrame, given: Given) -> list:
 def _scored(
     name: str,
     given: Given,
-    load: Callable[[pd.DataFrame, Given], Scorer],
+    loader: Callable[[pd.DataFrame, Given], Callable[[], Scorer]],
     made_by: Mapping,
     rows: int,
     identity: dict,
+    stored: str | None = None,
 ) -> Scoring:
-    """A reranker whose scorer works shard by shard; facts: the sums of what else it counts."""
+    """A reranker whose scorer works shard by shard; facts: the sums of what else it counts. stored: see
+    `score_in_shards`."""
 
     def prepare(run: pd.DataFrame, given: Given) -> Prepared:
         from irlens.rerank.scoring import need_texts, score_in_shards
@@ -193,8 +199,8 @@ def _scored(
 
         def score() -> Scores:
             shards = given.folder and given.folder / slug(name)
-            told = {"made_by": made_by, "asked": asked}
-            found = score_in_shards(run, lambda: load(run, given), shards, name, rows, **told)
+            told = {"made_by": made_by, "asked": asked, "stored": stored, "devices": given.devices}
+            found = score_in_shards(run, loader(run, given), shards, name, rows, **told)
             counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
             facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
             cut = found["truncated"].to_numpy(dtype=bool) if "truncated" in found.columns else None
@@ -219,7 +225,7 @@ def _likelihood(name: str, given: Given) -> Scoring:
 
 def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Prepared:
     """The likelihood under a policy's own weights, nats, computed anew."""
-    from irlens.rerank.scoring import need_texts, score_in_shards
+    from irlens.rerank.scoring import ALONE, need_texts, score_in_shards
 
     if not (policy := given.options.policy or given.policy):
         raise UserError(f"{given.where}: {name}: the run records no log-probabilities; name its model with --policy")
@@ -231,8 +237,10 @@ def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Pr
 
     def score() -> Scores:
         shards = given.folder and given.folder / "likelihood"
-        told = {"made_by": made_by, "asked": asked}
-        found = score_in_shards(run, lambda: _policy_scorer(files, run, given), shards, chosen.name, **told)
+        told = {"made_by": made_by, "asked": asked, "stored": None if given.messages_as else ALONE}
+        task, batch = given.task_of(run), given.options.batch_size
+        load = partial(_policy_scorer, files, task.topics, task.instruction, given.messages_as, batch)
+        found = score_in_shards(run, load, shards, chosen.name, **told, devices=given.devices)
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
         drawn = {"as_drawn": int(found["as_drawn"].sum())} if "as_drawn" in found.columns else {}
@@ -241,26 +249,30 @@ def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Pr
     return Prepared(score, {"policy": chosen.name, "policy_digest": made_by["policy"]})
 
 
-def _policy_scorer(folder: Path, run: pd.DataFrame, given: Given) -> Scorer:
+def _policy_scorer(
+    folder: Path, topics: pd.DataFrame, instruction: str, messages_as: str | None, batch: int | None
+) -> Scorer:
     from irlens.models import load
     from irlens.models.chat import prompts, token_ids
     from irlens.models.likelihood import Likelihood
 
     quiet_if_small(folder)
     tokenizer, model = load.tokenizer(folder), load.causal_lm(folder)
-    task = given.task_of(run)
-    asked = prompts(task.topics, tokenizer, task.instruction, given.messages_as, folder.name)
+    asked = prompts(topics, tokenizer, instruction, messages_as, folder.name)
     prompt_ids = dict(zip((p.query_id for p in asked), token_ids(tokenizer, asked)))
-    return Likelihood(model, tokenizer, prompt_ids, given.options.batch_size)
+    return Likelihood(model, tokenizer, prompt_ids, batch)
 
 
 def _reward(name: str, chosen: catalog.Reward, given: Given) -> Scoring:
+    from irlens.rerank.scoring import ALONE, TOGETHER
+
     found = reward_model(chosen, name)
 
-    def load(run: pd.DataFrame, given: Given) -> Scorer:
-        return found.load(given.conversations(run), given.options.batch_size)
+    def loader(run: pd.DataFrame, given: Given) -> Callable[[], Scorer]:
+        return partial(found.load, given.conversations(run), given.options.batch_size)
 
-    made = _scored(name, given, load, found.made_by, 512, {"model_digest": found.digest})
+    stored = TOGETHER if found.pairs else ALONE
+    made = _scored(name, given, loader, found.made_by, 512, {"model_digest": found.digest}, stored)
     return replace(made, relative=found.pairs)
 
 
@@ -276,16 +288,16 @@ def _folder_or_hub_id(name: str, argument: str) -> catalog.Reward:
 
 def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
     from irlens.rerank import cross_encoder
+    from irlens.rerank.scoring import ALONE
 
     folder = catalog.fetch(_folder_or_hub_id(name, argument))
 
-    def load(run: pd.DataFrame, given: Given) -> Scorer:
-        topics, batch = given.task_of(run).topics, given.options.batch_size or 32
-        return cross_encoder.scorer(cross_encoder.load(folder), topics, batch)
+    def loader(run: pd.DataFrame, given: Given) -> Callable[[], Scorer]:
+        return partial(cross_encoder.opened, folder, given.task_of(run).topics, given.options.batch_size or 32)
 
     identity = {"model_digest": digest(folder)}
     made_by = identity | {"kind": "cross-encoder"}
-    return _scored(name, given, load, made_by, cross_encoder.PAIRS, identity)
+    return _scored(name, given, loader, made_by, cross_encoder.PAIRS, identity, ALONE)
 
 
 # -- by a language model at a server -------------------------------------------------------------------------------
@@ -303,13 +315,18 @@ def _judge_of(name: str, mode: str, given: Given) -> Scoring:
     options = _served(name, mode, given.options)
     opponents = given.options.judge_opponents
 
-    def load(run: pd.DataFrame, given: Given) -> Scorer:
-        engine = openai.load(options, None)
-        return Judge(_asker(engine, given), given.conversations(run), mode, opponents, engine.close)
+    given = replace(given, devices=devices.HERE)  # it is a server that works
+
+    def loader(run: pd.DataFrame, given: Given) -> Callable[[], Scorer]:
+        def load() -> Scorer:
+            engine = openai.load(options, None)
+            return Judge(_asker(engine, given), given.conversations(run), mode, opponents, engine.close)
+
+        return load
 
     identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
     how = {"kind": mode, "seed": given.seed, "engine_args": options.engine_args, "asked": (PAIR, POINT)}
-    return replace(_scored(name, given, load, identity | how, 256, identity), relative=mode == "pairwise")
+    return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
 
 
 def _served(name: str, mode: str, options: ScoringOptions) -> EngineOptions:

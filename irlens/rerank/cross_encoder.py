@@ -10,7 +10,7 @@ import pandas as pd
 
 from irlens import tables
 from irlens.base.errors import UserError
-from irlens.rerank.scoring import Scorer, score_in_shards
+from irlens.rerank.scoring import ALONE, Scorer, score_in_shards
 
 PAIRS = 2048  # pairs in one shard, about; what a kill can cost
 LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one
@@ -50,6 +50,11 @@ def longer(model, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
     return np.array([len(some) > limit for some in ids])
 
 
+def opened(folder: Path, topics: pd.DataFrame, batch_size: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The scorer of the cross-encoder in `folder`."""
+    return scorer(load(folder), topics, batch_size)
+
+
 def rerank(
     load_model: Callable[[], object],
     run: pd.DataFrame,
@@ -79,6 +84,7 @@ def rerank(
         made_by=made_by,
         asked=asked,
         say=say,
+        stored=ALONE,
     )
     truncated = int(found["truncated"].sum())
     new = top.assign(score=found["score"].to_numpy())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import seeds
+from irlens.base.devices import HERE, Devices
 from irlens.base.errors import UserError
 from irlens.rerank.options import ScoringOptions
 
@@ -26,7 +27,7 @@ class Given:
 
     task, qrels: themselves, or a function that gives them when they are asked for first. Without a task the run's own
     columns `query` (or `messages`) tell what was asked. policy: the model that drew the run; messages_as: how it was
-    asked. folder: where scores are kept, None for nowhere. where: what the run is called in messages.
+    asked. folder: where scores are kept, None for nowhere. devices: where models score. where: what the run is called in messages.
     """
 
     task: Task | Callable[[], Task] | None = None
@@ -38,6 +39,7 @@ class Given:
     seed: int = 0
     folder: Path | None = None
     where: str = "the run"
+    devices: Devices = HERE
 
     def task_of(self, run: pd.DataFrame) -> Task:
         """The task with the topics of `run`, under the run's own query ids. Raises UserError where nothing tells them."""

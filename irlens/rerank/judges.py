@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base.devices import HERE, Devices
 from irlens.base.errors import UserError
 from irlens.models import catalog
 from irlens.retrieve.policy import Say
@@ -146,14 +148,16 @@ def of_task(task: Task) -> Judge:
     return Judge("the verifier", lambda run, topics, _: verify(run, topics, task.verifier))
 
 
-def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = print) -> Judge:
+def of_reward(
+    name: str, instruction: str, option: str = "--reward", say: Say = print, devices: Devices = HERE
+) -> Judge:
     """A reward model; its grades tell, in the column `truncated`, which texts it read cut.
 
     Raises UserError for one that is not known, not to be had, or has not one label.
     """
     from irlens.models.chat import conversations
     from irlens.rerank.reward_files import reward_model
-    from irlens.rerank.scoring import score_in_shards
+    from irlens.rerank.scoring import ALONE, TOGETHER, score_in_shards
 
     chosen = catalog.reward(name)
     if chosen is None:
@@ -162,8 +166,8 @@ def of_reward(name: str, instruction: str, option: str = "--reward", say: Say = 
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
         asked = conversations(topics, instruction)
-        told = {"made_by": model.made_by, "asked": asked, "say": say}
-        found = score_in_shards(run, lambda: model.load(asked), shards, chosen.name, ROWS, **told)
+        told = {"made_by": model.made_by, "asked": asked, "say": say, "stored": TOGETHER if model.pairs else ALONE}
+        found = score_in_shards(run, partial(model.load, asked), shards, chosen.name, ROWS, **told, devices=devices)
         if cut := int(found["truncated"].sum()):
             say(cut_in_words(cut, len(found), chosen.name))
         scores = found["score"].to_numpy(dtype=float)

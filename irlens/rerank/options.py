@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irlens.base.options import option
+from irlens.retrieve.options import devices
 
 
 def _thought():
@@ -27,6 +28,7 @@ class ScoringOptions:
     )
     thought: str | None = _thought()
     policy: str | None = option(None, "Model whose likelihood is meant. Default: the run's.", panel="Judging")
+    devices: str | None = devices()
     batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True)
     served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
     judge_opponents: int | None = option(

@@ -6,20 +6,29 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from irlens import tables
-from irlens.base import files
+from irlens.base import store as stores
+from irlens.base.devices import HERE, Devices
 from irlens.base.errors import UserError
 from irlens.base.progress import progress_bar
 from irlens.models.chat import as_text as as_text
 from irlens.models.chat import conversations as conversations
+from irlens.rerank.stored import ALONE as ALONE
+from irlens.rerank.stored import READ, Stored, plain
+from irlens.rerank.stored import TOGETHER as TOGETHER
 
 ROWS = 2048  # rows in one shard, about; what a kill can cost
-READ = ("query_id", "doc_id", "tag", "title", "text", "tokens", "finish_reason")  # columns that a scorer may read
+CHARACTERS = 2**23  # of the texts in one shard, but for a query that has more: ROWS of 4,096, some two million tokens
+PARTS, LEAST = (
+    32,
+    64,
+)  # shards that the rows are divided into, so that several devices have work; the fewest rows of one
 BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
 
 Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
@@ -36,42 +45,126 @@ def score_in_shards(
     made_by: Mapping[str, object],
     asked: Mapping[str, object] | None = None,
     say: Callable[[str], None] = print,
+    stored: str | None = None,
+    devices: Devices = HERE,
 ) -> pd.DataFrame:
     """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
 
-    Whole queries go to the scorer, about `rows` rows at a time; each such shard is written to `shards` by rename, named
+    Whole queries go to the scorer, about `rows` rows at a time, fewer where texts are long (CHARACTERS); each such shard is written to `shards` by rename, named
     by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
     rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
-    Without a folder nothing is kept. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
+    Without a folder nothing is kept. stored: whether a score is of its row ALONE or of its query's rows TOGETHER, which
+    the store in use (`base.store`) is asked by; None for a scorer whose content cannot be named. devices: whole shards go
+    to their workers, which call `load`: it is to be picklable then. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
     """
     run = run.reset_index(drop=True)
-    queries = list(dict.fromkeys(run["query_id"]))
-    group = max(1, rows // int(run.groupby("query_id").size().max()))
-    place = {query_id: i // group for i, query_id in enumerate(queries)}
+    place = _places(run, rows)
     shard_of = run["query_id"].map(place).to_numpy()
     cut = [run[shard_of == number] for number in range(max(place.values()) + 1)]
     paths = [shards and shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
     if shards and (other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}):
         say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
-    parts, scorer = [], None
-    try:
-        with progress_bar() as progress:
-            bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
-            for part, path in zip(cut, paths):
-                shard = None
-                if path is None or not path.is_file():
-                    scorer = scorer or load()
-                    started = time.monotonic()
-                    shard = _scored(scorer(part), part, name)
-                    progress.update(bar, rate=f"{len(part) / (time.monotonic() - started):,.0f} {unit}/s")
-                if path is not None:
-                    shard = _kept(shard, path, part)
-                parts.append(shard.set_index(part.index))
-                progress.update(bar, advance=len(part))
-    finally:
-        getattr(scorer, "close", lambda: None)()
-    return pd.concat(parts).sort_index()
+    kept = _store(stored if shards else None, made_by, asked, name)
+    found: dict[int, pd.DataFrame] = {}
+    with Spread(load, devices) as scorer, progress_bar() as progress:
+        bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
+
+        def score(rows: pd.DataFrame) -> pd.DataFrame:
+            started = time.monotonic()
+            shard = _scored(scorer(rows), rows, name)
+            rate = scorer.at_once * len(rows) / (time.monotonic() - started)
+            progress.update(bar, rate=f"{rate:,.0f} {unit}/s")
+            return shard
+
+        def keep(number: int) -> None:
+            if (shard := _shard(cut[number], paths[number], score, kept)) is not None:
+                found[number] = shard.set_index(cut[number].index)
+                progress.update(bar, advance=len(shard))
+
+        while len(found) < len(cut):
+            before = len(found)
+            scorer.each(keep, [number for number in range(len(cut)) if number not in found])
+            if len(found) == before:  # another process makes what is left
+                kept.store.wait()
+    return pd.concat([found[number] for number in range(len(cut))]).sort_index()
+
+
+class Spread:
+    """A scorer, loaded when it is first called: here, or one on every device, to which calls from several threads go."""
+
+    def __init__(self, load: Callable[[], Scorer], devices: Devices):
+        self._load, self._devices, self._scorer, self._workers = load, devices, None, None
+        if not devices.here:
+            self._workers = devices.workers(load)
+        self.at_once = self._workers.count if self._workers else 1
+
+    def __call__(self, rows: pd.DataFrame) -> np.ndarray | pd.DataFrame:
+        if self._workers:
+            return self._workers.call("__call__", rows)
+        self._scorer = self._scorer or self._load()
+        return self._scorer(rows)
+
+    def each(self, work: Callable[[int], None], numbers: Sequence[int]) -> None:
+        """`work(number)` of all, as many at once as there are scorers."""
+        if self.at_once == 1:
+            for number in numbers:
+                work(number)
+            return
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                for done in as_completed([pool.submit(work, number) for number in numbers]):
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.close()  # ends the calls in flight, which the pool waits for
+                raise
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        getattr(self._scorer, "close", lambda: None)()
+        if self._workers:
+            self._workers.close()
+
+    def __enter__(self) -> Spread:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def _shard(part: pd.DataFrame, path: Path | None, score: Scorer, kept: Stored) -> pd.DataFrame | None:
+    """The scores of whole queries: at `path`, in the store, or new; None while another process makes them."""
+    if path is None:
+        return score(part)
+    if not path.is_file() and kept.shard(part, score, path) is None:
+        return None
+    return _read(path, part)
+
+
+def _store(keyed: str | None, made_by: Mapping, asked: Mapping | None, name: str) -> Stored:
+    """The store in use; one that holds nothing for a scorer that is not to be kept."""
+    if keyed is None or not stores.current().on:
+        return Stored(stores.NONE, "", {}, TOGETHER, name)
+    from irlens.models.weights import runs_with
+
+    told = json.dumps([made_by, runs_with()], sort_keys=True, default=repr)
+    return Stored(stores.current(), told, asked or {}, keyed, name)
+
+
+def _places(run: pd.DataFrame, rows: int) -> dict[str, int]:
+    """query_id → number of its shard: as many queries in each as make `rows` rows, up to CHARACTERS of their texts."""
+    texts = run["text"] if "text" in run.columns else pd.Series("", index=run.index)
+    told = texts.map(lambda text: len(text) if isinstance(text, str) else 0).groupby(run["query_id"], sort=False)
+    rows = max(min(rows, LEAST), min(rows, -(-len(run) // PARTS)))
+    group, found, held, characters = max(1, rows // int(told.size().max())), {}, 0, 0
+    number = 0
+    for query_id, count in told.sum().items():
+        if held and (held == group or characters + count > CHARACTERS):
+            number, held, characters = number + 1, 0, 0
+        found[query_id] = number
+        held, characters = held + 1, characters + count
+    return found
 
 
 def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mapping[str, object] | None = None) -> str:
@@ -79,17 +172,10 @@ def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mappin
     sha = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
     columns = [column for column in READ if column in part.columns]
     for row in zip(*(part[column] for column in columns)):
-        sha.update(repr((columns, [_plain(value) for value in row])).encode("utf-8", "backslashreplace"))
+        sha.update(repr((columns, [plain(value) for value in row])).encode("utf-8", "backslashreplace"))
     for query_id in dict.fromkeys(part["query_id"]) if asked else ():
         sha.update(repr((query_id, asked.get(query_id))).encode("utf-8", "backslashreplace"))
     return sha.hexdigest()[:16]
-
-
-def _plain(value):
-    """A cell as it is hashed: the same in memory and read back from Parquet."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [int(number) for number in value]
-    return None if value is pd.NA or value != value else value
 
 
 def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -100,13 +186,6 @@ def _scored(found: np.ndarray | pd.DataFrame, part: pd.DataFrame, name: str) -> 
         bad = part.iloc[int(np.flatnonzero(~good)[0])]
         raise UserError(f"{name}: score not finite for query_id={bad['query_id']}, doc_id={bad['doc_id']}")
     return part[["query_id", "doc_id"]].assign(**more)
-
-
-def _kept(shard: pd.DataFrame | None, path: Path, part: pd.DataFrame) -> pd.DataFrame:
-    """The shard at `path`, written first if it is new: what is used is what the file says."""
-    if shard is not None:
-        files.write_parquet(shard, path)
-    return _read(path, part)
 
 
 def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:

@@ -7,22 +7,30 @@ from dataclasses import dataclass
 from irlens.base.options import option
 
 
+def devices():
+    """The option --devices of every command that draws, scores or trains."""
+    return option(
+        None,
+        "Devices that work: a number, 0 (this process), ray or ray:N. Default: every GPU here.",
+        panel="Engine",
+        free=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """Which engine draws and how it is run: the options that every sampling stage shares.
 
-    `engine`, `inner_engine`, `chat`, `messages_as`, `served_model` and `engine_args` say what the draws are; the others
+    `engine`, `chat`, `messages_as`, `served_model` and `engine_args` say what the draws are; the others
     only how fast.
     """
 
     engine: str | None = option(
-        None, "transformers, vllm, openai, ray or module:load. Default: by what is there.", panel="Engine"
+        None, "transformers, vllm, openai or module:load. Default: by what is there.", panel="Engine"
     )
     batch_size: int | None = option(None, "Sequences at once; speed and memory only.", panel="Engine", free=True)
-    num_workers: int | None = option(None, "Of ray. Default: one per GPU, or core.", panel="Engine", free=True)
-    inner_engine: str | None = option(None, "In ray's workers: transformers or vllm.", panel="Engine")
+    devices: str | None = devices()
     tensor_parallel: int = option(1, "GPUs per copy of the model (vllm).", panel="Engine", free=True)
-    data_parallel: int = option(1, "Copies of the model in one vllm engine.", panel="Engine", free=True)
     base_url: str | None = option(None, "openai's servers: http://host:8000/v1,…", panel="Engine", free=True)
     served_model: str | None = option(None, "What the server calls the model.", panel="Engine")
     api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
@@ -43,7 +51,7 @@ class EncoderOptions:
     train_size: int | None = option(None, "Vectors that train it. Default: 50 per cell.", panel="Index")
     query_prompt: str | None = option(None, "Before every question. Default: the model's.", panel="Index")
     passage_prompt: str | None = option(None, "Before every passage. Default: the model's.", panel="Index")
-    store: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
+    vector_dtype: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
     dtype: str = option("float32", "Of the encoder; or float16, bfloat16.", panel="Engine")
     shard_size: int = option(4096, "Passages per file: what a kill can cost.", panel="Engine", free=True)
     processes: int = option(1, "On the CPU; several GPUs are used anyway.", panel="Engine", free=True)

@@ -6,18 +6,19 @@ import contextlib
 import copy
 import functools
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irlens.base import seeds
+from irlens.base import devices, seeds
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least
 from irlens.base.progress import Say, silent
 from irlens.models import catalog
 from irlens.models.load import quiet_if_small as quiet_if_small
-from irlens.models.weights import digest, digest_in_memory
+from irlens.models.weights import digest, digest_in_memory, digest_of_files, runs_with
 from irlens.retrieve.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Policy:
         thoughts.parse(thought)
         self._thought, self.max_prompt_length = thought, max_prompt_length
         self.options, self.why = engines.choose(_options(engine, options, isinstance(model, tuple)))
+        self.devices = devices.HERE if self.options.devices is None else devices.choose(self.options.devices)
         self._in_memory = self._engine = None  # the model in this process, once there is one; the engine that is kept
         self._kept = self._prepared = False
         if isinstance(model, tuple):
@@ -264,8 +266,9 @@ class Policy:
         """The run of `draws` of templated prompts, its shards in the folder `shards`: what commands use."""
         from irlens.retrieve.sample import sample_run
 
-        source = self._source() if shards else ""
-        draws = replace(draws, max_tokens=self.max_tokens, source=source)
+        if shards:
+            draws = replace(draws, source=self._source(), made_with=self._made_with(), called=self.name)
+        draws = replace(draws, max_tokens=self.max_tokens)
         with self._evaluating():
             run = sample_run(self._open, asked, draws, shards, name or self.name, say)
         return self.marked(run)
@@ -313,7 +316,9 @@ class Policy:
 
             engine = TransformersEngine(self._in_memory, self.tokenizer, self.options.batch_size)
         else:
-            engine = engines.module(self.options.engine).load(self.options, self.folder)
+            from irlens.retrieve.engines.spread import opened
+
+            engine = opened(self.options, self.folder, self.devices)
         if not self._kept:
             return engine
         self._engine = engines.Lent(engine, self.close)
@@ -341,12 +346,10 @@ class Policy:
 
     def _source(self) -> str:
         """What draws, for the names of shards: the weights (and what stops them), the engine and its arguments."""
-        import json
-
         from irlens.retrieve import engines
 
         options = self.options
-        told = {"engine": engines.kind(options), "args": engines.engine_args(options), "chat": options.chat}
+        told = {"engine": options.engine or "transformers", "args": engines.engine_args(options), "chat": options.chat}
         told |= {"model": self.digest, "served": options.served_model}
         if self.folder is not None:
             files = [self.folder / name for name in ("generation_config.json", "tokenizer.json")]
@@ -355,6 +358,17 @@ class Policy:
             from irlens.models.chat import stop_tokens
 
             told |= {"stops": sorted(stop_tokens(self._in_memory, self.tokenizer)), "vocabulary": len(self.tokenizer)}
+        return json.dumps(told, sort_keys=True)
+
+    def _made_with(self) -> str | None:
+        """What else a store names draws by, which many folders share: everything in the model's folder, and what runs it.
+        None where no content can be named: at a server, for one's own engine, for a model in this process."""
+        from irlens.retrieve import engines
+
+        kind = self.options.engine or "transformers"
+        if kind not in ("transformers", "vllm") or self.folder is None or self._in_memory is not None:
+            return None
+        told = {"files": digest_of_files(self.folder), "run": runs_with(kind), "through": self.options.engine}
         return json.dumps(told, sort_keys=True)
 
     def facts(self, out: Path) -> dict:

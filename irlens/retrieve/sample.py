@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_parquet
 from irlens.base.progress import Say
 from irlens.models import chat
 from irlens.retrieve.engines import Engine, Prompt, Sampling
 from irlens.retrieve.meter import Meter
+from irlens.retrieve.stored import Stored
 from irlens.tables import ranked
 
-DRAWS = 50  # draws of a prompt in one shard; a constant, so that a longer run continues the shards of a shorter one
+DRAWS = 50  # draws of a prompt in one shard, at most; a constant, so that a longer run continues the shards of a shorter one
+PARTS = 32  # shards that all draws are divided into, so that several devices have work, but for the fewest of one
 COLUMNS = [
     "query_id", "doc_id", "score", "rank", "text", "tag", "temperature", "draw", "logprob", "n_tokens", "finish_reason", "tokens"
 ]  # fmt: skip
@@ -38,7 +41,7 @@ def doc_id(query_id: str, temperature: float, draw: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Draws of one temperature, queries q0 to q1 and draws d0 to d1: what a shard holds."""
 
     temperature: float
@@ -52,7 +55,8 @@ class _Block:
 class Draws:
     """What names the draws of a prompt: how many at each of the temperatures, the seed, and their longest response.
 
-    source: what draws them, in words that name weights and engine. `Policy.draw` fills in what is its own.
+    source: what draws them, in words that name weights and engine; made_with: the rest that a store names them by (None:
+    it does not keep them); called: the model's name. `Policy.draw` fills in what is its own.
     """
 
     n: int
@@ -60,6 +64,8 @@ class Draws:
     seed: int
     max_tokens: int | None = None
     source: str = ""
+    made_with: str | None = None
+    called: str = ""
 
     @property
     def per_prompt(self) -> int:
@@ -67,13 +73,13 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """Everything that the draws of a call are a function of."""
 
     prompts: Sequence[Prompt]
     draws: Draws
 
-    def path(self, folder: Path, block: _Block) -> Path:
+    def path(self, folder: Path, block: Block) -> Path:
         """The shard of a block, named by all that its draws depend on: its prompts' texts, not their numbers alone."""
         some = [asdict(prompt) for prompt in self.prompts[block.q0 : block.q1]]
         how = self.draws
@@ -82,13 +88,13 @@ class _Asked:
         place = f"q{block.q0:06d}-{block.q1:06d}-d{block.d0:06d}-{block.d1:06d}"
         return folder / f"T{short(block.temperature)}-{place}-{key}.parquet"
 
-    def held(self, folder: Path) -> tuple[dict[Path, _Block], int]:
+    def held(self, folder: Path) -> tuple[dict[Path, Block], int]:
         """The shards of these draws in `folder`, and how many others lie there: of other draws, or without a key."""
         own, count = {}, 0
         for path in sorted(folder.glob("T*.parquet")):
             count += 1
             if found := SHARD.fullmatch(path.name):
-                block = _Block(float(found["t"]), *(int(found[name]) for name in ("q0", "q1", "d0", "d1")))
+                block = Block(float(found["t"]), *(int(found[name]) for name in ("q0", "q1", "d0", "d1")))
                 if self.path(folder, block) == path:
                     own[path] = block
         return own, count - len(own)
@@ -107,70 +113,95 @@ def sample_run(
     Draw d of a prompt has score −d: the order of drawing is the ranking, and the first N rows are the first N draws.
     Shards go to `folder`, each by rename; those already there are kept, and the engine is not even loaded if none is
     missing. A shard's name holds a digest of what its draws depend on: the prompts, seed, `max_tokens`, and the source.
-    Shards of anything else are neither read nor deleted. Without a folder (None) nothing is written. Raises UserError
-    for a shard that cannot be read.
+    Shards of anything else are neither read nor deleted. What the store in use (`base.store`) has of the rest becomes
+    shards too, and what is drawn goes into it; blocks that another process draws are waited for. Without a folder (None)
+    nothing is written. Raises UserError for a shard that cannot be read.
     """
-    whole = _Asked(asked, draws)
-    shards = _held(whole, folder, say) if folder else {}
-    missing = _missing(shards.values(), len(asked), draws, Engine.shard_rows)
-    made: list[pd.DataFrame] = []
+    whole, made = Asked(asked, draws), []
+    if folder:
+        _say_held(whole, folder, say)
+    stored = Stored(stores.current() if folder and draws.made_with is not None else stores.NONE, whole, folder)
+    missing = _left(stored)
+    if missing and (taken := stored.take(missing)):
+        say(f"{name}: {taken:,} of {_count(missing):,} draws were in the store {stored.store.folder}")
+        missing = _left(stored)
     if missing:
-        todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
-        with Meter(name, todo, folder, say) as meter:
-            engine = load_engine()
-            missing = _missing(shards.values(), len(asked), draws, engine.shard_rows)
 
-            def keep(shard: pd.DataFrame, block: _Block) -> None:
-                write_parquet(shard, whole.path(folder, block)) if folder else made.append(shard)
-                meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
+        def keep(shard: pd.DataFrame, block: Block) -> None:
+            if folder is None:
+                made.append(shard)
+            else:
+                write_parquet(shard, whole.path(folder, block))
+                stored.keep(shard, block)
 
-            try:
-                _sample_shards(engine, whole, missing, keep, meter)
-            finally:
-                engine.close()
-    run = _read(whole, folder) if folder else pd.concat(made, ignore_index=True)
+        with Meter(name, _count(missing), folder, say) as meter:
+            _draw(load_engine, stored, keep, meter)
+    return _run_of(_read(whole, folder) if folder else pd.concat(made, ignore_index=True), whole, name)
+
+
+def _run_of(run: pd.DataFrame, whole: Asked, name: str) -> pd.DataFrame:
+    """The run of what shards hold."""
+    draws = whole.draws
     run["query_id"] = run["query_id"].astype(object)
     run = run if "tokens" in run.columns else run.assign(tokens=None)
     run = run.drop_duplicates(["query_id", "temperature", "draw"])  # shards overlap where one between others was lost
     kept = run["temperature"].isin([float(t) for t in draws.temperatures]) & (run["draw"] < draws.n)
-    return _as_run(run[kept], asked, draws.temperatures, name)
+    return _as_run(run[kept], whole.prompts, draws.temperatures, name)
 
 
-def _held(whole: _Asked, folder: Path, say: Say) -> dict[Path, _Block]:
-    """The shards of these draws that are there, and a line for what is reused and for what is not read."""
+def _left(stored: Stored, engine: Engine | type[Engine] = Engine) -> list[Block]:
+    """The blocks that the folder does not hold; of nothing that is written, all."""
+    whole = stored.asked
+    held = whole.held(stored.folder)[0].values() if stored.folder else ()
+    return _missing(held, len(whole.prompts), whole.draws, engine)
+
+
+def _count(blocks: Iterable[Block]) -> int:
+    return sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in blocks)
+
+
+def _say_held(whole: Asked, folder: Path, say: Say) -> None:
+    """A line for what is reused of a folder's shards and for what is not read."""
     folder.mkdir(parents=True, exist_ok=True)
     shards, others = whole.held(folder)
     if others:
         say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
-    missing = _missing(shards.values(), len(whole.prompts), whole.draws, Engine.shard_rows)
     total = len(whole.prompts) * whole.draws.per_prompt
-    todo = sum((b.q1 - b.q0) * (b.d1 - b.d0) for b in missing)
+    todo = _count(_missing(shards.values(), len(whole.prompts), whole.draws, Engine))
     if todo < total:
         say(f"reused {total - todo:,} of {total:,} draws from {folder}")
-    return shards
 
 
-def _read(whole: _Asked, folder: Path) -> pd.DataFrame:
+def _read(whole: Asked, folder: Path) -> pd.DataFrame:
     try:
         return pd.concat([pd.read_parquet(path) for path in whole.held(folder)[0]], ignore_index=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: a shard cannot be read ({error}); delete it and run again") from error
 
 
-def _missing(held: Iterable[_Block], queries: int, draws: Draws, rows: int) -> list[_Block]:
-    """The blocks of about `rows` draws that no shard holds."""
-    n = draws.n
+def _missing(held: Iterable[Block], queries: int, draws: Draws, engine: Engine | type[Engine]) -> list[Block]:
+    """The blocks that no shard holds, each of about as many draws as the engine's shards have, and of no more tokens.
+
+    How all the draws are divided does not depend on how many draw: rounding does on what shares a batch.
+    """
+    n, tokens = draws.n, getattr(engine, "shard_tokens", Engine.shard_tokens)
+    most = max(1, min(engine.shard_rows, tokens // (draws.max_tokens or 1)))
+    rows = max(
+        min(most, getattr(engine, "shard_least", Engine.shard_least)),
+        min(most, -(-queries * draws.per_prompt // PARTS)),
+    )
+    step = min(DRAWS, rows)  # of the engine and its longest draw, not of n: see DRAWS
     done = {float(t): np.zeros((queries, n), dtype=bool) for t in draws.temperatures}
     for block in held:
         if block.temperature in done:
             done[block.temperature][block.q0 : block.q1, block.d0 : block.d1] = True
-    block = max(1, rows // min(n, DRAWS))
+    block = max(1, rows // min(n, step))
     out = []
     for temperature, drawn in done.items():
         for q0 in range(0, queries, block):
             q1 = min(q0 + block, queries)
-            for d0 in range(0, n, DRAWS):
-                d1 = min(d0 + DRAWS, n)
+            for d0 in range(0, n, step):
+                d1 = min(d0 + step, n)
                 row = q0
                 while row < q1:  # neighbours that miss the same draws make one block
                     missing = np.flatnonzero(~drawn[row, d0:d1])
@@ -179,15 +210,50 @@ def _missing(held: Iterable[_Block], queries: int, draws: Draws, rows: int) -> l
                         stop += 1
                     if len(missing):
                         first, last = d0 + int(missing[0]), d0 + int(missing[-1])
-                        out.append(_Block(temperature, row, stop, first, last + 1))
+                        out.append(Block(temperature, row, stop, first, last + 1))
                     row = stop
     return out
 
 
-def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], keep: Callable, meter: Meter) -> None:
-    """Draws the missing blocks and keeps each as a shard; as many at once as the engine takes."""
+def _draw(
+    load_engine: Callable[[], Engine], stored: Stored, keep: Callable[[pd.DataFrame, Block], None], meter: Meter
+) -> None:
+    """Draws what is missing, but for what another process draws into the store: that is awaited."""
+    engine = load_engine()
 
-    def one(block: _Block) -> None:
+    def kept(shard: pd.DataFrame, block: Block) -> None:
+        keep(shard, block)
+        meter.kept(len(shard), int(shard["n_tokens"].sum()), engine.gpus)
+
+    try:
+        missing, told = _left(stored, engine), False
+        while missing:
+            others = _sample_shards(engine, stored, missing, kept, meter)
+            if others and not stored.take(others):
+                if not told:
+                    meter.say(f"{meter.name}: another process makes {_count(others):,} of these draws; waiting for it")
+                told = True
+                stored.store.wait()
+            missing = _left(stored, engine) if others else []
+    finally:
+        engine.close()
+
+
+def _sample_shards(
+    engine: Engine, stored: Stored, missing: Sequence[Block], keep: Callable, meter: Meter
+) -> list[Block]:
+    """Draws the missing blocks and keeps each as a shard; as many at once as the engine takes. Returns those that are
+    left: another process draws them, or has drawn some of them since."""
+    asked, left = stored.asked, []
+
+    def one(block: Block) -> None:
+        with stored.claimed(block) as ours:
+            if ours:
+                draw(block)
+            else:
+                left.append(block)
+
+    def draw(block: Block) -> None:
         sampling = Sampling(block.temperature, asked.draws.seed, asked.draws.max_tokens)
         drawn = engine.sample(asked.prompts[block.q0 : block.q1], range(block.d0, block.d1), sampling, meter.add)
         shard = pd.DataFrame([vars(d) for d in drawn]).assign(temperature=block.temperature)
@@ -197,7 +263,7 @@ def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], kee
     if engine.at_once == 1:
         for block in missing:
             one(block)
-        return
+        return left
     with ThreadPoolExecutor(engine.at_once, thread_name_prefix="shard") as pool:
         futures = [pool.submit(one, block) for block in missing]
         try:
@@ -207,6 +273,7 @@ def _sample_shards(engine: Engine, asked: _Asked, missing: Sequence[_Block], kee
             pool.shutdown(wait=False, cancel_futures=True)
             engine.close()  # ends the calls in flight, which the pool waits for
             raise
+    return left
 
 
 def _as_run(drawn: pd.DataFrame, asked: Sequence[Prompt], temperatures: Sequence[float], name: str) -> pd.DataFrame:

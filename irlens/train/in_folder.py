@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base.devices import HERE, Devices, follows
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_text
-from irlens.train.iterations import Kept, first, read_skipped, wait_for
+from irlens.train.iterations import Kept, read_skipped
 from irlens.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -21,28 +22,36 @@ if TYPE_CHECKING:
 class Folders:
     """Trains policies into `kept.folder(s)/model`; each is one rename, so a model that is there is whole.
 
-    base: the catalog name whose defaults the trained models inherit. Beside the model lie account.json, log.csv and the
+    base: the catalog name whose defaults the trained models inherit. devices: where it trains; unless that is here, in
+    processes of their own, which end with it (`train.phase`). Beside the model lie account.json, log.csv and the
     prompts that lost their lists (skipped.csv); checkpoints/ is there while it trains.
     """
 
     options: TrainOptions
     kept: Kept
     base: str
+    devices: Devices = HERE
 
     def fit(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> Path:
         """The folder of the policy that iteration s trains from `weights`. prompts: query_id → token ids.
 
-        Every process of a launcher calls it. Raises NothingToRank if no list fits or can be compared, UserError if the
-        loss is not finite.
+        Raises NothingToRank if no list fits or can be compared, UserError if the loss is not finite.
         """
+
         path = self.kept.folder(s) / "model"
         if path.is_dir():
             self.kept.say(f"iteration {s}: reused the model in {path}")
+        elif self.devices.here:
+            self.train(weights, lists, prompts, s)
         else:
-            self._train(weights, lists, prompts, s)
+            from irlens.train import launch
+
+            phase = launch.Phase(self.options, self.kept.out, self.base, weights, prompts, s)
+            launch.run(phase, self.devices, self.kept.say)
         return path
 
-    def _train(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> None:
+    def train(self, weights: Path, lists: pd.DataFrame, prompts: dict[str, list[int]], s: int) -> None:
+        """Trains in this process, and in those that a launcher has started beside it: each calls it."""
         from irlens.models.chat import origins
         from irlens.train import adapters
         from irlens.train.trainer import train
@@ -60,13 +69,13 @@ class Folders:
             trainer = train(model, tokenizer, examples, options, here / "checkpoints", s)
         except FloatingPointError as error:
             raise UserError(f"iteration {s}: {error}") from error
-        if first():
+        if not follows():
             read = origins(lists, model, tokenizer)
             write_text(json.dumps(account | read) + "\n", here / "account.json")
             write_csv(log_of(trainer), here / "log.csv")
         adapters.save(trainer, weights, tokenizer, self.base, here / "model")
-        wait_for(here / "model")
-        if first():
+        trainer.accelerator.wait_for_everyone()
+        if not follows():
             shutil.rmtree(here / "checkpoints")
             for warning in displaced(log_of(trainer)):
                 self.kept.say(f"iteration {s}: {warning}")
@@ -103,7 +112,7 @@ class Folders:
         if too_long:
             lost = pd.DataFrame({"query_id": list(dict.fromkeys(too_long)), "why": "too long"})
             skipped = pd.concat([skipped, lost], ignore_index=True)
-            if first():
+            if not follows():
                 write_csv(skipped, here / "skipped.csv")
         return {why: int(count) for why, count in skipped["why"].value_counts().items()}
 

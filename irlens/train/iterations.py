@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +18,6 @@ if TYPE_CHECKING:
     from irlens.tasks.contract import Task
 
 Say = Callable[[str], None]
-
-
-def first() -> bool:
-    """Whether this is the first process: under a launcher that one does all but the training."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def wait_for(path: Path) -> Path:
-    """`path`, once the first process has written it, each time by rename."""
-    while not path.exists():
-        time.sleep(0.5)
-    return path
 
 
 @dataclass(frozen=True)
@@ -73,9 +59,8 @@ class Kept:
         done = path.is_file() and "reward" in (found := pd.read_parquet(path)).columns
         if done:
             return found
-        if first():
-            write_parquet(make(), path)
-        return pd.read_parquet(wait_for(path))
+        write_parquet(make(), path)
+        return pd.read_parquet(path)
 
     def lists(self, s: int, part: Task, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
         """The lists of an iteration (lists.parquet); `make` gives them, and the prompts without one (skipped.csv).
@@ -92,11 +77,11 @@ class Kept:
                 return pd.read_parquet(path)
             if path.is_file():
                 self.say(f"iteration {s}: reused the lists in {path}")
-            elif first():
+            else:
                 found, without = make()
                 write_csv(without, skipped)
                 write_parquet(found, path)
-            found, without = pd.read_parquet(wait_for(path)), read_skipped(self.folder(s))
+            found, without = pd.read_parquet(path), read_skipped(self.folder(s))
         if found.empty:
             why = in_words(without["why"])
             raise NothingToRank(f"iteration {s}: none of {len(part.topics):,} prompts gives a list to rank: {why}")

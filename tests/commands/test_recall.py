@@ -122,7 +122,7 @@ def test_another_model_dimension_or_corpus_in_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"made with prompts\.query = .* now"):
         index(tmp_path / "a", query_prompt="question: ")
     with pytest.raises(UserError, match="made with store"):
-        index(tmp_path / "a", store="float16")
+        index(tmp_path / "a", vector_dtype="float16")
     import shutil
 
     from irlens.models import catalog
@@ -155,7 +155,7 @@ def test_other_index_types_use_the_same_vectors(tmp_path):
         ({"at": (2001,)}, "larger than the corpus of 2,000"),
         ({"retriever": "tiny-e5", "nprobe": 0, "index": "HNSW8"}, "--nprobe must be at least 1"),
         ({"retriever": "tiny-e5", "dtype": "float8"}, "--dtype 'float8'; did you mean"),
-        ({"retriever": "tiny-e5", "store": "bfloat16"}, "did you mean 'float16'"),
+        ({"retriever": "tiny-e5", "vector_dtype": "bfloat16"}, "did you mean 'float16'"),
         ({"retriever": "tiny-e5", "index": "Flatt"}, "FAISS cannot make it"),
         ({"retriever": "tiny-e5", "index": "IVF4096,Flat"}, "more cells than the corpus"),
         ({"retriever": "tiny-e5", "index": "HNSW8", "nprobe": 4}, "only IVF indexes do"),

@@ -1,4 +1,4 @@
-"""The ray engine and the cluster under it: on two nodes started here, one of which is killed half-way."""
+"""Work on a Ray cluster: on two nodes started here, one of which is killed in each phase."""
 
 import contextlib
 import importlib.util
@@ -13,28 +13,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from irlens.base import devices
 from irlens.base.errors import UserError
-from irlens.retrieve.engines import choose, ray
+from irlens.retrieve.engines import choose
 from irlens.retrieve.options import EngineOptions
 
 ARGS = ("passk", "--limit", "100", "-n", "50", "--temperature", "0.7,1.0")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
-def test_workers_draw_what_the_inner_engine_draws():
-    options, why = choose(EngineOptions(num_workers=2))
-    assert (options.engine, options.inner_engine) == ("ray", "transformers") and "--num-workers" in why
-    from irlens.retrieve.engines import guarantee, kind
-
-    assert kind(options) == "transformers" and "number of workers" in guarantee(options)
-    with pytest.raises(UserError, match="did you mean 'vllm'"):
-        choose(EngineOptions(engine="ray", inner_engine="vlm"))
-
-
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'irlens\[ray\]'"):
-        ray.prepare(EngineOptions(engine="ray"), None)
+        devices.choose("ray:2")
+
+
+def test_the_engine_ray_of_before_is_told_its_new_name():
+    with pytest.raises(UserError, match="--engine ray is now --devices ray"):
+        choose(EngineOptions(engine="ray"))
 
 
 class Node:
@@ -95,30 +91,83 @@ def irlens(environment, *args):
     )
 
 
-@needs_ray
-@pytest.mark.slow
-def test_a_node_killed_half_way_changes_no_row(cluster, tmp_path):
+def killed_half_way(cluster, args, begun, out):
+    """What the command says, run on both nodes, of which one is killed when `begun()`; it must end well."""
     environment, _, other = cluster
-    work = irlens(environment, *ARGS, "--num-workers", 2, "--out", tmp_path / "a")
+    work = irlens(environment, *args, "--devices", "ray:2", "--store", "none", "--out", out)
     deadline = time.monotonic() + 200
-    while len(list((tmp_path / "a").glob("shards/T*"))) < 2:
+    while not begun():
         assert work.poll() is None, work.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     other.kill()
-    shown, _ = work.communicate(timeout=300)
+    shown, _ = work.communicate(timeout=400)
     assert work.returncode == 0, shown
-    assert "engine: ray (transformers), chosen because there are --num-workers" in shown
-    alone = irlens(environment, *ARGS, "--out", tmp_path / "b")
-    assert alone.wait(300) == 0, alone.stdout.read()
+    return shown
+
+
+def alone(args, out):
+    work = irlens(os.environ | {"OMP_NUM_THREADS": "1"}, *args, "--devices", "1", "--store", "none", "--out", out)
+    shown, _ = work.communicate(timeout=400)
+    assert work.returncode == 0, shown
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_killed_while_drawing_changes_no_row(cluster, tmp_path):
+    out = tmp_path / "a"
+    shown = killed_half_way(cluster, ARGS, lambda: len(list(out.glob("shards/T*"))) > 1, out)
+    assert "engine: transformers, on 2 workers of a Ray cluster" in shown
+    alone(ARGS, tmp_path / "b")
     a, b = (pd.read_parquet(tmp_path / name / "run.parquet") for name in "ab")
     assert len(a) == 100 * 50 * 2
     assert [len(ids) for ids in a["tokens"]] == a["n_tokens"].tolist()  # the ids drawn come back from the workers
     pd.testing.assert_frame_equal(a, b)
 
 
+@needs_ray
+@pytest.mark.slow
+def test_a_node_killed_while_scoring_changes_no_score(cluster, tmp_path):
+    alone(ARGS, tmp_path / "run")
+    args, out = ("rerank", tmp_path / "run", "--reranker", "likelihood", "--policy", "tiny"), tmp_path / "a"
+    killed_half_way(cluster, args, lambda: len(list(out.rglob("shards/**/*.parquet"))) > 1, out)
+    alone(args, tmp_path / "b")
+    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "run.parquet") for name in "ab"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_killed_while_training_is_made_good_by_the_other(cluster, tmp_path):
+    """The processes that are left have the losses that both had: a step is the same however it is divided."""
+    args = ["train", "--prompts", "60", "-n", "6", "--iterations", "1", "--epochs", "40", "--batch-lists", "8"]
+    args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--trainer-args", '{"save_steps": 20, "logging_steps": 20}']
+    out = tmp_path / "a"
+    shown = killed_half_way(cluster, args, lambda: list(out.rglob("checkpoint-*/complete")), out)
+    assert "it is started again from its last checkpoint" in shown
+    alone(args, tmp_path / "b")
+    a, b = (tmp_path / name / "iteration-1" for name in "ab")
+    pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "lists.parquet") for folder in (a, b)))
+    losses = [pd.read_csv(folder / "log.csv")["loss"] for folder in (a, b)]
+    assert losses[0].iloc[:3].tolist() == pytest.approx(losses[1].iloc[:3].tolist(), rel=0.02) and len(losses[0]) > 3
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_folder_that_another_node_does_not_see_is_one_line(cluster, tmp_path, monkeypatch):
+    """Told as if another machine looked for it: the actors' phase reads a path that is not there."""
+    environment, *_ = cluster
+    code = (
+        "from irlens.train.launch import *; from irlens.base.devices import Devices\n"
+        "from irlens.base.cluster import launch\n"
+        "try: launch(plugins.function(f'{PROCESS}:main', ''), '/not/there/phase.pickle', 2, print)\n"
+        "except UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
+    assert "/not/there/phase.pickle: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, done.stderr
+
+
 SCORE = """
-from irlens.retrieve.engines.cluster import Cluster
+from irlens.base.cluster import Cluster
 from irlens.base.errors import UserError
 
 class Scorer:

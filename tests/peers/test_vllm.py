@@ -113,6 +113,14 @@ def test_logprobs_are_the_policys_own(engine, folder, asked, monkeypatch):
         assert draw.logprob == pytest.approx(forward_logprob(model, prompt_ids, list(response_ids)), abs=2e-3)
 
 
+def test_each_prompt_is_told_as_its_draws_end(engine, asked):
+    calls = []
+    drawn = engine.sample(asked, range(4), SAMPLING, lambda *made: calls.append(made))
+    assert drawn == engine.sample(asked, range(4), SAMPLING)
+    each = [(4, sum(d.n_tokens for d in drawn if d.query_id == p.query_id)) for p in asked]
+    assert sorted(calls) == sorted(each) and len(asked) == 12
+
+
 def test_draws_do_not_depend_on_the_request_or_its_neighbours(engine, asked):
     drawn = engine.sample(asked, range(16), SAMPLING)
     assert share(drawn, engine.sample(asked, range(16), SAMPLING)) >= 0.99
@@ -126,7 +134,7 @@ def test_greedy_draws_are_one(engine, folder, asked):
     cold, calls = Sampling(0.0, seed=3, max_tokens=24), []
     drawn = engine.sample(asked, range(2, 6), cold, lambda *made: calls.append(made))
     assert [(d.query_id, d.draw) for d in drawn] == [(p.query_id, d) for p in asked for d in range(2, 6)]
-    assert calls == [(len(drawn), sum(d.n_tokens for d in drawn))]
+    assert len(calls) > 1 and [sum(told) for told in zip(*calls)] == [len(drawn), sum(d.n_tokens for d in drawn)]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     equal = 0
     for four, ids in zip(zip(*[iter(drawn)] * 4), token_ids(engine.tokenizer, asked)):

@@ -6,6 +6,7 @@ import pytest
 
 from irlens.base.errors import UserError
 from irlens.rerank import baselines as plain
+from irlens.rerank import scoring
 from irlens.rerank.scoring import batches, conversations, need_texts, reranked, score_in_shards
 
 RUN = pd.DataFrame(
@@ -158,3 +159,24 @@ def test_a_conversation_is_the_topics_own_or_its_query_and_the_instruction():
     assert conversations(topics, "Say N.") == {"a": [{"role": "user", "content": "1+1?\n\nSay N."}]}
     own = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert conversations(topics.assign(messages=[own]), "Say N.") == {"a": own}
+
+
+def test_long_texts_make_smaller_shards_of_whole_queries(tmp_path, monkeypatch):
+    """Short ones are cut by their rows alone; a query whose texts exceed a shard's characters is one of its own."""
+    long = RUN.assign(text=[("x" * (900 if query == "b" else 100)) for query in RUN["query_id"]])
+    monkeypatch.setattr(scoring, "CHARACTERS", 2000)
+    seen = []
+
+    def scorer(rows):
+        seen.append("".join(rows["query_id"].unique()))
+        return lengths(rows)
+
+    found = score_in_shards(long, lambda: scorer, tmp_path, "x", made_by=BY)
+    assert seen == ["a", "b", "c"] and found["score"].tolist() == long["text"].str.len().tolist()
+    seen.clear()
+    score_in_shards(RUN, lambda: scorer, tmp_path / "short", "x", rows=8, made_by=BY)
+    assert seen == ["ab", "c"]
+    monkeypatch.setattr(scoring, "CHARACTERS", 800)
+    seen.clear()
+    score_in_shards(long[long["query_id"] != "b"], lambda: scorer, None, "x", made_by=BY)
+    assert seen == ["ac"], "exactly as many characters fit"

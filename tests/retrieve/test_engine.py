@@ -218,3 +218,45 @@ def test_bos_is_written_once():
 
     ids = token_ids(Tokenizer(), [Prompt("a", "<s>[INST]"), Prompt("b", "plain")])
     assert ids == [["<s>"], ["<s>"]]
+
+
+def test_draws_are_told_as_they_end(tiny_engine, sums_prompts):
+    calls, sampling = [], Sampling(1.0, seed=0, max_tokens=60)
+    drawn = with_batch(tiny_engine, 40).sample(sums_prompts[:8], range(5), sampling, lambda *made: calls.append(made))
+    assert len(calls) > 5 and all(draws > 0 for draws, _ in calls)
+    lengths = sorted(d.n_tokens for d in drawn)
+    assert sorted(n for draws, tokens in calls for n in [tokens // draws] * draws) == lengths
+    calls.clear()
+    cut = tiny_engine.sample(sums_prompts[:8], range(5), Sampling(1.0, 0, 3), lambda *made: calls.append(made))
+    assert calls == [(len(cut), 3 * len(cut))], "those that are cut off end together"
+
+
+@pytest.mark.parametrize("own_step", [False, True])
+def test_vllms_engine_tells_of_each_request_as_it_ends(own_step):
+    """By its steps, which are given back as they were."""
+    from types import SimpleNamespace
+
+    from irlens.retrieve.engines.vllm import _told
+
+    def request(finished, *lengths):
+        return SimpleNamespace(finished=finished, outputs=[SimpleNamespace(token_ids=[7] * n) for n in lengths])
+
+    class Core:
+        def __init__(self):
+            self.left = [[request(True, 3, 5)], [], [request(False, 2), request(True, 4)]]
+
+        def step(self):
+            return self.left.pop(0)
+
+    core, calls = Core(), []
+    if own_step:
+        core.step = core.step
+    before = vars(core).get("step")
+    with _told(core, lambda *made: calls.append(made)):
+        assert [len(core.step()) for _ in range(3)] == [1, 0, 2]
+    assert calls == [(2, 8), (1, 4)] and vars(core).get("step") is before
+    with pytest.raises(IndexError), _told(core, calls.append):
+        core.step()
+    assert vars(core).get("step") is before
+    with _told(core, None):
+        assert vars(core).get("step") is before

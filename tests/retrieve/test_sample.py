@@ -244,3 +244,58 @@ def test_prompts_of_a_chat_model_and_of_a_plain_one():
     assert doc_id("q", 0.0, 3) == doc_id("q", -0.0, 3) == "q/T0/00003"
     own = topics.assign(messages=[[{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]])
     assert prompts(own, ChatTokenizer())[0].text == "<system>S<user>U<assistant>"
+
+
+class Long(Counting):
+    """Counting, of which a call may ask for 4,000 tokens."""
+
+    shard_tokens = 4000
+
+    def __init__(self, lives=10**9):
+        super().__init__(lives)
+        self.asked = []
+
+    def sample(self, asked, draws, sampling, on_batch=None):
+        self.asked.append(len(asked) * len(draws) * sampling.max_tokens)
+        return super().sample(asked, draws, sampling)
+
+
+def long_run(folder, n, max_tokens, engine):
+    return sample_run(lambda: engine, ASKED, Draws(n, (1.0,), 7, max_tokens), folder, "m", str)
+
+
+@pytest.mark.parametrize("n, max_tokens, most, shards", [
+    (100, 2, 3000, 2),  # 30 prompts × 50 draws, as ever
+    (60, 64, 3200, 60),  # a prompt × 50
+    (50, 100, 4000, 60),  # a prompt × 40
+    (2, 5000, 5000, 60),
+])  # fmt: skip
+def test_a_shard_is_a_bounded_number_of_tokens(tmp_path, n, max_tokens, most, shards):
+    """Within a prompt too; a draw that is longer than a shard may be is one of its own."""
+    engine = Long()
+    drawn = long_run(tmp_path / "a", n, max_tokens, engine)
+    assert len(drawn) == 30 * n == len(set(engine.made)) and len(engine.asked) == len(list((tmp_path / "a").glob("T*")))
+    assert (max(engine.asked), len(engine.asked)) == (most, shards)
+    pd.testing.assert_frame_equal(drawn, long_run(tmp_path / "b", n, max_tokens, Counting()))
+
+
+def test_a_longer_run_of_long_draws_continues_a_shorter_one(tmp_path):
+    long_run(tmp_path / "a", 44, 100, Long())
+    engine = Long()
+    more = long_run(tmp_path / "a", 56, 100, engine)
+    assert len(engine.made) == 30 * 12 and max(engine.asked) <= 4000
+    pd.testing.assert_frame_equal(more, long_run(tmp_path / "b", 56, 100, Counting()))
+
+
+def test_long_draws_continue_shards_that_were_cut_by_their_number_alone(tmp_path):
+    long_run(tmp_path / "a", 60, 100, Counting())  # two shards, of 30 prompts × 50 and × 10 draws
+    engine = Long()
+    long_run(tmp_path / "a", 60, 100, engine)
+    assert not engine.made
+
+
+def test_short_draws_are_cut_as_ever(tmp_path):
+    """2000 draws of a shard have at most 524 tokens each before their number falls."""
+    for max_tokens, first in ((524, "q000000-000030-d000000-000050"), (2**18, "q000000-000001-d000000-000004")):
+        long_run(tmp_path / str(max_tokens), 52 if max_tokens < 1000 else 4, max_tokens, Counting())
+        assert min(path.name for path in (tmp_path / str(max_tokens)).glob("T*")).startswith(f"T1-{first}-")

@@ -12,46 +12,62 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irlens.base import files
+from irlens.base.devices import LAUNCHED, MOST
 from irlens.base.errors import UserError
-from irlens.base.options import at_least
 from irlens.reproduce.records import Recipe
 from irlens.reproduce.rehearsal import cut, furnish, page, steps
 
 Say = Callable[[str], None]
 PAGE, HOME, RUN = "rehearsal.md", ".rehearsal", "run"
-CACHES = (  # variables that would lead out of the rehearsal's folder, or make its process a rank of something
-    "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME",
-    "HF_TOKEN", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
+CACHES = (  # variables that would lead out of the rehearsal's folder
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_DATASETS_CACHE",
+    "TRANSFORMERS_CACHE",
+    "SENTENCE_TRANSFORMERS_HOME",
+    "HF_TOKEN",
+    "IRLENS_STORE",
+)
 
 
-def rehearse(recipe: Recipe, out: Path | None, devices: int | None, kind: str, say: Say = print) -> Path:
+def rehearse(recipe: Recipe, out: Path | None, devices: str | None, kind: str, say: Say = print) -> Path:
     """Runs every step of `recipe` on this CPU with stand-ins, in a process of its own, and writes `out`/rehearsal.md.
 
-    devices, kind: the machine that the estimates on the page are for; `devices` workers take part where a step has so
-    many. `out` holds the steps' folders under run/; a rehearsal there before is made anew. The user's hub cache is not
+    devices, kind: the machine that the estimates on the page are for; where there are `devices`, as many worker processes
+    take part here too. `out` holds the steps' folders under run/; a rehearsal there before is made anew. The user's hub cache is not
     touched. Raises UserError in one line: what the steps name is not to be had, or the step that failed and why (the page
     is written then too); a fault of the program, not of what was given, ends the process with exit code 1.
     """
-    at_least(1, devices=devices)
-    machine = page.machine(kind)
-    small, cuts = cut.recipe(recipe, devices)
+    machine, count = page.machine(kind), _count(devices)
+    small, cuts = cut.recipe(recipe)
     needed = furnish.models(recipe.steps)
     out = out or Path("irlens-out") / f"rehearsal-{recipe.name}-{recipe.preset}"
     home = _emptied(out)
-    files.write_text(steps.as_json(small, needed, out / RUN), home / "spec.json")
+    files.write_text(steps.as_json(small, needed, out / RUN, devices), home / "spec.json")
     say(f"rehearsal of {recipe.title} (preset {recipe.preset}): {len(recipe.steps)} steps, {len(needed)} stand-ins")
     began = time.monotonic()
     code = _run(home, say)
     report = _report(home, code)
     told = page.Rehearsed(recipe, small, tuple(cuts), tuple(needed), report, out / RUN, time.monotonic() - began)
-    files.write_text(page.written(told, devices or 1, machine), out / PAGE)
+    files.write_text(page.written(told, count, machine), out / PAGE)
     if failed := report["failed"]:
         line = f"rehearsal: {failed['step']}: {failed['why']}; see {out / PAGE} for the steps that were tried"
         if failed["user"]:
             raise UserError(line)
         raise SystemExit(f"irlens: {line}; the traceback is in {home / 'log.txt'}")
     return out
+
+
+def _count(devices: str | None) -> int:
+    """How many devices `--devices` means: a number, or `ray:N`. Raises UserError for anything else, or too many."""
+    number = (devices or "0").removeprefix("ray:")
+    if not number.isascii() or not number.isdigit() or int(number) > MOST:
+        raise UserError(f"--devices {devices}: with --rehearse give a number of up to {MOST}, or ray:N")
+    if str(devices).startswith("ray"):
+        from irlens.base.cluster import check_ray
+
+        check_ray()
+    return max(1, int(number))
 
 
 def _emptied(out: Path) -> Path:
@@ -70,7 +86,7 @@ def _emptied(out: Path) -> Path:
 
 def _run(home: Path, say: Say) -> int:
     """The process of the steps, to its end: its exit code. What it prints goes to log.txt, which step it is at to `say`."""
-    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    environment = {name: value for name, value in os.environ.items() if name not in (*CACHES, *LAUNCHED)}
     environment |= {"HF_HOME": str(home.resolve()), "IR_DATASETS_HOME": str((home / "ir_datasets").resolve())}
     environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
     command = [sys.executable, "-m", steps.__name__, str(home.resolve())]

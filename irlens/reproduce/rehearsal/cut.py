@@ -38,16 +38,16 @@ class Cut:
     not_rehearsed: tuple[str, ...] = ()
 
 
-def recipe(real: Recipe, devices: int | None = None) -> tuple[Recipe, list[Cut]]:
-    """The recipe with every step cut, and each cut. devices: workers of a step that takes so many.
+def recipe(real: Recipe) -> tuple[Recipe, list[Cut]]:
+    """The recipe with every step cut, and each cut.
 
     Raises UserError for a step that asks a server, which is not at hand in a rehearsal.
     """
-    cuts = [step(one, devices) for one in real.steps]
+    cuts = [step(one) for one in real.steps]
     return replace(real, steps=tuple(cut.step for cut in cuts)), cuts
 
 
-def step(real: Step, devices: int | None = None) -> Cut:
+def step(real: Step) -> Cut:
     """One step cut. Raises UserError for a judge at a server."""
     settings, names = real.settings, {f.name for f in fields(real.settings)}
     asked = str(getattr(settings, "reranker", None) or "").split(",")
@@ -65,9 +65,8 @@ def step(real: Step, devices: int | None = None) -> Cut:
             continue
         if found is None or found > most:
             new[name], changed[name] = most, (ALL.get(name, found) if found is None else found, most)
-    if devices and "devices" in names:  # as many workers as there will be, on this CPU
-        new["devices"] = devices
     other, without = _machine(settings)
+    other = {name: value for name, value in other.items() if name in names}
     if (dataset := getattr(settings, "dataset", None)) and made_up(dataset):
         without.append(f"the data set {dataset}: a made-up BEIR folder in its place")
     return Cut(real, replace(real, settings=replace(settings, **new, **other)), changed, tuple(without))
@@ -87,12 +86,12 @@ def _machine(settings) -> tuple[dict, list[str]]:
     if engine == "openai":
         new |= {"engine": "transformers", "base_url": None, "served_model": None, "chat": False, "engine_args": None}
         without.append("the server (engine openai): transformers draws in its place")
-    inner = getattr(settings, "inner_engine", None)
-    for asked, called in (("vllm", "vLLM"), ("ray", "Ray")):
-        if asked in (engine, inner) and find_spec(asked) is None:
-            without.append(f"{called}: it is not installed here; transformers draws in its place")
-            new |= {"engine": "transformers", "engine_args": None, "tensor_parallel": 1, "data_parallel": 1}
-            new |= {"inner_engine": None, "num_workers": None}
+    if engine == "vllm" and find_spec("vllm") is None:
+        new |= {"engine": "transformers", "engine_args": None, "tensor_parallel": 1}
+        without.append("vLLM: it is not installed here; transformers draws in its place")
+    if str(getattr(settings, "devices", None)).startswith("ray") and find_spec("ray") is None:
+        new["devices"] = None
+        without.append("Ray: it is not installed here; this process works in its place")
     if engine is None and isinstance(settings, (PassK, Mine, Train)):
         without.append("vLLM, which draws where it is installed beside a GPU: transformers draws here")
     if getattr(settings, "quantize", None):

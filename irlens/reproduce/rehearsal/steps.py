@@ -24,13 +24,15 @@ from irlens.reproduce.rehearsal.furnish import Model, data, furnish
 REPORT = "report.json"
 
 
-def as_json(recipe: Recipe, needed: list[Model], out: Path) -> str:
-    """What `main` reads: a recipe whose steps are cut, the stand-ins that it needs, and the folder of its steps."""
+def as_json(recipe: Recipe, needed: list[Model], out: Path, devices: str | None = None) -> str:
+    """What `main` reads: a recipe whose steps are cut, the stand-ins that it needs, the folder of its steps, and the workers."""
     plain = {"name": recipe.name, "title": recipe.title, "figure": recipe.figure, "preset": recipe.preset}
     steps = [{"stage": s.stage, "name": s.name, "settings": _given(s.settings)} for s in recipe.steps]
     told = {key: getattr(recipe, key) and _given(getattr(recipe, key)) for key in ("study", "claim")}
     models = [asdict(m) | {"source": str(m.source), "folder": isinstance(m.source, Path)} for m in needed]
-    return json.dumps({**plain, **told, "steps": steps, "models": models, "out": str(out)}, indent=1)
+    return json.dumps(
+        {**plain, **told, "steps": steps, "models": models, "out": str(out), "devices": devices}, indent=1
+    )
 
 
 def _given(settings: Any) -> dict:
@@ -73,7 +75,13 @@ def main(home: Path) -> int:
         steps, report["stand_ins"] = furnish(needed, data(recipe.steps, home), home)
         report["seconds_of_stand_ins"] = round(time.monotonic() - began, 1)
         where = "figure and verdicts"  # unless the error says which step it came from
-        out = run.run(replace(recipe, steps=tuple(steps)), Path(spec["out"]), jobs=1)
+        out = run.run(
+            replace(recipe, steps=tuple(steps)),
+            Path(spec["out"]),
+            jobs=1,
+            store=str(home / "store"),
+            devices=spec["devices"],
+        )
         report["failed"] = _without_training(out)
     except Exception as error:
         user = isinstance(error, UserError)

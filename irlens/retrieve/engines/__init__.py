@@ -29,7 +29,6 @@ NAMES = {
     "transformers": "a model in this process; exact draws on CPU and GPU",
     "vllm": "vLLM in this process; needs the extra `vllm`",
     "openai": "servers that speak the OpenAI protocol, at --base-url",
-    "ray": "workers of a Ray cluster, each with an engine of its own; needs the extra `ray`",
 }
 SEED_DRAWS = 2**16  # draws that a prompt has room for in a seeded server's numbers; see `request_seed`
 
@@ -72,7 +71,9 @@ class Engine(Protocol):
 
     gpus: float | None = 0  # that it keeps busy; None where a server does not tell
     at_once: int = 1  # calls of `sample` that may run at the same time, each in a thread of its own
+    shard_least: int = 64  # fewer would cost speed
     shard_rows: int = 2000  # draws that one call should ask for, about; what a kill can cost
+    shard_tokens: int = 2**20  # tokens that they may have in all: 2000 draws of up to 524, minutes of a GPU
 
     def sample(
         self, prompts: Sequence[Prompt], draws: range, sampling: Sampling, on_batch: OnBatch | None = None
@@ -88,7 +89,8 @@ class Lent(Engine):
 
     def __init__(self, engine: Engine, owner: Callable[[], None]):
         self.engine, self.owner, self.sample = engine, owner, engine.sample
-        self.gpus, self.at_once, self.shard_rows = engine.gpus, engine.at_once, engine.shard_rows
+        self.gpus, self.at_once = engine.gpus, engine.at_once
+        self.shard_rows, self.shard_tokens = engine.shard_rows, engine.shard_tokens
 
     def close(self) -> None:
         """Ends it after a failure, which may have left calls in flight; else nothing."""
@@ -102,6 +104,8 @@ def module(name: str) -> ModuleType | SimpleNamespace:
     if plugins.named(name):
         load = plugins.function(name, "--engine")
         return SimpleNamespace(GUARANTEE=f"as {name} has it", prepare=lambda options, model: options, load=load)
+    if name == "ray":
+        raise UserError("--engine ray is now --devices ray (or ray:N), with --engine transformers or vllm")
     if name not in NAMES:
         raise UserError(f"unknown engine {name!r}; {did_you_mean(name, NAMES)}")
     return importlib.import_module(f"irlens.retrieve.engines.{name}")
@@ -109,30 +113,24 @@ def module(name: str) -> ModuleType | SimpleNamespace:
 
 def choose(options: EngineOptions) -> tuple[EngineOptions, str]:
     """`options` with an engine, and why it is that one. Raises UserError for options that do not go together."""
-    at_least(1, batch_size=options.batch_size, num_workers=options.num_workers, concurrency=options.concurrency)
-    at_least(1, tensor_parallel=options.tensor_parallel, data_parallel=options.data_parallel)
+    at_least(1, batch_size=options.batch_size, concurrency=options.concurrency)
+    at_least(1, tensor_parallel=options.tensor_parallel)
     positive(timeout=options.timeout)
     one_of(tuple(MESSAGES_AS), messages_as=options.messages_as)
     name, why = (options.engine, "as asked") if options.engine else _automatic(options)
     module(name)
-    inner = options.inner_engine or "transformers" if name == "ray" else None
-    if inner and inner not in ("transformers", "vllm"):
-        raise UserError(f"--inner-engine {inner!r}; {did_you_mean(inner, ('transformers', 'vllm'))}")
     given = {
         "--base-url": (options.base_url, ("openai",)),
         "--served-model": (options.served_model, ("openai",)),
         "--chat": (options.chat, ("openai",)),
-        "--num-workers": (options.num_workers, ("ray",)),
-        "--inner-engine": (options.inner_engine, ("ray",)),
         "--tensor-parallel": (options.tensor_parallel > 1, ("vllm",)),
-        "--data-parallel": (options.data_parallel > 1, ("vllm",)),
         "--engine-args": (options.engine_args, ("vllm", "openai")),
     }
     for option, (value, takers) in given.items():
-        if value and name not in takers and inner not in takers:
+        if value and name not in takers:
             raise UserError(f"{option} is for --engine {' or '.join(takers)}, not for {name}")
     chosen = EngineOptions(**{f.name: getattr(options, f.name) for f in fields(EngineOptions)})
-    return replace(chosen, engine=name, inner_engine=inner), why
+    return replace(chosen, engine=name), why
 
 
 def _automatic(options: EngineOptions) -> tuple[str, str]:
@@ -140,8 +138,6 @@ def _automatic(options: EngineOptions) -> tuple[str, str]:
 
     if options.base_url:
         return "openai", "chosen because there is a --base-url"
-    if options.num_workers or options.inner_engine:
-        return "ray", "chosen because there are --num-workers or an --inner-engine"
     if importlib.util.find_spec("vllm") is None:
         return "transformers", "chosen because vllm is not installed"
     if not torch.cuda.is_available():
@@ -149,14 +145,9 @@ def _automatic(options: EngineOptions) -> tuple[str, str]:
     return "vllm", "chosen because there is a GPU"
 
 
-def kind(options: EngineOptions) -> str:
-    """The engine that the draws depend on: a ray worker draws what its inner engine would."""
-    return options.inner_engine or options.engine or "transformers"
-
-
 def guarantee(options: EngineOptions) -> str:
     """What the same seed gives again, in words."""
-    return module(kind(options)).GUARANTEE
+    return module(options.engine or "transformers").GUARANTEE
 
 
 def engine_args(options: EngineOptions) -> dict:

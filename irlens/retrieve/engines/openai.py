@@ -56,6 +56,7 @@ class OpenAIEngine(Engine):
     """Servers at `urls` (each ending in /v1) that all serve `model`. `tokenizer`, if known, only checks and counts."""
 
     gpus = None
+    shard_tokens = 2**22  # of servers that batch many requests
 
     def __init__(
         self,

@@ -2,64 +2,99 @@
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 CHUNK = 64  # tokens by which a buffer grows
 
 
 class RowLayer(DynamicLayer):
-    """One layer's keys and values [rows, heads, tokens, size], as views into buffers that have room to grow."""
+    """One layer's keys and values [rows, heads, tokens, size], as views into buffers that have room to grow.
+
+    Tokens `start` to `stop` of the buffers are held.
+    """
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.length, self.buffers = 0, (key_states.new_empty(0), value_states.new_empty(0))
+            self.start = self.stop = 0
+            self.buffers = (key_states.new_empty(0), value_states.new_empty(0))
         rows, _, new, _ = key_states.shape
-        self._reserve(rows, self.length + new, (key_states, value_states))
+        self._forget()
+        self._reserve(rows, new, (key_states, value_states))
         for buffer, states in zip(self.buffers, (key_states, value_states)):
-            buffer[:rows, :, self.length : self.length + new] = states
-        self.length += new
+            buffer[:rows, :, self.stop : self.stop + new] = states
+        self.stop += new
         self._expose(rows)
         return self.keys, self.values
 
     def rearrange(self, parents: torch.Tensor, moved: torch.Tensor) -> None:
         """Row i becomes what row parents[i] was; `moved` lists the i at which that differs from i."""
-        self._reserve(len(parents), self.length, self.buffers)
+        self._forget()
+        self._reserve(len(parents), 0, self.buffers)
         for buffer in self.buffers:
-            buffer[moved, :, : self.length] = buffer[:, :, : self.length].index_select(0, parents[moved])
+            held = buffer[:, :, self.start : self.stop]
+            held[moved] = held.index_select(0, parents[moved])
         self._expose(len(parents))
 
-    def _expose(self, rows: int) -> None:
-        self.keys, self.values = (buffer[:rows, :, : self.length] for buffer in self.buffers)
+    def _forget(self) -> None:
+        """Moves `start` past what no later token looks at: nothing here."""
 
-    def _reserve(self, rows: int, tokens: int, like: tuple[torch.Tensor, torch.Tensor]) -> None:
-        if self.buffers[0].ndim == 4 and self.buffers[0].shape[0] >= rows and self.buffers[0].shape[2] >= tokens:
+    def _expose(self, rows: int) -> None:
+        self.keys, self.values = (buffer[:rows, :, self.start : self.stop] for buffer in self.buffers)
+
+    def _reserve(self, rows: int, new: int, like: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Room for `rows` rows and `new` tokens more: where it lacks, other buffers that begin with what is held."""
+        if self.stop and self.buffers[0].shape[0] >= rows and self.buffers[0].shape[2] >= self.stop + new:
             return
-        held = self.buffers[0].shape[0] if self.length else 0
-        rows, tokens = max(rows, held) if rows <= held else max(rows, 3 * held // 2), -(-tokens // CHUNK) * CHUNK
+        known, held = self.keys.shape[0] if self.stop else 0, self.stop - self.start  # of rows that did not end
+        rows, tokens = known if rows <= known else max(rows, 3 * known // 2), self._room(held + new)
         grown = tuple(t.new_empty(rows, t.shape[1], tokens, t.shape[3]) for t in like)
-        if self.length:
-            for new, old in zip(grown, self.buffers):
-                new[:held, :, : self.length] = old[:, :, : self.length]
-        self.buffers = grown
+        if held:
+            for larger, old in zip(grown, self.buffers):
+                larger[:known, :, :held] = old[:known, :, self.start : self.stop]
+        self.buffers, self.start, self.stop = grown, 0, held
+
+    def _room(self, tokens: int) -> int:
+        return -(-tokens // CHUNK) * CHUNK
+
+
+class WindowLayer(RowLayer, DynamicSlidingWindowLayer):
+    """A RowLayer of which a token looks at the last `sliding_window` tokens only, itself among them.
+
+    The view moves over the buffers; what it has left is dropped when they are full, once in CHUNK tokens. What a pass
+    is given, and so its mask, is what transformers' own layer gives it.
+    """
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        self.cumulative_length += key_states.shape[-2]
+        return super().update(key_states, value_states)
+
+    def _forget(self) -> None:
+        self.start = max(self.start, self.stop - self.sliding_window + 1)
+
+    def _room(self, tokens: int) -> int:
+        return super()._room(tokens) + CHUNK
 
 
 def new_cache(config) -> Cache:
-    """A cache of RowLayers where every layer attends to everything, else transformers' own for the architecture."""
-    text = config.get_text_config()
-    types = getattr(text, "layer_types", None)
-    plain = set(types) == {"full_attention"} if types else not getattr(text, "sliding_window", None)
-    return Cache(layer_class_to_replicate=RowLayer) if plain else DynamicCache(config=config)
+    """A cache for the architecture: RowLayers and WindowLayers where its layers attend, else transformers' own."""
+    cache = DynamicCache(config=config)
+    for i, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[i] = RowLayer()
+        elif type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[i] = WindowLayer(layer.sliding_window)
+    return cache
 
 
 def rearrange(cache: Cache, parents: torch.Tensor) -> None:
     """Row i of the cache becomes what row parents[i] was; parents [rows after]."""
     moved = torch.nonzero(parents != torch.arange(len(parents), device=parents.device))[:, 0]
     for layer in cache.layers:
-        if isinstance(layer, RowLayer):
+        if not isinstance(layer, RowLayer):
+            layer.reorder_cache(parents)  # recurrent states too, where a layer has them beside its keys
+        elif layer.is_initialized:  # one that borrows another's keys never is
             layer.rearrange(parents, moved)
-        else:
-            layer.batch_select_indices(parents)
 
 
 def place(parents: torch.Tensor) -> torch.Tensor:

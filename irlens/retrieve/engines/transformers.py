@@ -44,6 +44,8 @@ class TransformersEngine(Engine):
     Raises UserError for a prompt that leaves no room for `max_tokens` within the model's positions.
     """
 
+    shard_least = 256  # on a CPU as quick as thousands at once
+
     def __init__(self, model, tokenizer, batch_size: int | None = None):
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         self.gpus = int(model.device.type == "cuda")
@@ -87,17 +89,23 @@ class TransformersEngine(Engine):
                 numbers = range(first, min(first + per_prompt, draws.stop))
                 some, ids = [prompts[i] for i in chosen], [encoded[i] for i in chosen]
                 with lengths_apart(self.model):
-                    batch = self._sample_batch(some, ids, numbers, sampling)
+                    batch = self._sample_batch(some, ids, numbers, sampling, on_batch)
                 found |= {(i, d.draw): d for i, some in zip(chosen, batch) for d in some}
-                if on_batch:
-                    on_batch(len(chosen) * len(numbers), sum(d.n_tokens for some in batch for d in some))
         return [found[i, d] for i in range(len(prompts)) for d in draws]
 
     @torch.inference_mode()
     def _sample_batch(
-        self, prompts: list[Prompt], encoded: list[list[int]], numbers: range, sampling: Sampling
+        self,
+        prompts: list[Prompt],
+        encoded: list[list[int]],
+        numbers: range,
+        sampling: Sampling,
+        on_batch: OnBatch | None = None,
     ) -> list[list[Draw]]:
-        """One batch, prompts × draws. A node is a distinct prefix; `node[r]` is where draw row r stands."""
+        """One batch, prompts × draws. A node is a distinct prefix; `node[r]` is where draw row r stands.
+
+        `on_batch` hears of the draws that end at a step.
+        """
         device, total = self.model.device, len(prompts) * len(numbers)
         keys = [draw_key(sampling.seed, p.query_id, sampling.temperature, d) for p in prompts for d in numbers]
         chance = torch.from_numpy(uniforms(keys, sampling.max_tokens)).to(device)
@@ -132,8 +140,12 @@ class TransformersEngine(Engine):
             logprob[live] += logits.log_softmax(-1)[node, token].double()
             stop = torch.isin(token, self.ends)
             finished[live[stop]] = True
+            last, before = step + 1 == sampling.max_tokens, len(live)
             live, node, token = live[~stop], node[~stop], token[~stop]
-            if not len(live) or step + 1 == sampling.max_tokens:
+            ended = before if last else before - len(live)
+            if on_batch and ended:
+                on_batch(ended, ended * (step + 1))
+            if last or not len(live):
                 break
             vocabulary = logits.shape[-1]
             children, node = torch.unique(node * vocabulary + token, return_inverse=True)

@@ -1,7 +1,7 @@
 """Work spread over a Ray cluster: actors that each hold an object, and calls that survive the loss of a node.
 
-Knows nothing of what the object does, so that sampling, encoding and scoring can all go this way: `Cluster(make, 4)`
-makes four objects by `make()`, each in a process of its own, and `cluster.call("method", *args)` runs on a free one.
+What `base.workers` is on one machine: `Cluster(make, 4)` makes four objects by `make()`, each in a process of its own,
+and `cluster.call("method", *args)` runs on a free one. It is the cluster of RAY_ADDRESS, else one of this machine.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ LOST = 20  # actors that may be lost before the work is given up
 def check_ray() -> None:
     """Raises UserError where Ray is absent."""
     if importlib.util.find_spec("ray") is None:
-        raise UserError("--engine ray: ray is not installed; pip install 'irlens[ray]'")
+        raise UserError("ray is not installed; pip install 'irlens[ray]'")
 
 
 def connect() -> None:
@@ -44,31 +44,42 @@ def connect() -> None:
         raise UserError(f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')}: no Ray cluster answers ({error})") from error
 
 
-def resources() -> tuple[int, int]:
-    """(CPU cores, GPUs) of the whole cluster."""
+def room(count: int | None, each: int = 1) -> tuple[int, int]:
+    """(workers, GPUs of one) on the cluster: `count` of them, else one per `each` GPUs; without GPUs one per core.
+
+    Raises UserError for more than there is room for.
+    """
     import ray
 
+    connect()
     found = ray.cluster_resources()
-    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
+    gpus = int(found.get("GPU", 0))
+    most = gpus // each if gpus else int(found.get("CPU", 1))
+    if count is not None and count > most:
+        raise UserError(f"--devices ray:{count}: the cluster has room for {most} ({'GPUs' if gpus else 'cores'})")
+    return count or max(1, most), each if gpus else 0
 
 
 class Cluster:
-    """`workers` actors that each hold what `make()` returns, on `cpus` cores and `gpus` GPUs. `call` is thread-safe.
+    """`count` actors that each hold what `make()` returns, on `cpus` cores and `gpus` GPUs. `call` is thread-safe.
 
     A call whose actor dies with its process or node is done again by another; an actor in the dead one's place is asked
     for and joins when the cluster has room. Raises UserError if `make` fails, or once LOST actors are lost.
     """
 
-    def __init__(self, make: Callable[[], object], workers: int, cpus: float = 1, gpus: float = 0):
+    def __init__(self, make: Callable[[], object], count: int, cpus: float = 1, gpus: float = 0):
         connect()
-        self.make, self.workers, self.cpus, self.gpus = make, workers, cpus, gpus
+        self.make, self.count, self.cpus, self.gpus = make, count, cpus, gpus
         self.free: queue.Queue = queue.Queue()
         self.lock, self.closed, self.lost, self.actors = threading.Lock(), False, 0, []
-        for _ in range(workers):
+        for _ in range(count):
             self._start()
 
-    def call(self, method: str, *args):
-        """The result of `method(*args)` on a free actor's object; what the method raises is raised here."""
+    def call(self, method: str, *args, seen: Callable | None = None):
+        """The result of `method(*args)` on a free actor's object; what the method raises is raised here.
+
+        An actor tells nothing meanwhile, so `seen` is not called.
+        """
         import ray
 
         while True:
@@ -92,7 +103,7 @@ class Cluster:
 
     def map(self, method: str, items: Iterable) -> Iterator:
         """`method(item)` of every item, in order, on all actors at once."""
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(self.count) as pool:
             yield from pool.map(lambda item: self.call(method, item), items)
 
     def close(self) -> None:
@@ -157,3 +168,64 @@ class _Actor:
 
     def run(self, method: str, *args):
         return getattr(self.held, method)(*args)
+
+
+def launch(work: Callable, argument: str, count: int | None, say: Callable[[str], None]) -> str:
+    """`work(argument, say)` in `count` processes of the cluster that torch.distributed knows as one job: one per GPU, or
+    core; as many as there is room for, if that is less. Returns how they ended.
+
+    Lines are said at the end. One that dies ends the others.
+    """
+    connect()
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    most, gpus = room(None)
+    if count is not None and count > most:
+        say(f"the cluster has room for {most} of {count} processes")
+    count = min(count or most, most)
+    group = placement_group([{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * count)
+    made = ray.remote(num_cpus=1, num_gpus=gpus)(_Rank)
+    there = PlacementGroupSchedulingStrategy(placement_group=group)
+    ranks = [made.options(scheduling_strategy=there).remote() for _ in range(count)]
+    try:
+        address = ray.get(ranks[0].address.remote())
+        said = ray.get([rank.run.remote(work, argument, i, count, *address) for i, rank in enumerate(ranks)])
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        return f"with {str(error).strip().splitlines()[-1][:200]}"
+    except ray.exceptions.RayError as error:
+        return f"with {str(error).strip().splitlines()[0][:200]}"
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+        remove_placement_group(group)
+    for line in said[0]:
+        say(line)
+    return "well"
+
+
+class _Rank:
+    """What lives in a process of `launch`."""
+
+    def address(self) -> tuple[str, int]:
+        """Where the others find this one: its node, and a port that is free there."""
+        import socket
+
+        import ray
+
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return ray.util.get_node_ip_address(), free.getsockname()[1]
+
+    def run(self, work: Callable, argument: str, rank: int, count: int, address: str, port: int) -> list[str]:
+        told = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": port}
+        os.environ |= {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": address}
+        said: list[str] = []
+        try:
+            work(argument, said.append)
+        except SystemExit:
+            pass  # how it ended is written
+        return said

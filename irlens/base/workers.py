@@ -1,0 +1,163 @@
+"""Worker processes of this machine, each with an object of its own; one that dies is started again, and its work with it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
+from pathlib import Path
+
+from irlens.base import errors
+from irlens.base.errors import UserError
+
+AGAIN = 3  # times that the same work is given to a new worker after one has died at it
+
+
+class Workers:
+    """`len(environments)` processes that each hold what `make()` returns. `call` is thread-safe.
+
+    make: picklable; called in the worker when its first work comes. A call whose worker dies is done again by another,
+    AGAIN times; then it raises UserError with what the worker said last. They end with `close`, and with this process
+    however it ends. Each is a session of its own, so that no signal of the terminal reaches it, and ends with all that it
+    started itself.
+    """
+
+    def __init__(self, make: Callable[[], object], environments: Sequence[dict[str, str]]):
+        self.count, self.closed = len(environments), False
+        self.logs = tempfile.TemporaryDirectory(prefix="irlens-workers-", ignore_cleanup_errors=True)
+        told = pickle.dumps(make)
+        self.all = [_Worker(told, some, Path(self.logs.name) / f"{i}.log") for i, some in enumerate(environments)]
+        self.free: queue.LifoQueue[_Worker] = queue.LifoQueue()  # one that is started already comes before a new one
+        for worker in reversed(self.all):
+            self.free.put(worker)
+
+    def call(self, method: str, *args, seen: Callable[..., None] | None = None):
+        """The result of `method(*args)` on a free worker's object; `seen` is called with what it reports meanwhile.
+
+        Raises UserError: what the method raised, in one line, or the death of AGAIN + 1 workers at this work.
+        """
+        for tries in range(AGAIN + 1):
+            worker = self.free.get()
+            try:
+                if self.closed:
+                    raise UserError("stopped")
+                return worker.ask(method, args, seen)
+            except EOFError:
+                if self.closed:
+                    raise UserError("stopped") from None
+                if tries == AGAIN:
+                    raise UserError(
+                        f"{AGAIN + 1} workers died at the same work, the last {worker.last_words()}"
+                    ) from None
+            finally:
+                self.free.put(worker)
+
+    def map(self, method: str, items: Iterable) -> Iterator:
+        """`method(item)` of every item, in order, on all workers at once."""
+        with ThreadPoolExecutor(self.count) as pool:
+            try:
+                yield from pool.map(lambda item: self.call(method, item), items)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.close()  # ends the calls in flight, which the pool waits for
+                raise
+
+    def close(self) -> None:
+        """Ends the workers; calls in flight raise."""
+        self.closed = True
+        for worker in self.all:
+            worker.end()
+        self.logs.cleanup()
+
+
+class _Worker:
+    """One process (`irlens.base.worker`), started when there is work, and the pipe to it."""
+
+    def __init__(self, make: bytes, environment: dict[str, str], log: Path):
+        self.make, self.environment, self.log = make, environment, log
+        self.process: subprocess.Popen | None = None
+
+    def ask(self, method: str, args: tuple, seen: Callable[..., None] | None):
+        """See `Workers.call`. Raises EOFError if the process ends meanwhile."""
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            self.pipe.send((method, args, seen is not None))
+            while True:
+                kind, *told = self.pipe.recv()
+                if kind == "done":
+                    return told[0]
+                if kind == "refused":
+                    raise getattr(errors, told[0])(told[1])
+                if kind == "failed":
+                    raise UserError(told[0])
+                seen(*told)
+        except OSError as error:  # a pipe whose other end is gone
+            self._gone()
+            raise EOFError from error
+        except EOFError:
+            self._gone()
+            raise
+
+    def last_words(self) -> str:
+        """How it ended, and the last line that it wrote."""
+        status = self.process.returncode if self.process else None
+        how = f"by {signal.Signals(-status).name}" if status and status < 0 else f"with exit code {status}"
+        if status == -signal.SIGKILL:
+            how += " (out of memory?)"
+        return said_last(how, self.log)
+
+    def end(self) -> None:
+        """Ends it with all that it started."""
+        end(self.process)
+
+    def _start(self) -> None:
+        self.pipe, theirs = Pipe()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "irlens.base.worker", str(theirs.fileno())],
+                env=self.environment | {"PYTHONPATH": python_path()},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        theirs.close()
+        self.pipe.send_bytes(self.make)
+
+    def _gone(self) -> None:
+        self.end()
+        self.pipe.close()
+
+
+def python_path() -> str:
+    """Where this process finds modules, for one that it starts."""
+    return os.pathsep.join(path or os.getcwd() for path in sys.path)
+
+
+def end(process: subprocess.Popen | None) -> None:
+    """Ends a process that leads a session of its own, with all that it started, and waits for it."""
+    if process is None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nothing of it is left
+    process.wait()
+
+
+def said_last(how: str, log: Path) -> str:
+    """`how`, and the last line of a log that says something: no progress bar, no rule."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    said = (re.sub(r"\s*\d+%\|.*\]", "", line).strip() for line in reversed(lines))
+    last = next((line for line in said if re.search(r"\w", line)), "")
+    return f"{how}: {last[:200]}" if last else how

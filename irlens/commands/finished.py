@@ -1,0 +1,51 @@
+"""Whether an output folder is finished: made whole by this very command, by this code, and not touched since."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+
+from irlens.base import store
+
+OWN = ("manifest.json", ".lock")  # what changes with every start
+ELSEWHERE = ("out", "store", "jobs")  # settings that say nothing of what a folder holds
+READ = 64 << 20  # bytes of a file above which its size is taken for its content
+
+
+def digest(folder: Path, asked: object, versions: dict) -> str:
+    """What a folder is when its command ends: the settings that were typed, packages, this package's code, all files."""
+    typed = {name: value for name, value in asdict(asked).items() if name not in ELSEWHERE} if is_dataclass(asked) else asked  # fmt: skip
+    told = [json.dumps([typed, versions], sort_keys=True, default=str), code(), *files(folder)]
+    return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def files(folder: Path) -> list[tuple[str, int, str]]:
+    """(name, size, SHA-256 where it is not large) of every file below a folder, but for logs, marks and its manifest."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        log = path.name.startswith("log") and path.suffix == ".txt"
+        if not path.is_file() or log or str(inside) == OWN[0] or path.name == OWN[1] or store.FOLDER in inside.parts:
+            continue
+        size = path.stat().st_size
+        found.append((str(inside), size, hashlib.sha256(path.read_bytes()).hexdigest() if size <= READ else ""))
+    return found
+
+
+@functools.cache
+def code() -> str:
+    """SHA-256 over this package's own code, so that other code measures and draws anew."""
+    package, sha = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sha.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return sha.hexdigest()
+
+
+def table(path: Path):
+    """A CSV that a command wrote, every number as it was."""
+    import pandas as pd
+
+    return pd.read_csv(path, engine="python")

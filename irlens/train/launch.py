@@ -1,0 +1,112 @@
+"""Training as a phase of its own: processes on the devices, started for it and ended with it, that continue after a death.
+
+`run` starts them, by torchrun or on a Ray cluster; each is `irlens.train.phase`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from irlens.base import errors, plugins, workers
+from irlens.base.devices import Devices, environment
+from irlens.base.errors import UserError
+from irlens.base.files import write_atomically
+from irlens.base.progress import Say
+from irlens.train.options import TrainOptions
+
+PROCESS = "irlens.train.phase"
+CONTROLLED = "IRLENS_CONTROLLED"  # set where standard input is a pipe from the process that started the phase
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training: from the folder `weights`, on the lists in `out/iteration-s`, into its model. prompts: query_id → ids."""
+
+    options: TrainOptions
+    out: Path
+    base: str
+    weights: Path
+    prompts: dict[str, list[int]]
+    s: int
+
+    @property
+    def file(self) -> Path:
+        """Where it is written for its processes; what comes of it lies beside it, `.ended`."""
+        return self.out / f"iteration-{self.s}" / "phase.pickle"
+
+
+def run(phase: Phase, devices: Devices, say: Say) -> None:
+    """Trains in processes of their own; those that die are started again, `workers.AGAIN` times, and continue.
+
+    Raises what the training raises: NothingToRank, UserError; and UserError with the last words if they died too often.
+    """
+    write_atomically(phase.file, lambda path: path.write_bytes(pickle.dumps(phase)))
+    ended = phase.file.with_suffix(".ended")
+    start: Callable[[Phase, Devices, Say], str] = on_ray if devices.kind == "ray" else on_this_machine
+    for tries in range(workers.AGAIN + 1):
+        ended.unlink(missing_ok=True)
+        last = start(phase, devices, say)
+        if ended.is_file():
+            break
+        if tries < workers.AGAIN:
+            say(f"iteration {phase.s}: training died ({last}); it is started again from its last checkpoint")
+    else:
+        raise UserError(
+            f"iteration {phase.s}: training died {workers.AGAIN + 1} times, the last {last}; the same command continues"
+        )
+    told = json.loads(ended.read_text(encoding="utf-8"))
+    ended.unlink()
+    phase.file.unlink()
+    if told["error"]:
+        raise getattr(errors, told["error"])(told["message"])
+
+
+def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
+    """Starts the processes by torchrun and waits; lines on their standard output go to `say`. Returns how they ended.
+
+    Their standard input is a pipe from here, so that they end when this process does, however it ends.
+    """
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices.count}"]
+    command = [sys.executable, *(several if devices.count != 1 else []), "-m", PROCESS, str(phase.file)]
+    given = environment(None, 1, 0) | {"PYTHONPATH": workers.python_path(), CONTROLLED: "1"}
+    given.setdefault("OMP_NUM_THREADS", environment(0, devices.count or 1, 0)["OMP_NUM_THREADS"])
+    log = phase.file.with_suffix(".log")
+    with log.open("wb") as kept:
+        process = subprocess.Popen(
+            command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )  # fmt: skip
+        shown = threading.Thread(target=_show, args=(process.stderr, kept))
+        shown.start()
+        try:
+            for line in process.stdout:
+                say(line.decode("utf-8", "replace").rstrip("\n"))
+            status = process.wait()
+        finally:
+            workers.end(process)
+            shown.join()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()
+    return workers.said_last(f"with exit code {status}", log)
+
+
+def _show(pipe, log) -> None:
+    """What a process writes on its standard error, such as a progress bar: to ours, and to a file."""
+    while some := pipe.read1(4096):
+        log.write(some)
+        log.flush()
+        sys.stderr.write(some.decode("utf-8", "replace"))
+        sys.stderr.flush()
+
+
+def on_ray(phase: Phase, devices: Devices, say: Say) -> str:
+    """The same as actors of a Ray cluster, one per device, whose folder all nodes must see."""
+    from irlens.base.cluster import launch
+
+    return launch(plugins.function(f"{PROCESS}:main", "a training"), str(phase.file), devices.count, say)
