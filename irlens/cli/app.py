@@ -260,6 +260,11 @@ def reproduce(settings: Reproduce) -> None:
     if settings.dry_run:
         room = settings.device_memory and memory.parse(settings.device_memory)
         plan.dry_run(loaded, len(settings.seeds or (0,)), room)
+    elif settings.rehearse:
+        from irlens.reproduce import rehearsal
+
+        folder = rehearsal.rehearse(loaded, out, settings.devices, settings.device_kind, report.say)
+        report.say(f"written to {folder / rehearsal.PAGE}")
     elif settings.redraw is not None:
         report.written(run.redraw(loaded, Path(settings.redraw), out, report.say, settings.style))
     else:

@@ -335,6 +335,9 @@ class Reproduce:
     list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
     dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
     device_memory: str | None = option(None, "With --dry-run: of a GPU, such as 80GiB.", panel="Recipe")
+    rehearse: bool = option(
+        False, "Run every step small, with stand-ins, on this CPU; download nothing.", panel="Recipe"
+    )
     seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
     redraw: str | None = option(
         None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"
@@ -344,6 +347,9 @@ class Reproduce:
         None, "Seeds and arms at once. Default: one per core; with a GPU or --devices one.", panel="Engine", free=True
     )
     devices: str | None = devices()
+    device_kind: str = option(
+        "H100-80GB", "What --rehearse reckons with: A100-80GB, L40S-48GB, …", panel="Engine", free=True
+    )
     out: str | None = _out()
     store: str | None = _store()
 

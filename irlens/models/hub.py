@@ -1,5 +1,6 @@
 """Files of the Hugging Face hub: the one place that downloads, and says in a line why it cannot."""
 
+import hashlib
 from pathlib import Path
 
 from irlens.base.errors import UserError
@@ -35,6 +36,27 @@ def snapshot(repo: str, kind: str, instead: str, revision: str | None = None, **
         raise UserError(f"{where}: the hub answered {str(error).splitlines()[0]}; {instead}") from error
     except Exception as error:  # no connection: its class depends on the HTTP client that huggingface_hub was built on
         return cached(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def cached_as(home: Path, repo: str, kind: str) -> Path:
+    """A new, empty snapshot of a repository in a cache of its own (`home` is its HF_HOME), laid out as the hub's client
+    finds it: what is written there answers for the repository to whoever has that environment and is offline."""
+    commit = hashlib.sha1(repo.encode()).hexdigest()
+    folder = home / "hub" / f"{kind}s--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit, encoding="utf-8")
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    return snapshot
+
+
+def small_files(repo: str) -> Path | None:
+    """The folder of a model's configuration and tokenizer where the cache has them; None where it has not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json")
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder and (folder / "tokenizer.json").is_file() else None
 
 
 def online() -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.commands import memory
@@ -84,9 +85,20 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
     return Cost()
 
 
+def parameters(name: str) -> int | None:
+    """How many parameters a policy has; None where it is not known."""
+    return _policy(name).parameters
+
+
 def _policy(name: str) -> catalog.Model:
+    """The catalog's model; of a folder, with the parameters that its config.json makes."""
+    from irlens.models import stand_ins
+
     try:
-        return catalog.model(name)
+        found = catalog.model(name)
+        if found.parameters is None and Path(found.repo).is_dir():
+            return replace(found, parameters=stand_ins.parameters(stand_ins.config_of(Path(found.repo))))
+        return found
     except UserError:
         return catalog.Model(name, name)
 

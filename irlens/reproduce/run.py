@@ -253,6 +253,9 @@ def _run_steps(
         except NothingToRank as error:
             say(f"{step.name} ended: {error}")
             found[step.name] = Done(folder, None, str(error))
+        except Exception as error:
+            error.add_note(step.name)  # which step it was, for a rehearsal's page
+            raise
         else:
             found[step.name] = Done(path, results)
     return found

@@ -15,9 +15,10 @@ from irlens.commands.mine_negatives import mine_negatives as run_mine_negatives
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import Mine, PassK, Train
 from irlens.commands.train import train as run_train
-from irlens.models import chat
+from irlens.models import chat, stand_in_families
 from irlens.models.chat import prompts
 from irlens.models.likelihood import Likelihood
+from irlens.models.stand_in_families import ALTERNATE, GEMMA_TURN
 from irlens.negatives.lists import Cut, cut_lists
 from irlens.retrieve.engines import Prompt
 from irlens.retrieve.engines.transformers import TransformersEngine
@@ -28,18 +29,7 @@ from irlens.train.options import TrainOptions
 from irlens.train.trainer import train
 
 TEXT = ["the answer is seven, for two and five make seven", "Seven. #### 7", "what is two and five? system user model"]
-ALTERNATE = (
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-)
-GEMMA_TURN = (
-    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' + "
-    "message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 TEMPLATES = {  # the structure of the published ones
-    "gemma2": "{{ bos_token }}" + NO_SYSTEM + "{% for message in messages %}" + ALTERNATE + GEMMA_TURN,
     "gemma3": (
         "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
         "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}] "
@@ -49,17 +39,7 @@ TEMPLATES = {  # the structure of the published ones
         "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
     ),
-    "llama": (
-        "{% for message in messages %}{{ (bos_token if loop.index0 == 0 else '') + '<|start_header_id|>' + "
-        "message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-    ),
-    "mistral": (
-        "{{ bos_token }}{% for message in messages %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
-        "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
-        "{{ message['content'] + eos_token }}{% else %}{{ raise_exception('Only user and assistant roles!') }}"
-        "{% endif %}{% endfor %}"
-    ),
+    **stand_in_families.TEMPLATES,
 }
 # family: (BOS, EOS, what ends a turn, other special tokens, configuration, other fields of it)
 FAMILIES = {
