@@ -173,8 +173,6 @@ def told(policy: Policy, task: Task, judge, options: TrainOptions) -> dict:
     kept = {name: value for name, value in asdict(options).items() if name not in free(type(options))}
     named = {"name": policy.name, "weights": policy.digest, "max_tokens": policy.max_tokens}
     kept["save_dtype"] = saved_as(options.save_dtype, policy.folder, policy.folder is None and policy.model)
-    if kept["save_dtype"] == "float32":  # as folders of before have it, which do not say so
-        del kept["save_dtype"]
     asked = hashlib.sha256("\n".join([task.instruction, *task.topics["query_id"], *task.topics["query"]]).encode())
     who = judge if isinstance(judge, str) else "the verifier" if judge is None else repr(judge).partition(" at 0x")[0]
     return {**kept, "policy": named, "task": task.name, "prompts_digest": asked.hexdigest()[:16], "judge": who}

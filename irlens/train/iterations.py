@@ -38,7 +38,7 @@ class Kept:
                 raise UserError(f"{self.out}: the folder is not empty and holds nothing of `larpo`; choose another")
             write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", path)
             return
-        was = json.loads(path.read_text(encoding="utf-8"))
+        was = {"save_dtype": "float32"} | json.loads(path.read_text(encoding="utf-8"))  # what folders of before have
         for name in sorted({*was, *told}):
             if was.get(name) != told.get(name):
                 had, now = was.get(name), told.get(name)

@@ -10,6 +10,7 @@ import irlens
 from irlens.base.errors import UserError
 from irlens.commands.settings import Train
 from irlens.commands.train import train
+from irlens.models.weights import stored
 from irlens.train import larpo as page
 from irlens.train.options import LarpoOptions
 
@@ -25,12 +26,14 @@ def test_the_algorithm_is_one_page():
 
 
 def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
-    """The same draws, the same rewards, the same lists; the start keeps its weights."""
+    """The same draws, rewards and lists, the second iteration's from the policy as it was saved, here in bfloat16; the start
+    keeps its weights."""
+    small = SMALL | {"save_dtype": "bfloat16"}
     folder, _, _ = train(
-        Train(out=str(tmp_path / "command"), iterations=2, eval_limit=4, eval_n=2, test_limit=0, **SMALL),
+        Train(out=str(tmp_path / "command"), iterations=2, eval_limit=4, eval_n=2, test_limit=0, **small),
         lambda _: None,
     )
-    policies = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL)
+    policies = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **small)
     assert len(policies) == 3
     for s in (1, 2):
         ours, theirs = (
@@ -38,14 +41,19 @@ def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
         )
         pd.testing.assert_frame_equal(ours[theirs.columns], theirs)
         runs = [pd.read_parquet(root / f"iteration-{s}" / "run.parquet") for root in (tmp_path / "notebook", folder)]
+        assert {stored(r / f"iteration-{s}" / "model")[1] for r in (tmp_path / "notebook", folder)} == {"BF16"}
         assert runs[0]["reward"].tolist() == runs[1]["reward"].tolist() and set(runs[0]["reward"]) == {0.0, 1.0}
-    again = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL)
+    again = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **small)
     assert [p.folder for p in again[1:]] == [p.folder for p in policies[1:]]
-    for more, named in (({"seed": 1}, "seed = 0, now 1"), ({"judge": "length"}, "now 'length'")):
+    others = [({"seed": 1}, "seed = 0, now 1"), ({"judge": "length"}, "now 'length'")]
+    others += [({"save_dtype": "float32"}, "save_dtype = 'bfloat16', now 'float32'")]
+    for more, named in others:
         with pytest.raises(UserError, match=named):  # another run's tables are never read
-            irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **SMALL, **more)
+            irlens.larpo(
+                "tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **(small | more)
+            )
     with pytest.raises(UserError, match="holds nothing of `larpo`"):
-        irlens.larpo("tiny", irlens.load("sums", "train"), out=folder, **SMALL)
+        irlens.larpo("tiny", irlens.load("sums", "train"), out=folder, **small)
 
 
 def test_without_a_folder_every_policy_holds_weights_of_its_own():
