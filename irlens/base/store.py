@@ -64,7 +64,7 @@ def _guarded(otherwise: Callable[[], object]):
             try:
                 with self._lock:
                     return method(self, *args, **more)
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, IndexError) as error:  # an index of other files leads beyond their end
                 self._switch_off(error)
                 return otherwise()
 
@@ -232,7 +232,7 @@ def in_words(error: Exception) -> str:
     """What is wrong with a store, in one line."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
         return "the disk is full"
-    if isinstance(error, Foreign) or "not a database" in str(error) or "malformed" in str(error):
+    if isinstance(error, (Foreign, IndexError)) or "not a database" in str(error) or "malformed" in str(error):
         return f"{NAME} cannot be used ({error}); delete the folder, which is always safe, or choose another --store"
     if isinstance(error, sqlite3.OperationalError):
         return f"{NAME} cannot be opened or locked ({error})"

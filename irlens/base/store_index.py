@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ TABLES = """
 CREATE TABLE files(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL,
     bytes INTEGER NOT NULL, made REAL NOT NULL, used REAL NOT NULL);
 CREATE TABLE items(key BLOB NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL,
-    file INTEGER NOT NULL REFERENCES files(id) ON DELETE CASCADE, row INTEGER NOT NULL,
+    file INTEGER NOT NULL REFERENCES files(id) ON DELETE CASCADE, row INTEGER NOT NULL, mark INTEGER NOT NULL,
     PRIMARY KEY(key, first, stop)) WITHOUT ROWID;
 CREATE INDEX items_of_file ON items(file);
 CREATE TABLE claims(key BLOB NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL, owner TEXT NOT NULL,
@@ -117,14 +118,21 @@ class Index:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def places(self, keys: Iterable[bytes]) -> dict[bytes, list[tuple[int, int, str, int]]]:
-        """Key → (first, stop, file's name, row of `first`) of all that is known of it."""
+        """Key → (first, stop, file's name, row of `first`) of all that is known of it.
+
+        Raises sqlite3.DatabaseError for an entry that is not as it was written: it may lead to rows of something else.
+        """
         found: dict[bytes, list[tuple[int, int, str, int]]] = {}
         for some in _in_parts(list(dict.fromkeys(keys))):
             marks = ",".join("?" * len(some))
-            question = f"SELECT key, first, stop, name, row FROM items JOIN files ON file = id WHERE key IN ({marks})"
+            question = (
+                f"SELECT key, first, stop, name, row, mark FROM items JOIN files ON file = id WHERE key IN ({marks})"
+            )
             with self._lock:
                 rows = self.db.execute(question + " ORDER BY id", some).fetchall()
-            for key, *place in rows:
+            for key, *place, mark in rows:
+                if mark != _mark(key, *place):
+                    raise sqlite3.DatabaseError("malformed entry")
                 found.setdefault(key, []).append(tuple(place))
         return found
 
@@ -135,8 +143,8 @@ class Index:
             row = (name, kind, what, size, now, now)
             self.db.execute("INSERT OR IGNORE INTO files(name, kind, what, bytes, made, used) VALUES(?,?,?,?,?,?)", row)
             number = self.db.execute("SELECT id FROM files WHERE name = ?", (name,)).fetchone()[0]
-            rows = [(key, first, stop, number, row) for key, first, stop, row in items]
-            self.db.executemany("INSERT OR IGNORE INTO items VALUES(?,?,?,?,?)", rows)
+            rows = [(*item[:3], number, item[3], _mark(*item[:3], name, item[3])) for item in items]
+            self.db.executemany("INSERT OR IGNORE INTO items VALUES(?,?,?,?,?,?)", rows)
             self._release([item[:3] for item in items])
 
     def used(self, names: Iterable[str]) -> None:
@@ -229,6 +237,11 @@ class Index:
     def _forget(self, owners: Iterable[str]) -> None:
         for table in ("claims", "owners"):
             self.db.executemany(f"DELETE FROM {table} WHERE owner = ?", [(owner,) for owner in owners])
+
+
+def _mark(key: bytes, first: int, stop: int, name: str, row: int) -> int:
+    """What tells that an entry is as it was written."""
+    return zlib.crc32(repr((key, first, stop, name, row)).encode())
 
 
 def _runs(pid: int) -> bool:

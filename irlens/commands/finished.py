@@ -28,7 +28,7 @@ def files(folder: Path) -> list[tuple[str, int, str]]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         log = path.name.startswith("log") and path.suffix == ".txt"
-        if not path.is_file() or log or str(inside) == OWN[0] or path.name == OWN[1] or store.FOLDER in inside.parts:
+        if not path.is_file() or log or path.name in OWN or store.FOLDER in inside.parts:
             continue
         size = path.stat().st_size
         found.append((str(inside), size, hashlib.sha256(path.read_bytes()).hexdigest() if size <= READ else ""))

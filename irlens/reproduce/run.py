@@ -77,7 +77,7 @@ def run(
     kept |= {"by_seed": bool(seeds)}  # more seeds may come later
     with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style]) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
-        found = _run_all(recipe, out, seeds, jobs, say)
+        found = _run_all(recipe, out, seeds, 1 if folder.finished else jobs, say)  # to be read, one process is quicker
         if folder.finished:
             for sentence in folder.facts.get("conclusions", ()):
                 say(sentence)

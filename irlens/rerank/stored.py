@@ -85,6 +85,8 @@ class Stored:
     def _known(self, part: pd.DataFrame, keys: list[tuple[bytes, int]]) -> pd.DataFrame:
         """What the store has of a shard's rows, by their places; an index that says other queries is not believed."""
         known = self.store.fetch(keys)
+        if len(known) and not {"query_id", "score"} <= set(known.columns):
+            return known.iloc[:0]
         if len(known) and known["query_id"].tolist() != part["query_id"].iloc[known.index].tolist():
             return known.iloc[:0]
         return known

@@ -229,12 +229,14 @@ def _draw(
         missing, told = _left(stored, engine), False
         while missing:
             others = _sample_shards(engine, stored, missing, kept, meter)
-            if others and not stored.take(others):
+            missing = _left(stored, engine) if others else []
+            if missing and stored.take(missing):
+                missing = _left(stored, engine)
+            elif missing:
                 if not told:
-                    meter.say(f"{meter.name}: another process makes {_count(others):,} of these draws; waiting for it")
+                    meter.say(f"{meter.name}: another process makes {_count(missing):,} of these draws; waiting for it")
                 told = True
                 stored.store.wait()
-            missing = _left(stored, engine) if others else []
     finally:
         engine.close()
 

@@ -79,6 +79,8 @@ class Stored:
 
     def _are(self, rows: pd.DataFrame, block: Block) -> bool:
         """Whether rows are the draws that their places say; an index that says otherwise is not believed."""
+        if not {"query_id", "draw", "temperature"} <= set(rows.columns):
+            return False
         width = block.d1 - block.d0
         names = [prompt.query_id for prompt in self.asked.prompts[block.q0 : block.q1]]
         own = [(names[i // width], block.d0 + i % width) for i in rows.index]

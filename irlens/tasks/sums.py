@@ -5,6 +5,7 @@ no two splits share a problem whatever names dress it up. `pretrain` is the spli
 `train`, `validation` and `test` hold problems that it has never seen.
 """
 
+import functools
 import hashlib
 import operator
 import random
@@ -176,8 +177,13 @@ def distinct_problems(split: str, seed: int = 0) -> Iterator[dict]:
 
 def take(split: str, limit: int | None = None) -> list[dict]:
     """The first `limit` distinct problems of a split (default and most: `SIZES[split]`)."""
-    size = SIZES[split] if limit is None else min(limit, SIZES[split])
-    return list(islice(distinct_problems(split), size))
+    return list(_taken(split, SIZES[split] if limit is None else min(limit, SIZES[split])))
+
+
+@functools.cache
+def _taken(split: str, size: int) -> tuple[dict, ...]:
+    """The same, made once in a process: every step of a recipe asks for them."""
+    return tuple(islice(distinct_problems(split), size))
 
 
 def load(split: str | None = None, limit: int | None = None):

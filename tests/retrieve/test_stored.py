@@ -19,6 +19,7 @@ from irlens.retrieve.stored import Stored, rectangles
 
 ASKED = [Prompt(f"q{i}", f"text {i}", ({"role": "user", "content": f"text {i}"},)) for i in range(30)]
 DRAWS = Draws(8, (0.5, 1.0), 7, 16, source="weights", made_with="engine", called="m")
+ONE = replace(DRAWS, n=2, temperatures=(0.5,))
 
 
 class Counting(Engine):
@@ -113,9 +114,32 @@ def test_an_index_that_points_to_other_rows_is_not_believed(draw, tmp_path):
     with sqlite3.connect(tmp_path / "store" / "index.sqlite") as db:
         db.execute("UPDATE items SET row = 0")
     db.close()
-    again, made, _ = draw()
-    assert made
+    said = []
+    again, made, _ = draw(say=said.append)
+    assert len(made) == 480 and len(said) == 1 and "index.sqlite cannot be used (malformed entry)" in said[0]
     pd.testing.assert_frame_equal(again, first)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_changes_in_the_index_the_draws_are_right(data, counted):
+    """Draws of three seeds, which differ in nothing that the rows tell; then a byte of the index is another one."""
+    folder = next(counted)
+    with stores.use(folder / "store", str):
+        for seed in range(3):
+            sample_run(Counting, ASKED[:2], replace(ONE, seed=seed), folder / f"out-{seed}", "m", str)
+    path = folder / "store" / "index.sqlite"
+    whole = path.read_bytes()
+    places = data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=20))
+    path.write_bytes(bytes(byte ^ (1 if i in places else 0) for i, byte in enumerate(whole)))
+    with stores.use(folder / "store", str):
+        found = sample_run(Counting, ASKED[:2], replace(ONE, seed=1), folder / "again", "m", str)
+    assert found["text"].tolist() == [f"{p.text} 0.5 {d} 1" for p in ASKED[:2] for d in range(2)]
+
+
+@pytest.fixture
+def counted(tmp_path):
+    return (tmp_path / f"example-{i}" for i in range(10**6))
 
 
 def changed(text, place):
@@ -123,9 +147,6 @@ def changed(text, place):
     raw = text.encode()
     place %= len(raw)
     return (raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]).decode("latin-1")
-
-
-ONE = replace(DRAWS, n=2, temperatures=(0.5,))
 
 
 @pytest.fixture
