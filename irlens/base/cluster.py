@@ -72,7 +72,8 @@ class Cluster:
         connect()
         self.make, self.count, self.cpus, self.gpus = make, count, cpus, gpus
         self.free: queue.Queue = queue.Queue()
-        self.lock, self.closed, self.lost, self.actors = threading.Lock(), False, 0, []
+        self.lock, self.closed, self.lost = threading.Lock(), False, 0
+        self.actors: list = []
         for _ in range(count):
             self._start()
 

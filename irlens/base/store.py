@@ -102,6 +102,11 @@ class Store:
             self._switch_off(error)
 
     @property
+    def _opened(self) -> Index:
+        assert self._index is not None  # a guarded method is only called while it is
+        return self._index
+
+    @property
     def on(self) -> bool:
         """Whether it is in use."""
         return self._index is not None
@@ -130,7 +135,7 @@ class Store:
         by_file: dict[str, list[tuple[int, int]]] = {}
         for position, (name, row) in spots.items():
             by_file.setdefault(name, []).append((position, row))
-        self._index.used(by_file)
+        self._opened.used(by_file)
         taken = [parts[n].iloc[[r for _, r in some]].set_axis([p for p, _ in some]) for n, some in by_file.items()]
         return pd.concat(taken).sort_index()
 
@@ -145,7 +150,7 @@ class Store:
 
     def _spots(self, wanted: Sequence[tuple[bytes, int]]) -> dict[int, tuple[str, int]]:
         """Position in `wanted` → (file, row), of what is known."""
-        known, spots = self._index.places(key for key, _ in wanted), {}
+        known, spots = self._opened.places(key for key, _ in wanted), {}
         for position, (name, number) in enumerate(wanted):
             for first, stop, file, row in known.get(name, ()):
                 if first <= number < stop:
@@ -178,7 +183,7 @@ class Store:
         """Forgets a data file, with a line; what it held is made again."""
         self.say(f"store {self.folder}: {name[:12]} {why}: dropped, and made again where it is needed")
         self._read.pop(name, None)
-        self._index.drop(name)
+        self._opened.drop(name)
         self.path(name).unlink(missing_ok=True)
 
     # -- what is new -----------------------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ class Store:
         """
         name = _digest(shard) + ".parquet"
         link(shard, self.path(name))
-        self._index.add(name, kind, what, shard.stat().st_size, items)
+        self._opened.add(name, kind, what, shard.stat().st_size, items)
         self.counts[f"{kind} kept"] += sum(stop - first for _, first, stop, _ in items)
 
     @_guarded(lambda: None)
@@ -207,12 +212,12 @@ class Store:
     def claim(self, spans: Sequence[Span]) -> bool:
         """Whether this process is to make all of `spans` (numbers `first` to `stop` of a key): no other one makes a part
         of them now. A process that has died makes nothing."""
-        return self._index.claim(spans)
+        return self._opened.claim(spans)
 
     @_guarded(lambda: None)
     def release(self, spans: Sequence[Span]) -> None:
         """Gives back what was claimed."""
-        self._index.release(spans)
+        self._opened.release(spans)
 
     def wait(self) -> None:
         """A moment, after which others may have made more."""

@@ -36,7 +36,7 @@ def main(pipe: Connection) -> None:
         more = {"on_batch": lambda *told: pipe.send(("seen", *told))} if watched else {}
         try:
             held = pickle.loads(make)() if held is nothing else held
-            answer = ("done", getattr(held, method)(*args, **more))
+            answer: tuple = ("done", getattr(held, method)(*args, **more))
         except UserError as error:
             answer = ("refused", type(error).__name__, str(error))
         except Exception as error:  # a fault of a library, a driver or of ours: its trace goes to the log

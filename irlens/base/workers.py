@@ -100,7 +100,8 @@ class _Worker:
                     raise getattr(errors, told[0])(told[1])
                 if kind == "failed":
                     raise UserError(told[0])
-                seen(*told)
+                if seen is not None:
+                    seen(*told)
         except OSError as error:  # a pipe whose other end is gone
             self._gone()
             raise EOFError from error
