@@ -283,7 +283,7 @@ def train(
                 shutil.rmtree(checkpoint)
     if arguments.world_size > 1:
         torch.distributed.barrier()  # before anyone looks for the last whole one
-    pad, rows = tokenizer.pad_token_id or 0, layout(model, options.pack_up_to)
+    pad, rows = tokenizer.pad_token_id or 0, layout(model, options.pack_up_to, arguments.device.type)
     if options.shard and arguments.world_size > 1:
         model, kind = sharding.divide(model, arguments.device, arguments.bf16), DividedTrainer
     else:
