@@ -1,9 +1,6 @@
 """`experiments/bench/scaling.py`: its schedule by hand, what its shares add up to, and workers that it measures."""
 
 import dataclasses
-import sys
-import threading
-import types
 from pathlib import Path
 
 import pytest
@@ -52,27 +49,8 @@ def test_of_the_settings_of_table_2_eight_devices_wait_less_than_a_tenth(scaling
     assert waiting["the first device alone draws and judges"] > 0.7
 
 
-def test_real_workers_are_measured_where_there_are_any(scaling, monkeypatch):
-    class Workers:
-        """As many objects as devices, one call at a time each."""
-
-        def __init__(self, make, devices):
-            self.free, self.lock = [make() for _ in devices], threading.Semaphore(len(devices))
-
-        def call(self, method, *args):
-            with self.lock:
-                one = self.free.pop()
-                try:
-                    return getattr(one, method)(*args)
-                finally:
-                    self.free.append(one)
-
-        def close(self):
-            self.free.clear()
-
-    made = types.ModuleType("irlens.base.workers")
-    made.Workers = Workers
-    monkeypatch.setitem(sys.modules, "irlens.base.workers", made)
-    one, two = (row for row in scaling.measured((1, 2), scale=1 / 4000) if row["phase"] == "all")
-    assert one["devices"] == 1 and two["devices"] == 2 and 0 < two["busy_share"] <= 1 and one["seconds"] > 0
-    assert one["shards"] == two["shards"] > 1
+def test_real_workers_divide_what_costs_time(scaling, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(scaling.__file__).parent))
+    one, two = (row for row in scaling.measured((1, 2), scale=1 / 800) if row["phase"] == "all")
+    assert one["devices"] == 1 and two["devices"] == 2 and one["shards"] == two["shards"] >= 32
+    assert two["seconds"] < one["seconds"] and 0 < two["busy_share"] <= 1
