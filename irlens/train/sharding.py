@@ -186,7 +186,9 @@ class Divided:
         weights = _trained(self.model)
         if any(found[name].size != value.shape if name in found else True for name, value in weights.items()):
             raise UserError(f"{folder}: not a checkpoint of this model; delete it and run again")
-        moments = {name: _room(weights[name.rpartition("/")[0]], kept) for name, kept in found.items() if "/" in name}
+        fused = any(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
+        counts = self.args.device if fused else "cpu"  # where AdamW keeps its number of steps
+        moments = {n: _room(weights[n.rpartition("/")[0]], kept, counts) for n, kept in found.items() if "/" in n}
         checkpoint.load(weights | moments, checkpoint_id=Path(folder) / PARTS)
         parameters = dict(self.model.named_parameters())
         for name, value in moments.items():
@@ -209,8 +211,8 @@ def _moments(trainer) -> dict:
     return {f"{name}/{k}": value for name, state in known.items() for k, value in state.items() if value is not None}
 
 
-def _room(weight, kept) -> torch.Tensor:
-    """Where what is `kept` of a weight is read into: divided as the weight is, where it is of its shape."""
+def _room(weight, kept, device) -> torch.Tensor:
+    """Where what is `kept` of a weight is read into: divided as the weight is, where it is of its shape, else on `device`."""
     dtype = kept.properties.dtype
     same = kept.size == weight.shape
-    return torch.zeros_like(weight, dtype=dtype) if same else torch.zeros(kept.size, dtype=dtype)
+    return torch.zeros_like(weight, dtype=dtype) if same else torch.zeros(kept.size, dtype=dtype, device=device)
