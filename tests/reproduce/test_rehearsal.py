@@ -94,15 +94,31 @@ def own(tmp_path_factory):
     return here / "own.toml", here / "my-gemma"
 
 
-def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(own, tmp_path, irlens):
-    command = ("reproduce", own[0], "--preset", "mine", "--rehearse", "--devices", 2, "--device-kind", "A100-40GB")
+@pytest.mark.parametrize("devices", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(devices, own, tmp_path, irlens):
+    """With workers too: processes that draw, score and train."""
+    command = (
+        "reproduce",
+        own[0],
+        "--preset",
+        "mine",
+        "--rehearse",
+        "--devices",
+        devices,
+        "--device-kind",
+        "A100-40GB",
+    )
     told = irlens(*command, "--out", tmp_path / "out").stdout
+    log = (tmp_path / "out" / ".rehearsal" / "log.txt").read_text()
+    assert ("engine: transformers, on 2 processes" in log) == (devices == 2)
     text = (tmp_path / "out" / "rehearsal.md").read_text()
     assert "stage 1 of 1: larpo" in told and "rehearsal.md" in told
     assert "| larpo | yes |" in text and "prompts 30 → 6; iterations 5 → 2; epochs 2 → 1; eval_limit 10 → 4" in text
     assert f"- {own[1]}: from its own config.json (policy), " in text and "(pairrm), " in text
     assert "vLLM: it is not installed here; transformers draws in its place" in text
-    assert "39 GiB: one has it" in text and "2 A100-40GB" in text  # 16 bytes of each of Gemma's 2.0 billion and more
+    assert (
+        "39 GiB: one has it" in text and f"{max(devices, 1)} A100-40GB" in text
+    )  # 16 bytes of each of Gemma's 2.0 billion and more
     lists = pd.read_parquet(tmp_path / "out" / "run" / "1-larpo" / "iteration-2" / "lists.parquet")
     assert set(lists.groupby("query_id").size()) == {4}
     assert not list(own[1].glob("*.safetensors"))  # the user's folder is as it was
