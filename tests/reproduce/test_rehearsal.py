@@ -60,8 +60,8 @@ stage = "train"
 name = "larpo"
 model = "{folder}"
 dataset = "{data}"
-reward = "sfairXC/FsfairX-LLaMA3-RM-v0.1"
-eval_reward = "llm-blender/PairRM"
+reward = "fsfairx"
+eval_reward = "pairrm"
 objective = "lambdarank"
 iterations = 5
 prompts = 30
@@ -116,9 +116,8 @@ def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(devices
     assert "| larpo | yes |" in text and "prompts 30 → 6; iterations 5 → 2; epochs 2 → 1; eval_limit 10 → 4" in text
     assert f"- {own[1]}: from its own config.json (policy), " in text and "(pairrm), " in text
     assert "vLLM: it is not installed here; transformers draws in its place" in text
-    assert (
-        "39 GiB: one has it" in text and f"{max(devices, 1)} A100-40GB" in text
-    )  # 16 bytes of each of Gemma's 2.0 billion and more
+    assert "30 GiB: one has it" in text  # 16 bytes of each of its 2.0 billion parameters
+    assert f"{max(devices, 1)} A100-40GB" in text
     lists = pd.read_parquet(tmp_path / "out" / "run" / "1-larpo" / "iteration-2" / "lists.parquet")
     assert set(lists.groupby("query_id").size()) == {4}
     assert not list(own[1].glob("*.safetensors"))  # the user's folder is as it was
