@@ -164,7 +164,16 @@ def step(settings, name="s"):
 
 
 def test_what_is_cut_and_what_is_not():
-    real = Train(prompts=20_000, iterations=3, n=10, epochs=2, eval_split="test", eval_limit=800, max_length=2048)
+    real = Train(
+        model="mathstral",
+        prompts=20_000,
+        iterations=3,
+        n=10,
+        epochs=2,
+        eval_split="test",
+        eval_limit=800,
+        max_length=2048,
+    )
     found = cut.step(step(real))
     small = found.step.settings
     assert (small.prompts, small.iterations, small.epochs, small.eval_limit, small.max_tokens) == (6, 2, 1, 4, 48)
@@ -173,7 +182,10 @@ def test_what_is_cut_and_what_is_not():
     assert (
         cut.step(step(Train(prompts=4, iterations=1, epochs=1, max_tokens=9, eval_limit=1, test_limit=0))).changed == {}
     )
-    assert cut.step(step(PassK(n=100))).changed == {"limit": ("all", 4), "max_tokens": ("the model's", 48)}
+    assert cut.step(step(PassK(model="mathstral", n=100))).changed == {
+        "limit": ("all", 4),
+        "max_tokens": ("the model's", 48),
+    }
 
 
 def test_what_needs_more_than_a_cpu_is_replaced_and_told():
