@@ -97,7 +97,7 @@ def _sharing(recipe: Recipe, **shared: str | None) -> Recipe:
     """`recipe` with these settings for all of its steps that have none of their own."""
 
     def sharing(settings):
-        known = {name: value for name, value in shared.items() if getattr(settings, name, value) is None}
+        known = {n: value for n, value in shared.items() if value is not None and getattr(settings, n, value) is None}
         return replace(settings, **known)
 
     return replace(recipe, steps=tuple(replace(step, settings=sharing(step.settings)) for step in recipe.steps))

@@ -60,8 +60,8 @@ stage = "train"
 name = "larpo"
 model = "{folder}"
 dataset = "{data}"
-reward = "sfairXC/FsfairX-LLaMA3-RM-v0.1"
-eval_reward = "llm-blender/PairRM"
+reward = "fsfairx"
+eval_reward = "pairrm"
 objective = "lambdarank"
 iterations = 5
 prompts = 30
@@ -94,15 +94,30 @@ def own(tmp_path_factory):
     return here / "own.toml", here / "my-gemma"
 
 
-def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(own, tmp_path, irlens):
-    command = ("reproduce", own[0], "--preset", "mine", "--rehearse", "--devices", 2, "--device-kind", "A100-40GB")
+@pytest.mark.parametrize("devices", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(devices, own, tmp_path, irlens):
+    """With workers too: processes that draw, score and train."""
+    command = (
+        "reproduce",
+        own[0],
+        "--preset",
+        "mine",
+        "--rehearse",
+        "--devices",
+        devices,
+        "--device-kind",
+        "A100-40GB",
+    )
     told = irlens(*command, "--out", tmp_path / "out").stdout
+    log = (tmp_path / "out" / ".rehearsal" / "log.txt").read_text()
+    assert ("engine: transformers, on 2 processes" in log) == (devices == 2)
     text = (tmp_path / "out" / "rehearsal.md").read_text()
     assert "stage 1 of 1: larpo" in told and "rehearsal.md" in told
     assert "| larpo | yes |" in text and "prompts 30 → 6; iterations 5 → 2; epochs 2 → 1; eval_limit 10 → 4" in text
     assert f"- {own[1]}: from its own config.json (policy), " in text and "(pairrm), " in text
     assert "vLLM: it is not installed here; transformers draws in its place" in text
-    assert "39 GiB: one has it" in text and "2 A100-40GB" in text  # 16 bytes of each of Gemma's 2.0 billion and more
+    assert "30 GiB: one has it" in text  # 16 bytes of each of its 2.0 billion parameters
+    assert f"{max(devices, 1)} A100-40GB" in text
     lists = pd.read_parquet(tmp_path / "out" / "run" / "1-larpo" / "iteration-2" / "lists.parquet")
     assert set(lists.groupby("query_id").size()) == {4}
     assert not list(own[1].glob("*.safetensors"))  # the user's folder is as it was
@@ -149,7 +164,16 @@ def step(settings, name="s"):
 
 
 def test_what_is_cut_and_what_is_not():
-    real = Train(prompts=20_000, iterations=3, n=10, epochs=2, eval_split="test", eval_limit=800, max_length=2048)
+    real = Train(
+        model="mathstral",
+        prompts=20_000,
+        iterations=3,
+        n=10,
+        epochs=2,
+        eval_split="test",
+        eval_limit=800,
+        max_length=2048,
+    )
     found = cut.step(step(real))
     small = found.step.settings
     assert (small.prompts, small.iterations, small.epochs, small.eval_limit, small.max_tokens) == (6, 2, 1, 4, 48)
@@ -158,7 +182,10 @@ def test_what_is_cut_and_what_is_not():
     assert (
         cut.step(step(Train(prompts=4, iterations=1, epochs=1, max_tokens=9, eval_limit=1, test_limit=0))).changed == {}
     )
-    assert cut.step(step(PassK(n=100))).changed == {"limit": ("all", 4), "max_tokens": ("the model's", 48)}
+    assert cut.step(step(PassK(model="mathstral", n=100))).changed == {
+        "limit": ("all", 4),
+        "max_tokens": ("the model's", 48),
+    }
 
 
 def test_what_needs_more_than_a_cpu_is_replaced_and_told():

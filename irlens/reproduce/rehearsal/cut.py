@@ -24,6 +24,10 @@ CAPS = {  # setting → what remains of it at most
     "train_size": 300,
 }
 ALL = {"limit": "all", "max_tokens": "the model's"}  # what a setting means that was not given
+EMBEDDED = {
+    "prompts": 40,
+    "max_tokens": 96,
+}  # of `tiny`, which draws for itself: its answers are longer, and half are wrong
 LIMITS = {Mine: 12, Recall: 8}  # a command that needs more topics than the cap on `limit`
 ON_GPUS = ("fsdp", "fsdp_config", "deepspeed", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval")
 
@@ -58,6 +62,7 @@ def step(real: Step) -> Cut:
     new, changed = {}, {}
     for name, most in CAPS.items():
         most = LIMITS.get(type(settings), most) if name == "limit" else most
+        most = EMBEDDED.get(name, most) if getattr(settings, "model", None) == "tiny" else most
         if name not in names or (name == "limit" and isinstance(settings, Index)):
             continue
         found = getattr(settings, name)
