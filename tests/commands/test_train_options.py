@@ -34,6 +34,7 @@ BASE |= {"test_limit": 0, "objective": "pairwise"}
 ELSEWHERE = {  # options that have no end in a training run, and why
     **dict.fromkeys(("base_url", "api_key_env", "concurrency", "timeout", "chat", "served_model"), "a server's engine, refused"),
     "device_memory": "what is planned for, and changes nothing; tests/commands/test_memory.py",
+    "store": "where draws are kept for the next, and changes nothing; tests/commands/test_store.py",
     "out": "where it goes, not what it is; tests/commands/test_train.py",
 }  # fmt: skip
 
@@ -122,7 +123,7 @@ def run(monkeypatch, tmp_path, material):
             real = getattr(of, name)
             monkeypatch.setattr(of, name, lambda *a, **k: (into.append((a, k)), real(*a, **k))[1])
 
-        def of_reward(name, instruction, option="--reward", say=print):
+        def of_reward(name, instruction, option="--reward", say=print, devices=None):
             def grade(some, topics, folder):
                 seen.judged.append((option, folder.parent.name))
                 return some[["query_id", "doc_id"]].assign(relevance=some["text"].str.len() / 7 - 2)
@@ -187,10 +188,8 @@ def engine(name: str):
 CASES = {
     "engine": ("vllm", {}, engine("engine"), "vllm"),
     "batch_size": (7, {"engine": "transformers"}, engine("batch_size"), 7),
-    "num_workers": (3, {"engine": "ray"}, engine("num_workers"), 3),
-    "inner_engine": ("vllm", {"engine": "ray"}, engine("inner_engine"), "vllm"),
+    "devices": ("0", {}, engine("devices"), "0"),
     "tensor_parallel": (2, {"engine": "vllm"}, engine("tensor_parallel"), 2),
-    "data_parallel": (2, {"engine": "vllm"}, engine("data_parallel"), 2),
     "messages_as": ("text", {}, engine("messages_as"), "text"),
     "engine_args": ('{"seed": 1}', {"engine": "vllm"}, engine("engine_args"), '{"seed": 1}'),
     "objective": ("listmle", {}, lambda s: first_loss(s)["name"], "listmle"),

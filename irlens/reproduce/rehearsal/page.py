@@ -28,7 +28,7 @@ DEVICES = {  # kind → peak of bfloat16 without sparsity, FLOP/s; memory, GiB. 
     "RTX3090-24GB": (71e12, 24),
     "RTX4090-24GB": (165e12, 24),
 }
-SAVED = 4  # bytes per parameter of a saved policy (float32)
+SAVED = 2  # bytes per parameter of a saved policy (bfloat16, as those of half-precision starts are)
 STORED = 2  # bytes per parameter of what is downloaded (bfloat16)
 UNCHECKED = (
     "GPUs: kernels in bfloat16, device memory, how the model is spread over several, how fast any of it is.",
