@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from irlens.models import catalog
+from irlens.models import block_mask, catalog
 from irlens.models.likelihood import Likelihood
 from irlens.models.logprobs import layout, pack, response_logprobs
 from irlens.rerank.reward import RewardModel
@@ -145,6 +145,7 @@ def gpu(monkeypatch):
         "memory_allocated": 2 * 10**9,
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value)
+    monkeypatch.setattr(block_mask, "objection", lambda model, device=None: "no kernels on a GPU that is pretended")
     with PretendGPU():
         yield GPU
 

@@ -62,7 +62,7 @@ def continues(path, command, before, now):
 def test_a_mined_folder_of_before_continues(tmp_path):
     before = identity(Mine()) | {"tiers": "easy,hard", "positives": "correct", "hard_temperature": 1.0}
     before |= {"hardest_temperature": 0.7}
-    for new in ("tier", "positives_from", "temperature", "messages_as", "inner_engine"):
+    for new in ("tier", "positives_from", "temperature", "messages_as"):
         del before[new]
     now = identity(Mine(tier="easy,hard", positives_from="own"))
     assert continues(tmp_path / "a", "mine-negatives", before, now) is True

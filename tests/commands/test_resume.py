@@ -71,6 +71,6 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(tmp_path, monkey
         patch.setattr("irlens.retrieve.meter.write_text", full(written_whole.write_text))
         assert "the disk is full" in refused(*args, "--out", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["status"] == "running"
-    assert "reused 400 of 800 draws" in irlens(*args, "--out", tmp_path / "a").stdout
+    assert "reused 240 of 800 draws" in irlens(*args, "--out", tmp_path / "a").stdout
     irlens(*args, "--out", tmp_path / "b")
     assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -24,6 +24,8 @@ ASKED = [Prompt(f"q{i}", f"text {i}") for i in range(30)]
 class Counting(Engine):
     """An engine whose draws are a function of their names; it dies after `lives` calls."""
 
+    shard_least = Engine.shard_rows  # so that a shard is as large as it may be
+
     def __init__(self, lives=10**9):
         self.lives, self.made = lives, []
 
@@ -292,6 +294,18 @@ def test_long_draws_continue_shards_that_were_cut_by_their_number_alone(tmp_path
     engine = Long()
     long_run(tmp_path / "a", 60, 100, engine)
     assert not engine.made
+
+
+def test_all_draws_are_divided_for_several_devices_but_not_into_crumbs(tmp_path):
+    class Dividing(Counting):
+        shard_least = 64
+
+    for n, shards in ((2, 1), (20, 10), (200, 40)):  # of up to 64 draws; of 64, 3 prompts × 20; of 188, 3 prompts × 50
+        long_run(tmp_path / str(n), n, 8, Dividing())
+        assert len(list((tmp_path / str(n)).glob("T*"))) == shards
+        pd.testing.assert_frame_equal(
+            long_run(tmp_path / str(n), n, 8, Counting(lives=0)), long_run(tmp_path / f"whole {n}", n, 8, Counting())
+        )
 
 
 def test_short_draws_are_cut_as_ever(tmp_path):
