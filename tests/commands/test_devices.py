@@ -28,18 +28,19 @@ def drawn(irlens, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("devices", ["0", "2", "4"])
+@pytest.mark.parametrize("devices", ["0", "2", pytest.param("4", marks=pytest.mark.slow)])
 def test_draws_are_the_same_to_the_byte(irlens, drawn, tmp_path, devices):
     said = irlens(*DRAWN, tmp_path / "out", "--devices", devices)
     assert tables(tmp_path / "out") == tables(drawn)
     assert (devices == "0") == ("processes" not in said.stdout)
 
 
-def test_scores_are_the_same_to_the_byte(irlens, drawn, tmp_path):
-    for devices in ("0", "1", "2", "4"):
+@pytest.mark.parametrize("several", [("0", "2"), pytest.param(("0", "1", "2", "4"), marks=pytest.mark.slow)])
+def test_scores_are_the_same_to_the_byte(irlens, drawn, tmp_path, several):
+    for devices in several:
         args = ["--reranker", "likelihood", "--policy", "tiny", "--devices", devices, "--store", "none"]
         irlens("rerank", drawn, *args, "--out", tmp_path / devices)
-    assert tables(tmp_path / "0") == tables(tmp_path / "1") == tables(tmp_path / "2") == tables(tmp_path / "4")
+    assert all(tables(tmp_path / devices) == tables(tmp_path / several[0]) for devices in several)
 
 
 def test_a_training_on_two_workers_has_the_lists_of_one_and_its_losses(irlens, tmp_path):
@@ -78,6 +79,7 @@ def wait_for(found, process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_row(drawn, tmp_path):
     out = tmp_path / "out"
     process = started([*DRAWN, out, "--devices", "2"])

@@ -102,6 +102,7 @@ def test_one_that_dies_is_started_again_and_continues(here, tmp_path, deadly):
     assert log(folder) == log(here) and weights(folder) == weights(here)
 
 
+@pytest.mark.slow
 def test_four_deaths_are_one_line_and_the_same_call_continues(here, tmp_path, deadly):
     deadly(99)
     slow = {"trainer_args": {"logging_steps": 1, "save_steps": 100}}  # no checkpoint before the death
@@ -112,11 +113,13 @@ def test_four_deaths_are_one_line_and_the_same_call_continues(here, tmp_path, de
     assert weights(folder) == weights(here)
 
 
+@pytest.mark.slow
 def test_what_training_refuses_is_refused_here(tmp_path):
     with pytest.raises(NothingToRank, match="no list fits into --max-length 3"):
         fit(tmp_path, Devices("local", 2), max_length=3)
 
 
+@pytest.mark.slow
 def test_a_phase_ends_with_the_process_that_started_it(tmp_path):
     """Also its two processes under torchrun, which would go on writing into the folder."""
     code = (

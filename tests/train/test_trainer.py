@@ -340,6 +340,7 @@ def test_kto_z_is_of_the_whole_step(policy, tmp_path, monkeypatch):
     assert {lists for lists, _ in seen} == {1} and {mismatched for _, mismatched in seen} == {6, 2}
 
 
+@pytest.mark.slow
 def test_the_whole_command_under_a_launcher_is_that_of_one_process(tmp_path, irlens):
     args = ["train", "--prompts", "24", "-n", "6", "--iterations", "1", "--epochs", "1", "--batch-lists", "4"]
     args += ["--eval-limit", "6", "--eval-n", "2", "--test-limit", "0", "--out"]
