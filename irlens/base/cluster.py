@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from irlens.base.errors import UserError
 
+PATIENCE, ASKED = 20, 30  # seconds that a cluster has to make room, and how often it is asked
 LOST = 20  # actors that may be lost before the work is given up
 
 
@@ -46,19 +47,15 @@ def connect() -> None:
 
 
 def room(count: int | None, each: int = 1) -> tuple[int, int]:
-    """(workers, GPUs of one) on the cluster: `count` of them, else one per `each` GPUs; without GPUs one per core.
-
-    Raises UserError for more than there is room for.
-    """
+    """(workers, GPUs of one) on the cluster: one per `each` GPUs, without GPUs one per core, and no more than `count`: a
+    cluster that has lost a node goes on with the others."""
     import ray
 
     connect()
     found = ray.cluster_resources()
     gpus = int(found.get("GPU", 0))
     most = gpus // each if gpus else int(found.get("CPU", 1))
-    if count is not None and count > most:
-        raise UserError(f"--devices ray:{count}: the cluster has room for {most} ({'GPUs' if gpus else 'cores'})")
-    return count or max(1, most), each if gpus else 0
+    return max(1, min(count or most, most)), each if gpus else 0
 
 
 class Cluster:
@@ -180,17 +177,14 @@ def launch(work: Callable, argument: str, count: int | None, say: Callable[[str]
     """
     connect()
     import ray
-    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.placement_group import remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    most, gpus = room(None)
-    if count is not None and count > most:
-        say(f"the cluster has room for {most} of {count} processes")
-    count = min(count or most, most)
-    group = placement_group([{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * count)
+    group, gpus = _reserved(count, say)
     made = ray.remote(num_cpus=1, num_gpus=gpus)(_Rank)
     there = PlacementGroupSchedulingStrategy(placement_group=group)
-    ranks = [made.options(scheduling_strategy=there).remote() for _ in range(count)]
+    ranks = [made.options(scheduling_strategy=there).remote() for _ in range(group.bundle_count)]
+    count = len(ranks)
     try:
         address = ray.get(ranks[0].address.remote())
         said = ray.get([rank.run.remote(work, argument, i, count, *address) for i, rank in enumerate(ranks)])
@@ -207,6 +201,27 @@ def launch(work: Callable, argument: str, count: int | None, say: Callable[[str]
     for line in said[0]:
         say(line)
     return "well"
+
+
+def _reserved(count: int | None, say: Callable[[str], None]):
+    """(a placement group of `count` processes or as many as there is room for, GPUs of each). What the cluster says that it
+    has may be gone with a node, so a place that is not had in time is asked for anew."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    for _ in range(ASKED):
+        most, gpus = room(None)
+        if count is not None and count > most:
+            say(f"the cluster has room for {most} of {count} processes")
+        wanted = min(count or most, most)
+        group = placement_group([{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * wanted)
+        try:
+            ray.get(group.ready(), timeout=PATIENCE)
+        except ray.exceptions.GetTimeoutError:
+            remove_placement_group(group)
+        else:
+            return group, gpus
+    raise UserError(f"the Ray cluster has had no room for {wanted} processes for {ASKED * PATIENCE} seconds")
 
 
 class _Rank:

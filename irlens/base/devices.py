@@ -43,7 +43,7 @@ class Devices:
 
     def __str__(self) -> str:
         if self.kind == "ray":
-            return "a Ray cluster" if self.count is None else f"{self.count} workers of a Ray cluster"
+            return "a Ray cluster" if self.count is None else f"up to {self.count} workers of a Ray cluster"
         what = "GPU" if self.gpus else "process"
         return (
             "this process"

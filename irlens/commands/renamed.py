@@ -85,7 +85,9 @@ def continued(command: str, before: dict, now: dict) -> dict:
         pairs = zip(before["steps"], [*now["steps"], *({} for _ in before["steps"])])
         return before | {"steps": [continued(old.get("stage", ""), old, new) for old, new in pairs]}
     before = NEW_SETTINGS.get(command, dict)(before)
-    if command == "train" and "save_dtype" in now:  # policies were float32; a recipe's steps say only what was asked, and their folders decide
+    if (
+        command == "train" and "save_dtype" in now
+    ):  # policies were float32; a recipe's steps say only what was asked, and their folders decide
         before = {"save_dtype": "auto" if now["save_dtype"] == "auto" else "float32"} | before
     return {name: value for name, value in before.items() if name in now or name not in _free(command)}
 

@@ -1,8 +1,8 @@
 """Rehearsals: every shipped recipe runs through with stand-ins; what is cut, what the page says, and what is refused."""
 
 import json
-import re
 import os
+import re
 from dataclasses import replace
 
 import pandas as pd
