@@ -90,7 +90,9 @@ class Lent(Engine):
     def __init__(self, engine: Engine, owner: Callable[[], None]):
         self.engine, self.owner, self.sample = engine, owner, engine.sample
         self.gpus, self.at_once = engine.gpus, engine.at_once
-        self.shard_rows, self.shard_tokens = engine.shard_rows, getattr(engine, "shard_tokens", Engine.shard_tokens)
+        self.shard_rows = engine.shard_rows
+        self.shard_tokens = getattr(engine, "shard_tokens", Engine.shard_tokens)  # one's own may not say
+        self.shard_least = getattr(engine, "shard_least", Engine.shard_least)
 
     def close(self) -> None:
         """Ends it after a failure, which may have left calls in flight; else nothing."""
