@@ -43,6 +43,7 @@ def test_scores_are_the_same_to_the_byte(irlens, drawn, tmp_path, several):
     assert all(tables(tmp_path / devices) == tables(tmp_path / several[0]) for devices in several)
 
 
+@pytest.mark.slow
 def test_a_training_on_two_workers_has_the_lists_of_one_and_its_losses(irlens, tmp_path):
     for devices in ("0", "2"):
         irlens(*TRAINED, tmp_path / devices, "--devices", devices)

@@ -95,7 +95,8 @@ def own(tmp_path_factory):
     return here / "own.toml", here / "my-gemma"
 
 
-@pytest.mark.parametrize("devices", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [0, 2])
 def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(devices, own, tmp_path, irlens):
     """With workers too: processes that draw, score and train."""
     command = (

@@ -291,6 +291,7 @@ def run_workers(count, kind, policy, out):
     return json.loads((out / "losses.json").read_text())
 
 
+@pytest.mark.slow  # tests/train/test_phase.py has it as it is started
 def test_two_processes_under_ddp_train_as_one(policy, tmp_path):
     two = run_workers(2, "trainer", policy, tmp_path / "two")
     one = run_workers(1, "trainer", policy, tmp_path / "one")
