@@ -83,7 +83,7 @@ class Source:
             task=lambda: self.task,
             qrels=lambda: qrels_of(self, qrels)[0],
             thought=self.thought,
-            options=options,
+            options=replace(options, verifier=self.verifier_name),
             policy=self.policy,
             messages_as=self.manifest.get("settings", {}).get("messages_as"),  # as they were put when it was drawn
             seed=seed,

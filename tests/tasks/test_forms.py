@@ -267,7 +267,9 @@ def test_a_data_set_of_the_hub_by_its_owner_and_name(on_hub):
 
 def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(UserError, match=r"--dataset owner/name: needs the library datasets: pip install 'irlens\[datasets"):
+    with pytest.raises(
+        UserError, match=r"--dataset owner/name: needs the library datasets: pip install 'irlens\[datasets"
+    ):
         tasks.load("owner/name")
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(UserError, match=r"pip install 'irlens\[datasets"):
