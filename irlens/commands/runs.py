@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -176,6 +177,8 @@ def _of_file(where: Path, verifier: str | None) -> Source:
     data = manifest.get("data") or _named(manifest)
     if training and data:
         data = {**data, "split": training.split}
+    if "query" in run.columns and os.path.isabs(data.get("dataset") or "") and not Path(data["dataset"]).exists():
+        data = {}  # the file is elsewhere, and the run says itself what was asked
     beside = folder / "qrels.parquet"
     return Source(
         where,

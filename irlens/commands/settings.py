@@ -265,7 +265,7 @@ PASSK_OUT = "irlens-out/passk-tiny-sums"  # what `irlens passk` writes by defaul
 class Rerank(Seeded, ScoringOptions):
     """A run in a new order."""
 
-    run: str = argument(PASSK_OUT, "A run with texts: Parquet, the folder of a passk, or a file of lists.")
+    run: str = argument(PASSK_OUT, "A run with texts: Parquet, the folder of a sample or passk, or a file of lists.")
     reranker: str = option(
         "majority",
         "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "

@@ -68,11 +68,14 @@ def _patterns(card: Path, chosen: str) -> list[str]:
 
     if not (card / "README.md").is_file():
         return list(DATA)
-    known = DatasetCard.load(card / "README.md").data.to_dict().get("configs") or []
+    try:
+        known = DatasetCard.load(card / "README.md").data.to_dict().get("configs") or []
+    except Exception as error:  # YAML's own, or a ValueError for what it means
+        raise UserError(f"{card / 'README.md'}: not a readable card ({_line(error)})") from error
     wanted = [one for one in known if one.get("config_name", "default") == (chosen or "default") or one.get("default")]
     files = (wanted or known[:1])[0].get("data_files") if known and (wanted or not chosen) else None
-    some = [files] if isinstance(files, str) else files or []
-    paths = [path for one in some for path in _listed(one if isinstance(one, str) else one.get("path"))]
+    some = [files] if isinstance(files, str) else list(files.values()) if isinstance(files, dict) else files or []
+    paths = [path for one in some for path in _listed(one["path"] if isinstance(one, dict) else one)]
     return ["README.md", *paths] if paths else list(DATA)
 
 

@@ -79,6 +79,17 @@ def test_a_reward_model_goes_on_from_draws(prompts):
     _shortest_first(lists)
 
 
+def test_draws_say_what_was_asked_once_their_prompts_are_elsewhere(prompts, tmp_path):
+    run_sample(Sample(dataset=prompts, columns=COLUMNS, limit=4, n=2, out="draws"), str)
+    (tmp_path / prompts).rename(tmp_path / "moved.jsonl")
+    folder, _ = run_rerank(Rerank(run="draws", reranker="short_is_good:score", out="scored"), str)
+    assert manifest(folder)["data"]["dataset"] is None
+    source = runs.read("draws")
+    assert set(source.task.topics["query"]) == set(SUMS["query"][:4]) and "messages" in source.task.topics.columns
+    found = runs.read("draws", dataset="moved.jsonl", columns=COLUMNS).task  # by the text: its query_ids may be others
+    assert set(found.topics["query"]) == set(SUMS["query"][:4])
+
+
 def _shortest_first(lists):
     assert lists["query_id"].nunique() > 3
     for _, rows in lists.groupby("query_id"):

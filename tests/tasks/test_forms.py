@@ -261,6 +261,10 @@ def test_a_data_set_of_the_hub_by_its_owner_and_name(on_hub):
     assert hard.split == "train" and hard.topics["query"].tolist() == ["Say 1.", "Say 2."]
     with pytest.raises(UserError, match="no split 'dev'; present: test, train"):
         tasks.load("owner/bags", "dev", columns=columns)
+    (on_hub / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(UserError, match="README.md: not a readable card"):
+        tasks.load("owner/bags")
+    (on_hub / "README.md").write_text(CARD)
     with pytest.raises(UserError, match="owner/bags:harder: `datasets` cannot read it .ValueError"):
         tasks.load("owner/bags:harder")
 
