@@ -76,9 +76,10 @@ def needs(settings: Train | PassK | Mine, count: int = 1, ask: bool = True) -> I
     longest = (settings.max_prompt_length or PROMPT) + (settings.max_tokens or entry.max_tokens)
     if settings.engine != "openai":
         yield _drawing(settings, entry.name, size, longest)
+    rewards = (getattr(settings, option, None) for option in ("reward", "eval_reward"))
+    for name in dict.fromkeys(name for name in rewards if name):
+        yield from _scoring(name, ask)
     if isinstance(settings, Train):
-        for name in dict.fromkeys(name for name in (settings.reward, settings.eval_reward) if name):
-            yield from _scoring(name, ask)
         yield _training(settings, entry.name, size, longest, count)
 
 

@@ -222,7 +222,7 @@ def test_an_encoder_removes_only_if_a_threshold_is_given(drawn, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"tier": "near-miss"}, "near-miss needs rewards: --reward-run FILE"),
+        ({"tier": "near-miss"}, "near-miss needs rewards: --reward MODEL, or --reward-run"),
         ({"reward_margin": 1.0}, "--reward-margin needs rewards"),
         ({"embedding_threshold": 0.9}, "--embedding-threshold needs an --encoder"),
         ({"text_threshold": 0.0}, "text threshold 0"),

@@ -58,6 +58,7 @@ def write_data(folder, plus: int):
         {"question": f"What is {i}+{plus}?", "answer": f"It is <<{i}+{plus}={i + plus}>>{i + plus}.\n#### {i + plus}"}
         for i in range(40)
     ]
+    rows = [row | {"again": f"{row['question']} Again."} for row in rows]
     for split, part in (("train", rows[:26]), ("test", rows[26:])):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     return folder
@@ -180,6 +181,12 @@ def cut(seen: Seen) -> dict:
     return asdict(seen.cut[0][0][3])
 
 
+def rewarded(seen: Seen) -> dict:
+    """Whether a response ends in an even digit → the rewards of such."""
+    pool = seen.cut[0][0][0]
+    return pool.groupby(pool["text"].str.contains("[02468]$"))["reward"].agg(set).to_dict()
+
+
 def engine(name: str):
     return lambda seen: seen.draws[0]["engine"][name]
 
@@ -195,6 +202,8 @@ CASES = {
     "objective": ("listmle", {}, lambda s: first_loss(s)["name"], "listmle"),
     "model": ("MODEL", {}, lambda s: s.loaded[0]["policy"], "MODEL"),
     "dataset": ("MORE", {}, lambda s: "+2?" in s.drawn("iteration")[0]["texts"][0], True),
+    "columns": ("question=again", {}, lambda s: "? Again." in s.drawn("iteration")[0]["texts"][0], True),
+    "verifier": ("regex:[02468]$", {}, lambda s: rewarded(s) == {True: {1.0}, False: {0.0}}, True),
     "split": ("test", {"eval_split": "train"}, lambda s: "What is 26+1?" in s.drawn("iteration")[0]["texts"][0], True),
     "iterations": (2, {}, lambda s: len(s.loaded), 2),
     "prompts": (5, {}, lambda s: len(s.drawn("iteration")[0]["ids"]), 5),

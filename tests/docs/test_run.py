@@ -48,6 +48,33 @@ def test_a_notebook(page, capsys, tmp_path, monkeypatch):
     assert "Pass@1" in capsys.readouterr().out or page == "README.md"
 
 
+def test_from_own_prompts_to_a_policy(tmp_path, irlens, monkeypatch):
+    """docs/howto/own-prompts.md: prompts without answers, a reward of one's own, lists, training, the start beside it."""
+    from irlens import tasks
+
+    page = "docs/howto/own-prompts.md"
+    (example,) = blocks(page, "json")
+    assert set(json.loads(example)) == {"instruction"}
+    rows = [{"instruction": query} for query in tasks.load("sums", "train", 60).topics["query"]]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (code,) = blocks(page, "python")
+    (tmp_path / "my_reward.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    commands = [line for block in blocks(page, "sh") for line in joined(block)]
+    assert len(commands) == 10 and all(line.startswith("irlens ") for line in commands)
+    told = {line: irlens(*shlex.split(line)[1:], cwd=tmp_path).stdout for line in commands}
+    assert any("trained on 45, held out 15" in text for text in told.values())
+    for folder in ("mined", "again"):
+        lists = pd.read_parquet(tmp_path / folder / "lists.parquet")
+        lists["reward"] = execute(code, page)["score"](lists)
+        best = lists[lists["tier"] == "positive"].set_index("query_id")["reward"]
+        assert len(best) > 5 and (lists["reward"] <= lists["query_id"].map(best)).all()
+    tests = pd.read_csv(tmp_path / "trained" / "tests.csv").set_index("measure")
+    assert {"win rate", "reward"} == set(tests.index) and (tests["n"] == 7).all()
+    measured = [pd.read_csv(tmp_path / f"{name}-measured" / "results.csv") for name in ("start", "after")]
+    assert all((one["n"] == 60).all() and one["value"].is_monotonic_increasing for one in measured)
+
+
 def test_own_draws(capsys):
     (code,) = blocks("docs/howto/data.md", "python")
     assert len(execute(code, "docs/howto/data.md")["run"]) == 2
