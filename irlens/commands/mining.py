@@ -53,7 +53,8 @@ def read(settings: Mine, say: Say) -> tuple[Policy, Given, Bound]:
     rewards, called = _rewards(settings, source)
     bound = _bound(settings, tiers, rewards)
     if source is not None:
-        settings = replace(settings, dataset=source.dataset, split=source.split)
+        own = source.path if source.path.is_dir() else source.path.parent  # a run that tells its prompts itself
+        settings = replace(settings, dataset=source.dataset or str(own), split=source.split)
         if source.policy not in (None, settings.model):
             said = f"drawn by {source.policy}; log-probabilities are those of --model {settings.model}"
             say(f"--run {settings.run}: {said}")
@@ -118,6 +119,8 @@ def _rewards(settings: Mine, source: runs.Source | None) -> tuple[pd.DataFrame |
         called = f"--reward-run {settings.reward_run}"
         return as_rewards(tables.read_run(Path(settings.reward_run)), called), called
     called = f"--run {settings.run}"
+    if source is not None and source.dataset is None and source.judged is not None:
+        return source.judged.rename(columns={"relevance": "score"}).assign(rank=0), f"the qrels of {called}"
     if source is None or "reward" not in source.run.columns:
         return None, called
     return as_rewards(source.run, called), called

@@ -34,7 +34,7 @@ NAMES = {
 def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None = None) -> Task:
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
-    A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
+    A folder with `corpus.jsonl` is read as BEIR, one with `run.parquet` as the prompts of that run; other `.jsonl` files (one per split, gzipped or not) by their first
     row: `question, answer` as GSM8K, `problem, solution` as MATH, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
     prompts. `beir/nq` and the like, or `irds:ID`, are identifiers of ir_datasets; `module:load` is a function of one's own,
     load(split, limit) -> Task, of a module with SPLITS. Without `split`: "test" if there is one, else the only one.
@@ -87,10 +87,12 @@ def splits(dataset: str | os.PathLike) -> list[str]:
 
 
 def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
-    from irlens.tasks import alpaca, beir, gsm8k, math, ultrafeedback
+    from irlens.tasks import alpaca, beir, drawn, gsm8k, math, ultrafeedback
 
     if path.is_dir() and beir.is_folder(path):
         return beir.load_folder(path, split, limit)
+    if path.is_dir() and drawn.is_folder(path):
+        return drawn.load_folder(path, split, limit)
     files = split_files(path, SUFFIX) if path.is_dir() else {SUFFIX.sub("", path.name): path}
     if not files or not all(SUFFIX.search(file.name) for file in files.values()):
         raise UserError(f"{path}: expected .jsonl or .jsonl.gz files, one per split, or a BEIR corpus.jsonl")
