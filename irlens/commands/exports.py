@@ -39,11 +39,16 @@ def export(settings: Export, say: Say = print) -> tuple[Path, list[Path]]:
     name = source.name if source else given.resolve().name
     out = Path(settings.out or Path("irlens-out") / f"export-{kind}-{name}")
     kept = identity(settings, run=source.revision if source else _digest(given / "lists.parquet"))
+    cut = (
+        _lists(source, given, settings) if kind in OF_LISTS else None
+    )  # what can be refused is before a folder is made
+    run, qrels, called = (None, None, "") if cut is not None else _draws(source, settings)
     with OutputFolder(out, "export", kept, say=say) as folder:
-        if kind in OF_LISTS:
-            found = _of_lists(_lists(source, given, settings), kind, out, say)
+        if cut is not None:
+            found = _of_lists(cut, kind, out, say)
         else:
-            found = _of_run(source, settings, out, say)
+            found = _of_run(run, qrels, source, settings, out)
+            say(f"{len(run):,} draws" + (f", judged by {called}" if called else ", not judged"))
         folder.note(data=source.data() if source else {}, files=[path.name for path in found])
     return out, found
 
@@ -102,21 +107,26 @@ def _with_prompts(source: runs.Source) -> tuple[pd.DataFrame, pd.DataFrame]:
     return run, topics
 
 
-def _of_run(source: runs.Source, settings: Export, out: Path, say: Say) -> list[Path]:
-    """A file per tag: of draws at two temperatures these are two systems."""
-    from irlens.rerank.by_name import slug
-
+def _draws(source: runs.Source, settings: Export) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+    """The run (with its prompts, but for TREC), its judgements where there are any, and what to call these."""
     judged = settings.qrels or source.judged is not None or "reward" in source.run.columns
     qrels, called = runs.qrels_of(source, settings.qrels) if judged else (None, "")
     if qrels is None and settings.to == "every-eval-ever":
         raise UserError(f"{settings.run}: Every Eval Ever holds judged draws; judge it with `irlens verify` first")
-    run = source.run if settings.to == "trec" else _with_prompts(source)[0]
+    return (source.run if settings.to == "trec" else _with_prompts(source)[0]), qrels, called
+
+
+def _of_run(
+    run: pd.DataFrame, qrels: pd.DataFrame | None, source: runs.Source, settings: Export, out: Path
+) -> list[Path]:
+    """A file per tag: of draws at two temperatures these are two systems."""
+    from irlens.rerank.by_name import slug
+
     tags = list(run.groupby("tag", sort=False)) if "tag" in run.columns else [("run", run)]
     found = []
     for tag, rows in tags:
         name = slug(str(tag)) if len(tags) > 1 else source.name
         found += _written(rows.reset_index(drop=True), qrels, name, _about(source, settings), settings.to, out)
-    say(f"{len(run):,} draws" + (f", judged by {called}" if called else ", not judged"))
     return found
 
 
