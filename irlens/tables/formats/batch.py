@@ -7,6 +7,7 @@ file of requests (`custom_id, body: {messages or prompt, temperature}`). Source:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl
@@ -25,8 +26,8 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
 
     Requests of one prompt are one query. Failed requests are left out and counted.
     """
-    asked = _requests(about) if about.requests else None
-    log, seen = Log([]), {}
+    asked = _requests(about.requests) if about.requests else None
+    log, seen = Log([]), dict[str, str]()
     for where, row in rows:
         if not fits(row):
             raise UserError(f"{where}: a batch's output needs {KEYS}; found: {', '.join(row)}")
@@ -59,8 +60,8 @@ def _draw(choice: dict, where: str, told: dict, tokens: int | None) -> Draw:
     if text is None and message is None:
         raise UserError(f"{where}: a choice needs message or text; found: {', '.join(choice)}")
     told_of = (choice.get("logprobs") or {}).get("content") or ()
-    logprobs = [number(token.get("logprob")) for token in told_of]
-    logprob = sum(logprobs) if logprobs and None not in logprobs else None
+    logprobs = [value for token in told_of if (value := number(token.get("logprob"))) is not None]
+    logprob = sum(logprobs) if told_of and len(logprobs) == len(told_of) else None
     return Draw(
         where,
         text_of(text, where),
@@ -71,11 +72,11 @@ def _draw(choice: dict, where: str, told: dict, tokens: int | None) -> Draw:
     )
 
 
-def _requests(about: About) -> dict[str, dict]:
+def _requests(path: Path) -> dict[str, dict]:
     """custom_id → query, messages, temperature (the API's default is 1)."""
     found = {}
-    for number_, row in read_jsonl(about.requests):
-        where, body = f"{about.requests}:{number_}", row.get("body")
+    for line, row in read_jsonl(path):
+        where, body = f"{path}:{line}", row.get("body")
         if "custom_id" not in row or not isinstance(body, dict) or not {"messages", "prompt"} & body.keys():
             raise UserError(
                 f"{where}: a request needs custom_id and body with messages or prompt; found: {', '.join(row)}"

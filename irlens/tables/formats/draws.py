@@ -89,7 +89,7 @@ def imported(format: str, log: Log, judged_by: str | None, source: str) -> Impor
         raise UserError(f"--judged-by {judged_by!r}: {known}")
     chosen = judged_by or next(iter(names), None)
     run = _run(log.draws, source)
-    found = [draw.verdicts.get(chosen) for draw in log.draws]
+    found = [draw.verdicts.get(chosen or "") for draw in log.draws]
     grades = pd.Series(found, index=run.index, dtype=float)
     run = run.assign(reward=grades)
     run = check(ranked(run), "run", source)
@@ -106,13 +106,18 @@ def imported(format: str, log: Log, judged_by: str | None, source: str) -> Impor
 
 def _run(draws: list[Draw], source: str) -> pd.DataFrame:
     """[draws] the run, in the file's order; a column that no draw fills is left out."""
-    prompts: dict[str, tuple[str, str]] = {}
-    counts, places, rows = Counter(), Counter(), []
+    prompts: dict[str, tuple[str | None, str]] = {}
+    counts: Counter = Counter()
+    places: Counter = Counter()
+    rows = []
     for draw in draws:
         asked = draw.query if draw.messages is None else json.dumps(draw.messages, ensure_ascii=False)
-        if draw.query_id is None and asked is None:
+        if draw.query_id is not None:
+            query_id = SPACE.sub("_", draw.query_id)
+        elif asked is not None:
+            query_id = query_id_of(asked)
+        else:
             raise UserError(f"{draw.where}: it tells neither a prompt nor an identifier")
-        query_id = query_id_of(asked) if draw.query_id is None else SPACE.sub("_", draw.query_id)
         first, where = prompts.setdefault(query_id, (asked, draw.where))
         if first != asked:
             raise UserError(f"{draw.where}: another prompt under the identifier {query_id!r} of {where}")
@@ -138,8 +143,8 @@ def _run(draws: list[Draw], source: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame = frame.assign(score=0.0 - frame["draw"], rank=0)
     if frame["messages"].notna().any():  # one column for all: a plain question is a chat of one message
-        asked = zip(frame["messages"], frame["query"])
-        frame["messages"] = [m if isinstance(m, list) else [{"role": "user", "content": q}] for m, q in asked]
+        both = zip(frame["messages"], frame["query"])
+        frame["messages"] = [m if isinstance(m, list) else [{"role": "user", "content": q}] for m, q in both]
     partial = [c for c in ("query", "answers", "temperature", "tag", "n_tokens") if frame[c].isna().any()]
     empty = [c for c in frame.columns if frame[c].isna().all()]
     return frame.drop(columns=list(dict.fromkeys([*partial, *empty])))

@@ -19,6 +19,7 @@ KEYS = "eval, samples"
 LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # as inspect_ai's value_to_float has them
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 ZSTD = 93  # a zip's method of compression, which Python reads from 3.14 on
+LOCAL_HEADER = 30  # bytes before the name of an entry
 
 
 def fits(row: dict) -> bool:
@@ -81,7 +82,7 @@ def _attached(text: str, attachments: dict[str, str]) -> str:
 
 def _verdicts(scores: dict) -> dict[str, float]:
     """Scorer → number; of a scorer that gives several "scorer/name"."""
-    found = {}
+    found: dict[str, float] = {}
     for name, score in scores.items():
         value = score.get("value") if isinstance(score, dict) else None
         several = {f"{name}/{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
@@ -151,9 +152,9 @@ def _inflated(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return file.read(info)
     import pyarrow
 
-    file.fp.seek(info.header_offset)
-    header = file.fp.read(zipfile.sizeFileHeader)
-    name, extra = struct.unpack("<HH", header[26:30])
-    file.fp.seek(name + extra, 1)
-    packed = file.fp.read(info.compress_size)
+    with open(str(file.filename), "rb") as raw:
+        raw.seek(info.header_offset)
+        name, extra = struct.unpack("<HH", raw.read(LOCAL_HEADER)[26:30])
+        raw.seek(name + extra, 1)
+        packed = raw.read(info.compress_size)
     return pyarrow.input_stream(pyarrow.BufferReader(packed), compression="zstd").read()

@@ -31,14 +31,14 @@ def fits(row: dict) -> bool:
 
 def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
     """Raises UserError, naming the line: no `resps`, log-likelihoods instead of responses, a question twice."""
-    task = FILE.match(about.path.name.split(".json")[0])
-    task = task[1] if task else about.path.name.split(".")[0]
+    named = FILE.match(about.path.name.split(".json")[0])
+    task = named[1] if named else about.path.name.split(".")[0]
     byid: dict[str, list[tuple[str, dict]]] = defaultdict(list)
     for where, row in rows:
         if not fits(row):
             raise UserError(f"{where}: a sample of lm-eval needs {KEYS}; found: {', '.join(row)}")
         byid[str(row["doc_id"])].append((where, row))
-    log, sums = Log([], task=task), defaultdict(list)
+    log, sums = Log([], task=task), dict[str, list[float]]()
     for doc_id, same in byid.items():
         where, row = same[0]
         filters = [one.get("filter", "none") for _, one in same]
@@ -73,7 +73,7 @@ def _texts(resps, where: str) -> list[str]:
             f"{where}: resps hold no responses but {resps!r:.60}: the task scores choices by log-likelihood; only tasks "
             "that generate (generate_until) can be imported"
         )
-    return found
+    return [str(text) for text in found]
 
 
 def _verdicts(rows: list[dict], texts: list[str], sums: dict[str, list[float]]) -> list[dict[str, float]]:
@@ -87,11 +87,13 @@ def _verdicts(rows: list[dict], texts: list[str], sums: dict[str, list[float]]) 
         for metric in names:
             name = f"{metric},{row['filter']}" if "filter" in row else str(metric)
             value = row.get(metric)
-            if isinstance(value, list) and len(value) == len(texts) and None not in map(number, value):
-                each = [number(one) for one in value]
-                sums[name].append(sum(each) / len(each))
+            listed = [grade for one in value if (grade := number(one)) is not None] if isinstance(value, list) else []
+            each: list[float | None]
+            if listed and len(listed) == len(texts):
+                each = [*listed]
+                sums.setdefault(name, []).append(sum(listed) / len(listed))
             elif (single := number(value)) is not None:
-                sums[name].append(single)
+                sums.setdefault(name, []).append(single)
                 each = [single if len(texts) == 1 or text == passed else None for text in texts]
             else:
                 continue
@@ -104,11 +106,12 @@ def _verdicts(rows: list[dict], texts: list[str], sums: dict[str, list[float]]) 
 def _asked(row: dict, where: str) -> tuple[str | None, list[dict] | None, float | None]:
     """(query, messages, temperature): the document's question where that is all it asks, else what the model read."""
     first = row.get("arguments")
-    first = (
-        first.get("gen_args_0") if isinstance(first, dict) else first[0] if isinstance(first, list) and first else {}
-    )
-    context, options = (first.get("arg_0"), first.get("arg_1")) if isinstance(first, dict) else (*first, None)[:2]
-    options = options if isinstance(options, dict) else {}
+    if isinstance(first, dict):
+        first = first.get("gen_args_0")
+    elif isinstance(first, list):
+        first = next(iter(first), None)
+    parts = [first.get("arg_0"), first.get("arg_1")] if isinstance(first, dict) else [*(first or ()), None, None]
+    context, options = parts[0], parts[1] if isinstance(parts[1], dict) else {}
     greedy = options.get("do_sample") is False
     temperature = 0.0 if greedy else number(options.get("temperature"))
     doc = row["doc"] if isinstance(row["doc"], dict) else {}

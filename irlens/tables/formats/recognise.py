@@ -38,20 +38,20 @@ def read(
     not what the first one is.
     """
     path = Path(path).expanduser()
-    reader = module(format) if format else None
+    if format:
+        module(format)  # an unknown one is refused before anything is read
     if not path.exists():
         raise UserError(f"{path}: no such file")
     found = rows(path)
     if (first := next(found, None)) is None:
         raise UserError(f"{path}: no rows")
-    if reader is None:
-        format = next((name for name in FORMATS if module(name).fits(first[1])), None)
-        if format is None:
-            wanted = "; ".join(f"{name}: {module(name).KEYS}" for name in FORMATS)
-            keys = ", ".join(map(str, first[1])) or "nothing"
-            raise UserError(f"{first[0]}: of no known format; found: {keys}; wanted: {wanted}")
-        reader = module(format)
-    if requests is not None and format != "batch":
-        raise UserError(f"--requests is for a batch's output, and {path} is of the format {format}")
+    name = format or next((name for name in FORMATS if module(name).fits(first[1])), None)
+    if name is None:
+        wanted = "; ".join(f"{name}: {module(name).KEYS}" for name in FORMATS)
+        keys = ", ".join(map(str, first[1])) or "nothing"
+        raise UserError(f"{first[0]}: of no known format; found: {keys}; wanted: {wanted}")
+    reader = module(name)
+    if requests is not None and name != "batch":
+        raise UserError(f"--requests is for a batch's output, and {path} is of the format {name}")
     about = About(path, None if requests is None else Path(requests).expanduser())
-    return imported(format, reader.read(chain([first], found), about), judged_by, str(path))
+    return imported(name, reader.read(chain([first], found), about), judged_by, str(path))

@@ -115,7 +115,7 @@ def every_eval_ever(
 def _result(row, identifier: str, source: Source, heat: dict) -> dict:
     """One measure of the evaluation."""
     kind, shares = str(row.measure).partition("@")[0], row.low >= 0 and row.high <= 1
-    config = {"metric_id": "pass_at_k" if kind == "Pass" else kind.lower(), "metric_name": str(row.measure)}
+    config: dict = {"metric_id": "pass_at_k" if kind == "Pass" else kind.lower(), "metric_name": str(row.measure)}
     config |= {"lower_is_better": False}
     if shares:  # a continuous score must tell its bounds, and a reward has none
         config |= {"metric_unit": "proportion", "score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
