@@ -14,6 +14,7 @@ from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
 from irlens.commands.settings import (
     BestOfN,
+    Compare,
     Demo,
     Evaluate,
     Export,
@@ -207,6 +208,21 @@ def evaluate(settings: Evaluate) -> None:
     s = settings
     folder, results = command(Path(s.run), Path(s.qrels), s.measures, s.out, s.complete, report.say)
     report.results(results)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(Compare)
+def compare(settings: Compare) -> None:
+    """Two systems or more over the same prompts: paired tests, Holm over all, and which cannot be told apart.
+
+    Example: `irlens compare irlens-out/import-a irlens-out/import-b --measures 'Pass@1 Pass@4'`
+    """
+    from irlens.cli import report
+    from irlens.commands.compare import compare as command
+
+    folder, values, tests = command(settings, report.say)
+    report.systems(values, tests)
     report.written(folder)
 
 

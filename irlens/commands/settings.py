@@ -349,6 +349,26 @@ class Export:
     out: str | None = _out()
 
 
+@dataclass(frozen=True)
+class Compare(Seeded):
+    """Several systems over the same prompts."""
+
+    runs: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None, "Two or more: runs, folders with a run, folders of recall or evaluate."
+    )
+    measures: str | None = option(
+        None, "Such as 'Pass@1 Pass@8'. Default: Pass@1 and Pass@N of draws, nDCG@10 RR Success@10.", panel="Measuring"
+    )
+    qrels: str | None = option(None, "Judgements for all. Default: those beside each run.", panel="Judging")
+    verifier: str | None = option(None, f"{VERIFIERS}.", panel="Judging")
+    reward: str | None = option(None, "Reward model that judges: fsfairx, a hub id or folder.", panel="Judging")
+    dataset: str | None = option(None, "Where the gold answers come from. Default: as the folders say.", panel="Data")
+    split: str | None = option(None, "Default: as the folders say.", panel="Data")
+    seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
 def _style():
     return option("screen", "screen or paper.", panel="Figure")
 
