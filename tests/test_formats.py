@@ -393,6 +393,41 @@ def test_a_row_cut_in_half_and_another_encoding_are_named(tmp_path, name):
         formats.read(path)
 
 
+STRANGE = (None, 7, -1.5, "x", [], {}, [None], [["a"]], {"a": 1}, True, float("nan"), "\ud800", [{"role": "user"}])
+
+
+def places(made, path=()):
+    """The path of every value of some JSON."""
+    for key in made if isinstance(made, dict) else range(len(made)) if isinstance(made, list) else ():
+        yield (*path, key)
+        yield from places(made[key], (*path, key))
+
+
+def test_whatever_stands_in_a_field_is_read_or_refused_in_one_line(tmp_path, monkeypatch):
+    """400 files in which one value is another thing: never a traceback."""
+    monkeypatch.setattr(inspect_log, "by_own_reader", lambda path: None)
+    made = {name: [row(), row()] for name, row in GOOD.items()} | {"inspect": log(epochs=1)}
+    made["lm-eval"][1]["doc_id"] = made["batch"][1]["custom_id"] = 1
+    trials = [(name, path, value) for name, rows in made.items() for path in places(rows) for value in STRANGE]
+    refused = 0
+    for i in np.random.default_rng(0).choice(len(trials), 400, replace=False):
+        name, path, value = trials[i]
+        changed = json.loads(json.dumps(made[name]))
+        inner = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        file = tmp_path / ("x.json" if name == "inspect" else "x.jsonl")
+        file.write_text(json.dumps(changed)) if name == "inspect" else write(file, changed)
+        try:
+            found = formats.read(file, name)
+            assert isinstance(tables.check(found.run, "run"), pd.DataFrame)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(file) in str(error), (name, path, value)
+    assert 50 < refused < 350
+
+
 def test_identifiers_that_occur_twice(tmp_path):
     for name, key in (("lm-eval", "doc_id 0 twice"), ("batch", "custom_id 'a' again")):
         with pytest.raises(UserError, match=rf"some\.jsonl:2: {key}"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl
-from irlens.tables.formats.draws import About, Draw, Log, number, prompt, text_of
+from irlens.tables.formats.draws import About, Draw, Log, count, number, objects, part, prompt, text_of
 
 KEYS = "custom_id, response (or error)"
 
@@ -34,20 +34,20 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
         key = str(row["custom_id"])
         if seen.setdefault(key, where) != where:
             raise UserError(f"{where}: custom_id {key!r} again, as in {seen[key]}")
-        answer = row.get("response") or {}
+        answer = part(row, "response", dict, where)
         if row.get("error") or answer.get("status_code", 200) != 200:
             log.left_out["requests that failed"] += 1
             continue
         if asked is not None and key not in asked:
             raise UserError(f"{where}: custom_id {key!r} is in no line of --requests {about.requests}")
-        body = answer.get("body", answer)
-        choices = body.get("choices") if isinstance(body, dict) else None
-        if not isinstance(choices, list) or not choices:
-            raise UserError(f"{where}: the response has no choices; found: {', '.join(body or ())}")
+        body = part(answer, "body", dict, where) if "body" in answer else answer
+        choices = objects(part(body, "choices", list, where), "choices", where)
+        if not choices:
+            raise UserError(f"{where}: the response has no choices; found: {', '.join(body)}")
         log.model = log.model or body.get("model")
         told = {"query_id": key} if asked is None else asked[key]
-        tokens = (body.get("usage") or {}).get("completion_tokens") if len(choices) == 1 else None
-        for choice in sorted(choices, key=lambda choice: choice.get("index", 0)):
+        tokens = count(part(body, "usage", dict, where).get("completion_tokens")) if len(choices) == 1 else None
+        for choice in sorted(choices, key=lambda choice: number(choice.get("index")) or 0):
             log.draws.append(_draw(choice, where, told, tokens))
     if asked is None:
         log.notes.append("a batch's output holds no prompts: --requests FILE, the batch's input, tells them")
@@ -55,11 +55,12 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
 
 
 def _draw(choice: dict, where: str, told: dict, tokens: int | None) -> Draw:
-    message = choice.get("message")
-    text = choice.get("text") if message is None else message.get("content")
-    if text is None and message is None:
+    message = part(choice, "message", dict, where)
+    text = message.get("content") if message else choice.get("text")
+    if text is None and not message:
         raise UserError(f"{where}: a choice needs message or text; found: {', '.join(choice)}")
-    told_of = (choice.get("logprobs") or {}).get("content") or ()
+    told_of = part(part(choice, "logprobs", dict, where), "content", list, where)
+    objects(told_of, "logprobs", where)
     logprobs = [value for token in told_of if (value := number(token.get("logprob"))) is not None]
     logprob = sum(logprobs) if told_of and len(logprobs) == len(told_of) else None
     return Draw(

@@ -83,6 +83,7 @@ def imported(format: str, log: Log, judged_by: str | None, source: str) -> Impor
     if not log.draws:
         why = ", ".join(f"{count:,} {reason}" for reason, count in log.left_out.items())
         raise UserError(f"{source}: no draw" + (f" ({why})" if why else ""))
+    log.model, log.task = (None if told is None else str(told) for told in (log.model, log.task))
     names = list(dict.fromkeys(name for draw in log.draws for name in draw.verdicts))
     if judged_by is not None and judged_by not in names:
         known = did_you_mean(judged_by, names) if names else "the file judges nothing"
@@ -111,6 +112,7 @@ def _run(draws: list[Draw], source: str) -> pd.DataFrame:
     places: Counter = Counter()
     rows = []
     for draw in draws:
+        _check_text(draw)
         asked = draw.query if draw.messages is None else json.dumps(draw.messages, ensure_ascii=False)
         if draw.query_id is not None:
             query_id = SPACE.sub("_", draw.query_id)
@@ -150,11 +152,41 @@ def _run(draws: list[Draw], source: str) -> pd.DataFrame:
     return frame.drop(columns=list(dict.fromkeys([*partial, *empty])))
 
 
-def _ended(reason: str | None) -> str | None:
+def _check_text(draw: Draw) -> None:
+    """Raises UserError for a text that no file can hold."""
+    told = [draw.text, draw.query, draw.query_id, draw.messages, draw.answers, draw.tag, draw.finish_reason]
+    try:
+        json.dumps(told, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{draw.where}: a text that is not Unicode ({error.reason} at character {error.start})"
+        ) from None
+
+
+def _ended(reason) -> str | None:
     return None if reason is None else "length" if reason in CUT else "stop"
 
 
 # -- what the readers share ----------------------------------------------------------------------------------------
+
+
+def part(row: dict, name: str, kind: type, where: str):
+    """`row[name]`, an object (dict) or a list; an empty one where it is missing or null. Raises UserError for another thing."""
+    value = row.get(name)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        what = "an object" if kind is dict else "a list"
+        raise UserError(f"{where}: {name} must be {what}, got {value!r:.60}")
+    return value
+
+
+def objects(values: list, name: str, where: str) -> list[dict]:
+    """A list of objects. Raises UserError for a member that is none."""
+    for value in values:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {name} must hold objects, got {value!r:.60}")
+    return values
 
 
 def number(value) -> float | None:
@@ -162,6 +194,11 @@ def number(value) -> float | None:
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return float(value)
     return None
+
+
+def count(value) -> int | None:
+    """A whole number from 0 on; None of anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def text_of(content, where: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from irlens.base.errors import UserError
-from irlens.tables.formats.draws import About, Draw, Log, answers_of, chat, number, text_of
+from irlens.tables.formats.draws import About, Draw, Log, answers_of, chat, count, number, objects, part, text_of
 
 KEYS = "eval, samples"
 LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # as inspect_ai's value_to_float has them
@@ -35,30 +35,30 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
     if not fits(row) or not isinstance(row.get("samples"), list):
         raise UserError(f"{where}: a log of inspect_ai needs {KEYS} (eval with its task); found: {', '.join(row)}")
     log = Log([], row["eval"].get("model"), row["eval"].get("task"))
-    temperature = number((row["eval"].get("model_generate_config") or {}).get("temperature"))
+    temperature = number(part(row["eval"], "model_generate_config", dict, where).get("temperature"))
     if temperature is None:
-        temperature = number(((row.get("plan") or {}).get("config") or {}).get("temperature"))
+        temperature = number(part(part(row, "plan", dict, where), "config", dict, where).get("temperature"))
     seen: dict[tuple, int] = {}
-    for i, sample in enumerate(row["samples"]):
+    for i, sample in enumerate(objects(row["samples"], "samples", where)):
         place = f"{where}: sample {i}"
-        key = (str(sample.get("id")), sample.get("epoch", 1))
+        key = (str(sample.get("id")), str(sample.get("epoch", 1)))
         if seen.setdefault(key, i) != i:
             raise UserError(f"{place}: id {key[0]!r}, epoch {key[1]} again, as in sample {seen[key]}")
         if sample.get("error"):
             log.left_out["samples that failed"] += 1
             continue
         log.draws.append(_draw(sample, place, temperature))
-    log.reported = _reported(row)
+    log.reported = _reported(row, where)
     return log
 
 
 def _draw(sample: dict, where: str, temperature: float | None) -> Draw:
-    output, notes = sample.get("output"), sample.get("attachments") or {}
-    if not isinstance(output, dict) or "input" not in sample or "id" not in sample:
+    if not sample.keys() >= {"id", "input", "output"}:
         raise UserError(f"{where}: a sample needs id, input, output; found: {', '.join(sample)}")
-    choice = (output.get("choices") or [{}])[0]
+    output, notes = part(sample, "output", dict, where), part(sample, "attachments", dict, where)
+    choice = next(iter(objects(part(output, "choices", list, where), "choices", where)), {})
     text = output.get("completion")
-    text = (choice.get("message") or {}).get("content") if text is None else text
+    text = part(choice, "message", dict, where).get("content") if text is None else text
     asked = sample["input"]
     query, messages = chat(asked, where) if isinstance(asked, list) else (text_of(asked, where), None)
     return Draw(
@@ -68,16 +68,16 @@ def _draw(sample: dict, where: str, temperature: float | None) -> Draw:
         str(sample["id"]),
         messages,
         answers_of(sample.get("target")),
-        _verdicts(sample.get("scores") or {}),
+        _verdicts(part(sample, "scores", dict, where)),
         temperature,
         choice.get("stop_reason"),
-        (output.get("usage") or {}).get("output_tokens"),
+        count(part(output, "usage", dict, where).get("output_tokens")),
     )
 
 
 def _attached(text: str, attachments: dict[str, str]) -> str:
     """A text, or what it stands for: long ones are kept once, under their digest."""
-    return attachments.get(text.removeprefix("attachment://"), text) if text.startswith("attachment://") else text
+    return str(attachments.get(text.removeprefix("attachment://"), text)) if text.startswith("attachment://") else text
 
 
 def _verdicts(scores: dict) -> dict[str, float]:
@@ -101,12 +101,12 @@ def _grade(value) -> float | None:
         return None
 
 
-def _reported(row: dict) -> dict[str, float]:
+def _reported(row: dict, where: str) -> dict[str, float]:
     """Scorer → the accuracy (or mean) that the log reports, averaged over epochs."""
     found = {}
-    for score in (row.get("results") or {}).get("scores") or []:
-        metrics = score.get("metrics") or {}
-        metric = metrics.get("accuracy") or metrics.get("mean") or {}
+    for score in objects(part(part(row, "results", dict, where), "scores", list, where), "scores", where):
+        metrics = part(score, "metrics", dict, where)
+        metric = part(metrics, "accuracy" if metrics.get("accuracy") else "mean", dict, where)
         if score.get("reducer") in (None, "mean") and (value := number(metric.get("value"))) is not None:
             found[str(score.get("name"))] = value
     return found

@@ -41,7 +41,7 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
     log, sums = Log([], task=task), dict[str, list[float]]()
     for doc_id, same in byid.items():
         where, row = same[0]
-        filters = [one.get("filter", "none") for _, one in same]
+        filters = [str(one.get("filter", "none")) for _, one in same]
         if len(set(filters)) < len(filters):
             raise UserError(f"{same[-1][0]}: doc_id {doc_id} twice with the filter {filters[-1]!r}")
         texts = _texts(row.get("resps"), where)
@@ -83,8 +83,10 @@ def _verdicts(rows: list[dict], texts: list[str], sums: dict[str, list[float]]) 
         passed = row.get("filtered_resps")
         passed = passed[0] if isinstance(passed, list) and len(passed) == 1 else passed
         passed = passed[0] if isinstance(passed, list) and len(passed) == 1 else passed
-        names = row.get("metrics") or [key for key in row if key not in FIELDS]
-        for metric in names:
+        names = row.get("metrics")
+        for metric in map(
+            str, names if isinstance(names, list) and names else [key for key in row if key not in FIELDS]
+        ):
             name = f"{metric},{row['filter']}" if "filter" in row else str(metric)
             value = row.get(metric)
             listed = [grade for one in value if (grade := number(one)) is not None] if isinstance(value, list) else []
@@ -110,7 +112,9 @@ def _asked(row: dict, where: str) -> tuple[str | None, list[dict] | None, float 
         first = first.get("gen_args_0")
     elif isinstance(first, list):
         first = next(iter(first), None)
-    parts = [first.get("arg_0"), first.get("arg_1")] if isinstance(first, dict) else [*(first or ()), None, None]
+    if isinstance(first, dict):
+        first = [first.get("arg_0"), first.get("arg_1")]
+    parts = [*(first if isinstance(first, list) else ()), None, None]
     context, options = parts[0], parts[1] if isinstance(parts[1], dict) else {}
     greedy = options.get("do_sample") is False
     temperature = 0.0 if greedy else number(options.get("temperature"))

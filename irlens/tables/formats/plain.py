@@ -38,7 +38,7 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
         many = isinstance(row[key], list) and not (key in ONE and _is_message(row[key]))
         texts = row[key] if many else [row[key]]
         identifier = next((str(row[name]) for name in ("query_id", "id") if row.get(name) is not None), None)
-        models.add(row.get("model"))
+        models.add(None if row.get("model") is None else str(row["model"]))
         for text, judged in zip(texts, _verdicts(row, len(texts), many, where)):
             log.draws.append(
                 Draw(
@@ -50,7 +50,7 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
                     answers_of(row.get("answers", row.get("answer"))),
                     judged,
                     number(row.get("temperature")),
-                    row.get("finish_reason"),
+                    None if row.get("finish_reason") is None else str(row["finish_reason"]),
                 )
             )
     log.model = models.pop() if len(models) == 1 else None
