@@ -111,6 +111,29 @@ def test_a_verifier_judges_all_alike_and_other_judgements_are_told(three, tmp_pa
     assert dict(zip(values["run"], values["value"])) == {"good": 1.0, "wrongly": 1.0}
 
 
+def test_a_reward_model_judges_all(three, tmp_path):
+    """Its mean score of each run, as `rerank` by the same model has it."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from irlens.commands.rerank import rerank
+    from irlens.models import catalog
+
+    tokenizer = AutoTokenizer.from_pretrained(catalog.fetch(catalog.encoder("tiny-e5")))
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=32, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, some = str(tmp_path / "model"), [three[0], three[2]]
+    _, values, _ = compare(settings.Compare(runs=some, reward=model, out=str(tmp_path / "c")), str)
+    found = values.set_index(["measure", "run"])["value"]
+    for name, run in (("good", some[0]), ("bad", some[1])):
+        folder, _ = rerank(settings.Rerank(run=run, reranker=model, out=str(tmp_path / f"r-{name}")), str)
+        assert found["Reward@1", name] == pytest.approx(tables.read_run(folder)["reward"].mean(), abs=1e-5)
+    assert found["Reward@1", "good"] != found["Reward@1", "bad"]
+
+
 def test_folders_that_were_measured_before_and_several_temperatures(three, tmp_path):
     for name, run in (("x", three[0]), ("y", three[2])):
         evaluate(run, run, "Pass@1", str(tmp_path / name), say=str)
