@@ -18,6 +18,7 @@ from irlens.retrieve.policy import Say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.negatives.export import Prompts
     from irlens.tables.formats.write import Source
 
 FORMATS = ("trl", "kto", "sentence-transformers", "lm-eval", "every-eval-ever", "jsonl", "trec")
@@ -45,7 +46,7 @@ def export(settings: Export, say: Say = print) -> tuple[Path, list[Path]]:
     run, qrels, called = (None, None, "") if cut is not None else _draws(source, settings)
     with OutputFolder(out, "export", kept, say=say) as folder:
         if cut is not None:
-            found = _of_lists(cut, kind, out, say)
+            found = _of_lists(*cut, kind, out, say)
         else:
             found = _of_run(run, qrels, source, settings, out)
             say(f"{len(run):,} draws" + (f", judged by {called}" if called else ", not judged"))
@@ -62,22 +63,28 @@ def _digest(path: Path) -> str:
 # -- lists ---------------------------------------------------------------------------------------------------------
 
 
-def _lists(source: runs.Source | None, given: Path, settings: Export) -> pd.DataFrame:
-    """The folder's lists, else those cut from the run by its judgements."""
+def _lists(source: runs.Source | None, given: Path, settings: Export) -> tuple[pd.DataFrame, Prompts | None]:
+    """The folder's lists, else those cut from the run by its judgements; and what the policy reads, where that is known."""
     from irlens import tables
     from irlens.negatives import lists as cutting
 
     if source is None:
-        return tables.read_lists(given)
+        pairs = files.read_jsonl(given / "trl.jsonl") if (given / "trl.jsonl").is_file() else ()
+        lists = tables.read_lists(given)
+        known = {row["query_id"]: row["prompt"] for _, row in pairs}
+        return lists, dict(zip(lists["query_id"], lists["query"])) | known if known else None
     run, _ = _with_prompts(source)
     judged, called = runs.qrels_of(source, settings.qrels)
     found = cutting.lists(run, judged, settings.positives, settings.negatives)
     if found.empty:
         raise UserError(f"{settings.run}: no prompt has a right and a wrong draw by {called}, so there is no list")
-    return found
+    if "messages" not in run.columns:
+        return found, None
+    rows = run.drop_duplicates("query_id")
+    return found, {q: [dict(message) for message in some] for q, some in zip(rows["query_id"], rows["messages"])}
 
 
-def _of_lists(lists: pd.DataFrame, kind: str, out: Path, say: Say) -> list[Path]:
+def _of_lists(lists: pd.DataFrame, prompts: Prompts | None, kind: str, out: Path, say: Say) -> list[Path]:
     from irlens.negatives import export as writing
 
     if kind == "sentence-transformers":
@@ -86,7 +93,7 @@ def _of_lists(lists: pd.DataFrame, kind: str, out: Path, say: Say) -> list[Path]
             say(f"tuples.jsonl leaves out {left_out:,} lists with fewer negatives than the largest")
         tables = {"triplets": writing.triplets(lists), "tuples": rows}
     else:
-        tables = {kind: getattr(writing, kind)(lists)}
+        tables = {kind: getattr(writing, kind)(lists, prompts)}
     for name, some in tables.items():
         writing.write_jsonl(some, out / f"{name}.jsonl")
         say(f"{name}.jsonl: {len(some):,} rows")

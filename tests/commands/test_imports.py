@@ -241,9 +241,23 @@ def test_mined_lists_are_exported_as_they_are(imported, tmp_path):
     asked = {"run": str(imported), "temperature": (1.0,), "tier": "hard", "positives_from": "own", "hardness": False}
     folder, _, _ = mine_negatives(settings.Mine(**asked, out=str(tmp_path / "m")), str)
     _, (file,) = export(settings.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
-    pairs = [(row["chosen_id"], row["rejected_id"]) for row in map(json.loads, file.read_text().splitlines())]
-    own = [json.loads(line) for line in (folder / "trl.jsonl").read_text().splitlines()]
-    assert pairs == [(row["chosen_id"], row["rejected_id"]) for row in own]
+    assert file.read_text() == (folder / "trl.jsonl").read_text()
+
+
+def test_a_chat_is_exported_as_a_chat(tmp_path):
+    chat = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "q?"}]
+    path = tmp_path / "draws.jsonl"
+    path.write_text(json.dumps({"prompt": chat, "responses": ["a", "b"], "scores": [1, 0]}) + "\n")
+    folder, _ = import_draws(settings.Import(file=str(path), out=str(tmp_path / "i")), str)
+    _, (file,) = export(settings.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
+    pair = json.loads(file.read_text())
+    assert pair["prompt"] == chat and pair["chosen"] == [{"role": "assistant", "content": "a"}]
+    _, (file,) = export(settings.Export(run=str(folder), to="jsonl", out=str(tmp_path / "j")), str)
+    assert json.loads(file.read_text())["prompt"] == chat
+    _, (file,) = export(settings.Export(run=str(folder), to="lm-eval", out=str(tmp_path / "l")), str)
+    back, _ = import_draws(settings.Import(file=str(file), out=str(tmp_path / "b")), str)
+    run = tables.read_run(back)
+    assert list(run["messages"].iloc[0]) == chat and set(run["query"]) == {"q?"} and run["text"].tolist() == ["a", "b"]
 
 
 def test_exports_that_cannot_be(imported, tmp_path, refused):

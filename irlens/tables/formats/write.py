@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,12 @@ def _prompts(run: pd.DataFrame, wanted: str) -> Iterator[tuple[str, pd.DataFrame
         yield query_id, rows, [] if answers is None else [str(answer) for answer in answers]
 
 
+def _chat(rows: pd.DataFrame) -> list[dict] | None:
+    """The messages that the draws of a prompt answer, where the run tells them."""
+    messages = rows["messages"].iloc[0] if "messages" in rows.columns else None
+    return None if messages is None else [dict(message) for message in messages]
+
+
 def lm_eval(run: pd.DataFrame, grades: pd.Series | None, metric: str = "exact_match") -> list[dict]:
     """Rows as lm-eval's `--log_samples` writes them: one per prompt, all its draws in `resps`, the filter "none".
 
@@ -43,11 +50,14 @@ def lm_eval(run: pd.DataFrame, grades: pd.Series | None, metric: str = "exact_ma
     for i, (query_id, rows, answers) in enumerate(_prompts(run, "lm-eval")):
         heat = {"temperature": float(rows["temperature"].iloc[0])} if "temperature" in rows.columns else {}
         texts = rows["text"].tolist()
+        chat, asked = _chat(rows), rows["query"].iloc[0]
+        doc = {"query_id": query_id, "answers": answers} | ({} if chat else {"question": asked})
+        asked = [json.dumps(chat, ensure_ascii=False)] if chat else asked
         row = {
             "doc_id": i,
-            "doc": {"query_id": query_id, "question": rows["query"].iloc[0], "answers": answers},
+            "doc": doc,
             "target": answers[0] if answers else "",
-            "arguments": {"gen_args_0": {"arg_0": rows["query"].iloc[0], "arg_1": {"do_sample": True, **heat}}},
+            "arguments": {"gen_args_0": {"arg_0": asked, "arg_1": {"do_sample": True, **heat}}},
             "resps": [texts],
             "filtered_resps": texts,
             "filter": "none",
@@ -66,9 +76,7 @@ def plain(run: pd.DataFrame, grades: pd.Series | None) -> list[dict]:
     """A row per prompt: query_id, prompt, answers, responses, scores, as `irlens import` reads it."""
     out = []
     for query_id, rows, answers in _prompts(run, "jsonl"):
-        messages = rows["messages"].iloc[0] if "messages" in rows.columns else None
-        asked = rows["query"].iloc[0] if messages is None else [dict(message) for message in messages]
-        row = {"query_id": query_id, "prompt": asked, "responses": rows["text"].tolist()}
+        row = {"query_id": query_id, "prompt": _chat(rows) or rows["query"].iloc[0], "responses": rows["text"].tolist()}
         if answers:
             row["answers"] = answers
         if "temperature" in rows.columns:
