@@ -12,13 +12,11 @@ from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
+from irlens.commands.exchange import Compare, Export, Import
 from irlens.commands.settings import (
     BestOfN,
-    Compare,
     Demo,
     Evaluate,
-    Export,
-    Import,
     Index,
     Mine,
     PassK,

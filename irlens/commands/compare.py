@@ -10,8 +10,8 @@ from irlens.base.errors import UserError
 from irlens.base.options import identity
 from irlens.commands import finished, runs
 from irlens.commands.drawing import store_of
+from irlens.commands.exchange import Compare
 from irlens.commands.folder import OutputFolder
-from irlens.commands.settings import Compare
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, cutoffs, identity, one_of
 from irlens.commands import runs
+from irlens.commands.exchange import Export
 from irlens.commands.folder import OutputFolder, version
-from irlens.commands.settings import Export
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:

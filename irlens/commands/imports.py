@@ -11,9 +11,10 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import cutoffs, identity
 from irlens.commands import finished
+from irlens.commands.exchange import Import
 from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import data_of
-from irlens.commands.settings import Import, heat
+from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:

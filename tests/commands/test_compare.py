@@ -9,7 +9,7 @@ import pytest
 import irlens
 from irlens import tables
 from irlens.base import files
-from irlens.commands import settings
+from irlens.commands import exchange, settings
 from irlens.commands.compare import compare
 from irlens.commands.evaluate import evaluate
 from irlens.commands.imports import import_draws
@@ -43,7 +43,7 @@ def three(tmp_path):
 
 
 def test_values_tests_and_groups(three, tmp_path):
-    folder, values, tests = compare(settings.Compare(runs=three, measures="Pass@1", out=str(tmp_path / "c")), str)
+    folder, values, tests = compare(exchange.Compare(runs=three, measures="Pass@1", out=str(tmp_path / "c")), str)
     assert dict(zip(values["run"], values["value"])) == pytest.approx({"good": 23 / 24, "twin": 23 / 24, "bad": 0.0})
     assert dict(zip(values["run"], values["group"])) == {"good": "a", "twin": "a", "bad": "b"}
     assert set(values["n"]) == {PROMPTS} and (values["low"] < values["high"]).all()
@@ -62,7 +62,7 @@ def test_values_tests_and_groups(three, tmp_path):
 
 def test_the_tables_in_markdown_and_latex(three, tmp_path):
     odd = saved(tmp_path / "a_b&c", [[1, 0]] * PROMPTS)
-    folder, values, _ = compare(settings.Compare(runs=[*three, str(odd)], out=str(tmp_path / "c")), str)
+    folder, values, _ = compare(exchange.Compare(runs=[*three, str(odd)], out=str(tmp_path / "c")), str)
     assert values["measure"].drop_duplicates().tolist() == ["Pass@1", "Pass@2"]
     page, table = (folder / "compare.md").read_text(), (folder / "compare.tex").read_text()
     assert "| Pass@1 | good | 0.958 | [" in page and page.count("\n| Pass@") == 4 * 2 + 6 * 2
@@ -82,7 +82,7 @@ def test_groups_where_being_alike_does_not_carry_over():
 def test_runs_that_name_their_prompts_otherwise_are_joined_by_text(three, tmp_path):
     other = saved(tmp_path / "other", [[0, 0]] * PROMPTS, name="q")
     told = []
-    _, values, tests = compare(settings.Compare(runs=[three[0], str(other)], out=str(tmp_path / "c")), told.append)
+    _, values, tests = compare(exchange.Compare(runs=[three[0], str(other)], out=str(tmp_path / "c")), told.append)
     assert "joined by their text" in told[0] and set(tests["n"]) == {PROMPTS}
     assert values["group"].tolist() == ["a", "b"] * 2
 
@@ -90,7 +90,7 @@ def test_runs_that_name_their_prompts_otherwise_are_joined_by_text(three, tmp_pa
 def test_only_prompts_that_all_have_are_compared_and_that_is_said(three, tmp_path):
     few = saved(tmp_path / "few", [[1, 0]] * 8)
     told = []
-    _, _, tests = compare(settings.Compare(runs=[three[0], str(few)], out=str(tmp_path / "c")), told.append)
+    _, _, tests = compare(exchange.Compare(runs=[three[0], str(few)], out=str(tmp_path / "c")), told.append)
     assert set(tests["n"]) == {8} and "8 prompts that all have; 4 that some lack are left out" in told
 
 
@@ -101,13 +101,13 @@ def test_a_verifier_judges_all_alike_and_other_judgements_are_told(three, tmp_pa
     ]
     path = tmp_path / "wrongly.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder, _ = import_draws(settings.Import(file=str(path), out=str(tmp_path / "wrongly")), str)
+    folder, _ = import_draws(exchange.Import(file=str(path), out=str(tmp_path / "wrongly")), str)
     told = []
     asked = {"runs": [three[0], str(folder)], "measures": "Success@1"}
-    _, values, _ = compare(settings.Compare(**asked, out=str(tmp_path / "c")), told.append)
+    _, values, _ = compare(exchange.Compare(**asked, out=str(tmp_path / "c")), told.append)
     assert any("judged in other ways: good by what lies beside it, wrongly by scores" in line for line in told)
     assert dict(zip(values["run"], values["value"])) == {"good": 1.0, "wrongly": 0.0}
-    _, values, _ = compare(settings.Compare(**asked, verifier="gsm8k", out=str(tmp_path / "v")), str)
+    _, values, _ = compare(exchange.Compare(**asked, verifier="gsm8k", out=str(tmp_path / "v")), str)
     assert dict(zip(values["run"], values["value"])) == {"good": 1.0, "wrongly": 1.0}
 
 
@@ -126,7 +126,7 @@ def test_a_reward_model_judges_all(three, tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     model, some = str(tmp_path / "model"), [three[0], three[2]]
-    _, values, _ = compare(settings.Compare(runs=some, reward=model, out=str(tmp_path / "c")), str)
+    _, values, _ = compare(exchange.Compare(runs=some, reward=model, out=str(tmp_path / "c")), str)
     found = values.set_index(["measure", "run"])["value"]
     for name, run in (("good", some[0]), ("bad", some[1])):
         folder, _ = rerank(settings.Rerank(run=run, reranker=model, out=str(tmp_path / f"r-{name}")), str)
@@ -138,14 +138,14 @@ def test_folders_that_were_measured_before_and_several_temperatures(three, tmp_p
     for name, run in (("x", three[0]), ("y", three[2])):
         evaluate(run, run, "Pass@1", str(tmp_path / name), say=str)
     _, values, tests = compare(
-        settings.Compare(runs=[str(tmp_path / "x"), str(tmp_path / "y")], out=str(tmp_path / "c")), str
+        exchange.Compare(runs=[str(tmp_path / "x"), str(tmp_path / "y")], out=str(tmp_path / "c")), str
     )
     assert dict(zip(values["run"], values["value"])) == pytest.approx({"x": 23 / 24, "y": 0.0}) and len(tests) == 1
     run = tables.read_run(three[0])
     hot = tmp_path / "hot"
     files.write_parquet(run.assign(temperature=np.where(run["draw"] == 0, 0.5, 1.0)), hot / "run.parquet")
     files.write_parquet(tables.read_qrels(three[0]), hot / "qrels.parquet")
-    _, values, _ = compare(settings.Compare(runs=[str(hot)], measures="Pass@1", out=str(tmp_path / "h")), str)
+    _, values, _ = compare(exchange.Compare(runs=[str(hot)], measures="Pass@1", out=str(tmp_path / "h")), str)
     assert values["run"].tolist() == ["hot: T = 0.5", "hot: T = 1"] and values["value"].tolist() == pytest.approx(
         [1, 11 / 12]
     )

@@ -8,7 +8,7 @@ import pytest
 import irlens
 from irlens import tables
 from irlens.base.errors import UserError
-from irlens.commands import runs, settings
+from irlens.commands import exchange, runs, settings
 from irlens.commands.best_of_n import best_of_n
 from irlens.commands.evaluate import evaluate
 from irlens.commands.exports import FORMATS, export
@@ -52,7 +52,7 @@ def samples(task, tmp_path_factory):
 @pytest.fixture(scope="module")
 def imported(samples, tmp_path_factory):
     """The folder of their import, without a data set."""
-    return import_draws(settings.Import(file=str(samples), out=str(tmp_path_factory.mktemp("i") / "lm")), str)[0]
+    return import_draws(exchange.Import(file=str(samples), out=str(tmp_path_factory.mktemp("i") / "lm")), str)[0]
 
 
 MEAN = sum(i % 4 for i in range(N)) / (4 * N)
@@ -60,7 +60,7 @@ MEAN = sum(i % 4 for i in range(N)) / (4 * N)
 
 def test_the_files_own_figure_comes_out_with_its_interval(samples, tmp_path):
     told = []
-    asked = settings.Import(file=str(samples), out=str(tmp_path / "i"))
+    asked = exchange.Import(file=str(samples), out=str(tmp_path / "i"))
     folder, results = import_draws(asked, told.append)
     assert results["measure"].tolist() == ["Pass@1", "Pass@3", "Pass@4"] and set(results["n"]) == {N}
     assert results["value"].iloc[0] == pytest.approx(MEAN, abs=1e-12)
@@ -117,7 +117,7 @@ def test_a_model_trains_on_an_import(imported):
 
 def test_with_a_data_set_prompts_have_its_identifiers_and_its_verifier(samples, task, tmp_path):
     asked = {"dataset": "sums", "split": "test", "out": str(tmp_path / "i")}
-    folder, _ = import_draws(settings.Import(file=str(samples), **asked), str)
+    folder, _ = import_draws(exchange.Import(file=str(samples), **asked), str)
     assert set(tables.read_run(folder)["query_id"]) == set(task.topics["query_id"])
     assert set(tables.read_qrels(folder)["query_id"]) == set(task.topics["query_id"])
     source = runs.read(str(folder))
@@ -125,7 +125,7 @@ def test_with_a_data_set_prompts_have_its_identifiers_and_its_verifier(samples, 
     judged, _ = verify(settings.Verify(run=str(folder), out=str(tmp_path / "v")), str)  # no --verifier
     assert tables.read_qrels(judged)["relevance"].tolist() == tables.read_qrels(folder)["relevance"].tolist()
     with pytest.raises(UserError, match=r"queries of the run .* are not in the data set facts"):
-        import_draws(settings.Import(file=str(samples), dataset="facts", out=str(tmp_path / "f")), str)
+        import_draws(exchange.Import(file=str(samples), dataset="facts", out=str(tmp_path / "f")), str)
     assert not (tmp_path / "f").exists()
 
 
@@ -139,14 +139,14 @@ def test_scores_that_are_no_verdicts_are_rewards(tmp_path):
     rows = [{"prompt": p, "responses": ["a", "bb"], "scores": [0.5, -1.5]} for p in ("p?", "q?")]
     path = tmp_path / "draws.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder, results = import_draws(settings.Import(file=str(path), model="mine", out=str(tmp_path / "i")), str)
+    folder, results = import_draws(exchange.Import(file=str(path), model="mine", out=str(tmp_path / "i")), str)
     assert results["measure"].tolist() == ["Reward@1", "Reward@2"] and results["value"].tolist() == [-0.5, 0.5]
     assert set(results["run"]) == {"mine"} and not (folder / "qrels.parquet").exists()
     _, best = best_of_n(settings.BestOfN(run=str(folder), reranker="length", out=str(tmp_path / "b")), str)
     assert best[(best["run"] == "oracle") & (best["cutoff"] == 2)]["value"].tolist() == [0.5]
     with pytest.raises(UserError, match="holds the output of|was made with content"):
         path.write_text(path.read_text().replace("0.5", "0.25"))
-        import_draws(settings.Import(file=str(path), model="mine", out=str(tmp_path / "i")), str)
+        import_draws(exchange.Import(file=str(path), model="mine", out=str(tmp_path / "i")), str)
 
 
 def test_a_bad_file_leaves_nothing_behind(tmp_path, refused):
@@ -166,7 +166,7 @@ def _refused_for_judge(refused, tmp_path):
 
 def test_a_temperature_that_the_file_contradicts_is_refused(samples, tmp_path):
     with pytest.raises(UserError, match="--temperature 0.5: .* says that it drew at 1"):
-        import_draws(settings.Import(file=str(samples), temperature=0.5, out=str(tmp_path / "i")), str)
+        import_draws(exchange.Import(file=str(samples), temperature=0.5, out=str(tmp_path / "i")), str)
 
 
 # -- export --------------------------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ def test_a_temperature_that_the_file_contradicts_is_refused(samples, tmp_path):
 
 @pytest.mark.parametrize("kind", ["lm-eval", "jsonl"])
 def test_what_is_exported_comes_back(imported, tmp_path, kind):
-    _, (file,) = export(settings.Export(run=str(imported), to=kind, out=str(tmp_path / "x")), str)
-    back, results = import_draws(settings.Import(file=str(file), out=str(tmp_path / "i")), str)
+    _, (file,) = export(exchange.Export(run=str(imported), to=kind, out=str(tmp_path / "x")), str)
+    back, results = import_draws(exchange.Import(file=str(file), out=str(tmp_path / "i")), str)
     assert results["value"].iloc[0] == pytest.approx(MEAN)
     columns = ["query", "text", "temperature", "draw"]
     was, now = (tables.read_run(f).sort_values(["query", "draw"], ignore_index=True)[columns] for f in (imported, back))
@@ -193,7 +193,7 @@ WANTED = {  # what Every Eval Ever's schema 0.2.2 requires, and all that it allo
 
 
 def test_every_eval_ever_has_what_its_schema_wants(imported, tmp_path):
-    asked = settings.Export(run=str(imported), to="every-eval-ever", organization="us", out=str(tmp_path / "x"))
+    asked = exchange.Export(run=str(imported), to="every-eval-ever", organization="us", out=str(tmp_path / "x"))
     _, (whole, each) = export(asked, str)
     found = json.loads(whole.read_text())
     rows = [json.loads(line) for line in each.read_text().splitlines()]
@@ -227,7 +227,7 @@ def test_every_eval_ever_has_what_its_schema_wants(imported, tmp_path):
 def test_lists_and_trec_files(imported, tmp_path):
     made = {}
     for kind in FORMATS:
-        made[kind] = export(settings.Export(run=str(imported), to=kind, negatives=1, out=str(tmp_path / kind)), str)[1]
+        made[kind] = export(exchange.Export(run=str(imported), to=kind, negatives=1, out=str(tmp_path / kind)), str)[1]
     pairs = pd.read_json(made["trl"][0], lines=True)
     assert len(pairs) == 6 and pairs["chosen"].ne(pairs["rejected"]).all()
     assert set(pd.read_json(made["kto"][0], lines=True)["label"]) == {True, False}
@@ -240,7 +240,7 @@ def test_lists_and_trec_files(imported, tmp_path):
 def test_mined_lists_are_exported_as_they_are(imported, tmp_path):
     asked = {"run": str(imported), "temperature": (1.0,), "tier": "hard", "positives_from": "own", "hardness": False}
     folder, _, _ = mine_negatives(settings.Mine(**asked, out=str(tmp_path / "m")), str)
-    _, (file,) = export(settings.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
+    _, (file,) = export(exchange.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
     assert file.read_text() == (folder / "trl.jsonl").read_text()
 
 
@@ -248,14 +248,14 @@ def test_a_chat_is_exported_as_a_chat(tmp_path):
     chat = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "q?"}]
     path = tmp_path / "draws.jsonl"
     path.write_text(json.dumps({"prompt": chat, "responses": ["a", "b"], "scores": [1, 0]}) + "\n")
-    folder, _ = import_draws(settings.Import(file=str(path), out=str(tmp_path / "i")), str)
-    _, (file,) = export(settings.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
+    folder, _ = import_draws(exchange.Import(file=str(path), out=str(tmp_path / "i")), str)
+    _, (file,) = export(exchange.Export(run=str(folder), to="trl", out=str(tmp_path / "x")), str)
     pair = json.loads(file.read_text())
     assert pair["prompt"] == chat and pair["chosen"] == [{"role": "assistant", "content": "a"}]
-    _, (file,) = export(settings.Export(run=str(folder), to="jsonl", out=str(tmp_path / "j")), str)
+    _, (file,) = export(exchange.Export(run=str(folder), to="jsonl", out=str(tmp_path / "j")), str)
     assert json.loads(file.read_text())["prompt"] == chat
-    _, (file,) = export(settings.Export(run=str(folder), to="lm-eval", out=str(tmp_path / "l")), str)
-    back, _ = import_draws(settings.Import(file=str(file), out=str(tmp_path / "b")), str)
+    _, (file,) = export(exchange.Export(run=str(folder), to="lm-eval", out=str(tmp_path / "l")), str)
+    back, _ = import_draws(exchange.Import(file=str(file), out=str(tmp_path / "b")), str)
     run = tables.read_run(back)
     assert list(run["messages"].iloc[0]) == chat and set(run["query"]) == {"q?"} and run["text"].tolist() == ["a", "b"]
 
@@ -263,7 +263,7 @@ def test_a_chat_is_exported_as_a_chat(tmp_path):
 def test_exports_that_cannot_be(imported, tmp_path, refused):
     path = tmp_path / "draws.jsonl"
     path.write_text('{"prompt": "a", "responses": ["b", "c"]}\n')
-    folder, results = import_draws(settings.Import(file=str(path), out=str(tmp_path / "i")), str)
+    folder, results = import_draws(exchange.Import(file=str(path), out=str(tmp_path / "i")), str)
     assert results.empty
     for kind, message in (("trl", "no qrels beside it"), ("every-eval-ever", "judge it with `irlens verify` first")):
         assert message in refused("export", str(folder), "--to", kind, "--out", str(tmp_path / "x"))
