@@ -12,6 +12,7 @@ from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
+from irlens.commands.exchange import Compare, Export, Import
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -221,6 +222,51 @@ def evaluate(settings: Evaluate) -> None:
     s = settings
     folder, results = command(Path(s.run), Path(s.qrels), s.measures, s.out, s.complete, report.say)
     report.results(results)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(Compare)
+def compare(settings: Compare) -> None:
+    """Two systems or more over the same prompts: paired tests, Holm over all, and which cannot be told apart.
+
+    Example: `irlens compare irlens-out/import-a irlens-out/import-b --measures 'Pass@1 Pass@4'`
+    """
+    from irlens.cli import report
+    from irlens.commands.compare import compare as command
+
+    folder, values, tests = command(settings, report.say)
+    report.systems(values, tests)
+    report.written(folder)
+
+
+@app.command("import", cls=Command)
+@takes(Import)
+def import_draws(settings: Import) -> None:
+    """Another tool's draws as a run, and as qrels where it judged them: Pass@N with intervals, and on to all the rest.
+
+    Example: `irlens import samples_gsm8k.jsonl --dataset gsm8k`
+    """
+    from irlens.cli import report
+    from irlens.commands.imports import import_draws as command
+
+    folder, results = command(settings, report.say)
+    report.results(results)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(Export)
+def export(settings: Export) -> None:
+    """Draws and lists as files for TRL, sentence-transformers, lm-eval, Every Eval Ever, TREC.
+
+    Example: `irlens export irlens-out/passk-tiny-sums --to every-eval-ever`
+    """
+    from irlens.cli import report
+    from irlens.commands.exports import export as command
+
+    folder, files = command(settings, report.say)
+    report.say("wrote " + ", ".join(path.name for path in files))
     report.written(folder)
 
 

@@ -122,6 +122,20 @@ def results(found: pd.DataFrame) -> None:
     tables.print(table)
 
 
+def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
+    """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
+    table = new_table("", "measure", "system", "value and 95 % interval", "group", "prompts", left=2)
+    for row in found.itertuples():
+        table.add_row(row.measure, _plain(row.run), _plain(format_value(row)), row.group, f"{row.n:,}")
+    tables.print(table)
+    say("systems that share a letter cannot be told apart (paired randomisation test, p of 0.05 or more after Holm)")
+    for row in tests.itertuples() if len(tests) <= 6 else ():
+        say(
+            f"{row.measure}: {row.after} less {row.before} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], "
+            f"p = {row.p_holm:.4f}, d = {row.effect:+.2f}"
+        )
+
+
 def _plain(text: str) -> str:
     """Text whose brackets are brackets, not markup."""
     return text.replace("[", r"\[")

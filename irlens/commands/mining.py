@@ -63,7 +63,8 @@ def read(settings: Mine, say: Say) -> tuple[Policy, Given, Bound]:
     bound = _bound(settings, tiers, rewards is not None or settings.reward is not None)
     if source is not None:
         told = {"columns": source.columns, "verifier": source.verifier_name}
-        settings = replace(settings, dataset=source.dataset, split=source.split, **told)
+        dataset = _own_prompts(source) or source.dataset
+        settings = replace(settings, dataset=dataset, split=source.split, **told)
         if source.policy not in (None, settings.model):
             said = f"drawn by {source.policy}; log-probabilities are those of --model {settings.model}"
             say(f"--run {settings.run}: {said}")
@@ -128,6 +129,13 @@ def temperatures(settings: Mine, tiers: list[str]) -> list[float]:
     return list(settings.temperature[: 1 + ("hardest" in tiers)])
 
 
+def _own_prompts(source: runs.Source) -> str | None:
+    """The folder of a run of no data set that tells its prompts itself, as `irlens import` makes; None for others."""
+    folder = source.path if source.path.is_dir() else source.path.parent
+    known = source.dataset is None and "query" in source.run.columns and (folder / "run.parquet").is_file()
+    return str(folder) if known else None
+
+
 def _rewards(settings: Mine, source: runs.Source | None) -> tuple[pd.DataFrame | None, str]:
     """The rewards of the draws, and what to call them: of --reward-run, or of the run that is mined, where it has any."""
     from irlens import tables
@@ -137,6 +145,9 @@ def _rewards(settings: Mine, source: runs.Source | None) -> tuple[pd.DataFrame |
         called = f"--reward-run {settings.reward_run}"
         return as_rewards(tables.read_run(Path(settings.reward_run)), called), called
     called = f"--run {settings.run}"
+    own = source is not None and not settings.reward and _own_prompts(source)
+    if own and source.judged is not None:
+        return source.judged.rename(columns={"relevance": "score"}).assign(rank=0), f"the qrels of {called}"
     if settings.reward or source is None or "reward" not in source.run.columns:
         return None, called
     return as_rewards(source.run, called), called

@@ -46,7 +46,7 @@ def read_run(path: Path) -> pd.DataFrame:
     if path.is_dir():
         path = path / "run.parquet"
     if path.suffix == ".parquet":
-        frame = _read_parquet(path)
+        frame = read_parquet(path)
         if "q_id" in frame.columns and "score" in frame.columns:
             frame = _foreign(_from_ranx(frame, "score", path, rank=0))
         return check(frame, "run", str(path))
@@ -73,7 +73,7 @@ def read_qrels(path: Path) -> pd.DataFrame:
     if path.is_dir():
         path = path / "qrels.parquet"
     if path.suffix == ".parquet":
-        frame = _read_parquet(path)
+        frame = read_parquet(path)
         if "q_id" in frame.columns and "score" in frame.columns:
             frame = _from_ranx(frame, "relevance", path)
         return check(frame, "qrels", str(path))
@@ -106,7 +106,7 @@ def read_lists(path: Path) -> pd.DataFrame:
     if path.is_dir():
         path = path / "lists.parquet"
     if path.suffix == ".parquet":
-        return check(_read_parquet(path), "lists", str(path))
+        return check(read_parquet(path), "lists", str(path))
     rows: dict[tuple, tuple] = {}
     numbers: dict[str, str] = {}
     for number, row in read_jsonl(path):
@@ -162,7 +162,8 @@ def _read_nested(path: Path, column: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["query_id", "doc_id", column])
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A Parquet file. Raises UserError, naming it, for one that cannot be read."""
     try:
         return pd.read_parquet(path)
     except FileNotFoundError as error:

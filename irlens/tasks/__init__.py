@@ -38,7 +38,7 @@ def load(
 ) -> Task:
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
-    A folder with `corpus.jsonl` is read as BEIR, one of `save_to_disk` through `datasets`; other files (JSON lines,
+    A folder with `corpus.jsonl` is read as BEIR, one with `run.parquet` as the prompts of that run, one of `save_to_disk` through `datasets`; other files (JSON lines,
     JSON, Parquet, CSV; one per split) by the keys of their first row (`tasks.forms`). `beir/nq` and the like, or
     `irds:ID`, are identifiers of ir_datasets; any other `owner/name[:configuration]`, or `hf:…`, is a data set of the
     hub; `module:load` is a function of one's own, load(split, limit) -> Task, of a module with SPLITS. columns: which
@@ -118,12 +118,16 @@ def _of_hub(dataset: str, split: str | None, limit: int | None, columns: str | M
 
 
 def _load_path(path: Path, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
-    from irlens.tasks import beir, datasets_library, forms
+    from irlens.tasks import beir, datasets_library, drawn, forms
 
     if beir.is_folder(path):
         if columns is not None:
             raise UserError(f"--columns: {path} is a BEIR folder, which has names of its own")
         return beir.load_folder(path, split, limit)
+    if drawn.is_folder(path):
+        if columns is not None:
+            raise UserError(f"--columns: {path} holds a run, which has names of its own")
+        return drawn.load_folder(path, split, limit)
     if datasets_library.is_saved(path):
         found, split, revision = datasets_library.saved_rows(path, split)
         return forms.task_of(forms.Rows(found, folder_name(path), split, revision, str(path), limit), columns)

@@ -92,20 +92,36 @@ def test_a_script_of_trl_changed(tmp_path, monkeypatch):
     execute(code.replace("my-model", str(catalog.fetch(catalog.model("tiny")))), "docs/howto/from-trl.md")
 
 
-def test_what_lm_eval_has_drawn_is_judged(tmp_path, monkeypatch, capsys):
+def test_what_lm_eval_has_drawn_goes_on(tmp_path, irlens):
+    """Both pages' commands, on samples of two models; but for the reward model, which is no embedded one."""
     from irlens import tasks
 
-    (code,) = blocks("docs/howto/from-lm-eval.md", "python")
-    topics = tasks.load("sums", "test", 4).topics
-    rows = [
-        {"doc": {"question": query}, "resps": [[f"#### {answers[0]}", "#### -1"]]}
-        for query, answers in zip(topics["query"], topics["answers"])
-    ]
-    (tmp_path / "samples_gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.chdir(tmp_path)
-    assert '"gsm8k"' in code
-    found = execute(code.replace('"gsm8k"', '"sums"'), "docs/howto/from-lm-eval.md")
-    assert found["qrels"]["relevance"].tolist() == [1, 0] * 4
+    topics = tasks.load("sums", "test", 6).topics
+    for number, folder in enumerate(("", "model-a", "model-b")):
+        rows = []
+        for i, (query, answers) in enumerate(zip(topics["query"], topics["answers"])):
+            right = [1.0 if i < 3 + number else 0.0, 0.0]
+            texts = [f"#### {answers[0]}" if right[0] else f"#### -{i + 1}", f"that is {-i}"]
+            asked = {"gen_args_0": {"arg_0": query, "arg_1": {"do_sample": True, "temperature": 0.7}}}
+            told = {"doc_id": i, "doc": {"question": query}, "target": answers[0], "arguments": asked}
+            rows.append(
+                told | {"resps": [texts], "filtered_resps": texts, "metrics": ["exact_match"], "exact_match": right}
+            )
+        path = tmp_path / folder / "samples_gsm8k_2026-01-01T00-00-00.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    commands = [line for block in blocks("docs/howto/from-lm-eval.md", "sh") for line in joined(block)]
+    assert len(commands) == 6
+    for line in commands:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    values = pd.read_csv(tmp_path / "irlens-out" / "compare-a-b" / "values.csv").set_index(["measure", "run"])["value"]
+    assert values["Pass@1", "a"] == pytest.approx(4 / 12) and values["Pass@1", "b"] == pytest.approx(5 / 12)
+    page = [line for block in blocks("docs/howto/import.md", "sh") for line in joined(block)]
+    rest = [line for line in page if not re.search(r" import | c$| c --|fsfairx|--verifier", line)]
+    assert len(rest) == 4  # best-of-n, mine-negatives, compare, export
+    for line in rest:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    assert list((tmp_path / "irlens-out").glob("export-every-eval-ever-a/*.json"))
 
 
 OWN = [

@@ -1,0 +1,71 @@
+"""What the commands that exchange draws with other tools, and compare systems, can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irlens.base.options import argument, option
+from irlens.commands.settings import PASSK_OUT, Seeded, _out, _seed, _store
+from irlens.rerank.options import VERIFIERS
+
+
+@dataclass(frozen=True)
+class Import:
+    """Another tool's draws."""
+
+    file: str | None = argument(
+        None, "samples_*.jsonl of lm-eval, a log of inspect_ai, a batch's output, TRL's completions, …"
+    )
+    format: str | None = option(
+        None, "inspect, lm-eval, batch, alpaca-eval, trl or plain. Default: as its keys tell.", panel="Data"
+    )
+    requests: str | None = option(None, "The input of a batch, whose output holds no prompts.", panel="Data")
+    dataset: str | None = option(
+        None, "The data set of the prompts, for its answers and its identifiers.", panel="Data"
+    )
+    split: str | None = option(None, "Of this data set. Default: test.", panel="Data")
+    model: str | None = option(None, "The model that drew. Default: as the file tells.", panel="Data")
+    temperature: float | None = option(None, "At which it drew, where the file does not tell.", panel="Draws")
+    judged_by: str | None = option(
+        None, "One of its judgements: a metric, a scorer, a reward function. Default: the first.", panel="Judging"
+    )
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Export:
+    """A run as other tools read it."""
+
+    run: str = argument(PASSK_OUT, "A run, or the folder of a passk, an import, a mine-negatives, …")
+    to: str = option(
+        "trl",
+        "trl, kto, sentence-transformers (of lists), lm-eval, every-eval-ever, jsonl, trec (of draws).",
+        panel="Output",
+    )
+    qrels: str | None = option(
+        None, "Its judgements. Default: those beside the run, else its rewards.", panel="Judging"
+    )
+    positives: int = option(1, "At most so many in a list that is cut from draws.", panel="Lists")
+    negatives: int = option(3, "At most so many.", panel="Lists")
+    organization: str | None = option(None, "Who evaluated, for Every Eval Ever.", panel="Output")
+    out: str | None = _out()
+
+
+@dataclass(frozen=True)
+class Compare(Seeded):
+    """Several systems over the same prompts."""
+
+    runs: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None, "Two or more: runs, folders with a run, folders of recall or evaluate."
+    )
+    measures: str | None = option(
+        None, "Such as 'Pass@1 Pass@8'. Default: Pass@1 and Pass@N of draws, nDCG@10 RR Success@10.", panel="Measuring"
+    )
+    qrels: str | None = option(None, "Judgements for all. Default: those beside each run.", panel="Judging")
+    verifier: str | None = option(None, f"{VERIFIERS}.", panel="Judging")
+    reward: str | None = option(None, "Reward model that judges: fsfairx, a hub id or folder.", panel="Judging")
+    dataset: str | None = option(None, "Where the gold answers come from. Default: as the folders say.", panel="Data")
+    split: str | None = option(None, "Default: as the folders say.", panel="Data")
+    seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()

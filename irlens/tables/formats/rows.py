@@ -1,0 +1,65 @@
+"""The rows of a file, each with its place: JSON lines, a JSON list or object, Parquet, inspect_ai's .eval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from irlens.base.errors import UserError
+from irlens.base.files import read_jsonl, read_lines
+from irlens.tables.files import read_parquet
+
+KINDS = ".jsonl, .json (gzipped or not), .parquet, .eval, or a folder of Parquet files"
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict]]:
+    """(place, object) of every row. Raises UserError, naming file and row: what cannot be read, a row that is no object."""
+    if path.is_dir():
+        parts = sorted(path.glob("*.parquet"))
+        if not parts:
+            raise UserError(f"{path}: no Parquet file in this folder; name one file ({KINDS})")
+        for part in parts:
+            yield from rows(part)
+    elif path.suffix == ".parquet":
+        for i, row in enumerate(read_parquet(path).to_dict("records")):
+            yield f"{path}: row {i}", {key: plain(value) for key, value in row.items()}
+    elif path.suffix == ".eval":
+        from irlens.tables.formats.inspect_log import loaded
+
+        yield str(path), loaded(path)
+    elif path.name.endswith((".json", ".json.gz")):
+        yield from _of_json(path)
+    else:
+        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path))
+
+
+def _of_json(path: Path) -> Iterator[tuple[str, dict]]:
+    """A list of objects, one object, or JSON lines under this name."""
+    lines = list(read_lines(path))
+    try:
+        found = json.loads("\n".join(line for _, line in lines))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            line = lines[min(error.lineno, len(lines)) - 1][0] if lines else 1
+            raise UserError(f"{path}:{line}: malformed JSON ({error.msg} at column {error.colno})") from error
+        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path))
+        return
+    if isinstance(found, dict):
+        yield str(path), found
+        return
+    for i, row in enumerate(found if isinstance(found, list) else [found]):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: entry {i}: expected a JSON object, got {type(row).__name__}")
+        yield f"{path}: entry {i}", row
+
+
+def plain(value):
+    """Parquet's arrays as lists, all the way down, and its numbers as Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return value
