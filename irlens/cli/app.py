@@ -23,6 +23,7 @@ from irlens.commands.settings import (
     Recall,
     Reproduce,
     Rerank,
+    Sample,
     Store,
     Temperatures,
     Train,
@@ -65,6 +66,21 @@ def options(
     ] = False,
 ) -> None:
     """What belongs to no command."""
+
+
+@app.command(cls=Command)
+@takes(Sample)
+def sample(settings: Sample) -> None:
+    """Draw responses to any prompts, with answers or without: a run for rerankers, mining and training to go on from.
+
+    Example: `irlens sample --model mathstral --dataset prompts.jsonl --columns prompt=instruction -n 16`
+    """
+    from irlens.cli import report
+    from irlens.commands.sample import sample as command
+
+    folder, found = command(settings, report.say)
+    report.drawn(found)
+    report.written(folder)
 
 
 @app.command(cls=Command)

@@ -59,6 +59,21 @@ def curves(found: pd.DataFrame, title: str, first: str) -> None:
     say(f"95 % intervals over {found['n'].iloc[0]:,} queries")
 
 
+def drawn(found: pd.DataFrame) -> None:
+    """A row per temperature."""
+    table = new_table("Draws", "run", "prompts", "draws", "distinct per prompt", "tokens per draw", "unfinished")
+    for row in found.itertuples():
+        counted = (
+            f"{row.prompts:,}",
+            f"{row.draws:,}",
+            f"{row.distinct:.1f}",
+            f"{row.tokens:.1f}",
+            f"{row.unfinished:,}",
+        )
+        table.add_row(str(row.run), *counted)
+    tables.print(table)
+
+
 def best_of_n(found: pd.DataFrame, quality: Path) -> None:
     """Best of N, a table for each pool of candidates, and how well each reranker ranks all of them."""
     import pandas as pd
@@ -219,6 +234,7 @@ EXTRAS = {
     "peft": ("peft", "LoRA and QLoRA training; extra `lora`"),
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
+    "datasets": ("datasets", "data sets of the hub, and folders of save_to_disk; extra `datasets`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,14 @@ from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import Policy, Say, digest
 
 if TYPE_CHECKING:
-    from irlens.commands.settings import Mine, PassK, Train
+    import pandas as pd
+
+    from irlens.commands.settings import Mine, PassK, Sample, Train
+    from irlens.tasks.contract import Task
 
 
 def load_policy(
-    settings: PassK | Mine | Train, split: str | None, limit: int | None, say: Say, verified: bool = True
+    settings: Sample | PassK | Mine | Train, split: str | None, limit: int | None, say: Say, verified: bool = True
 ) -> Policy:
     """The policy, and as `.task` what it draws for: everything but the weights, so that what can fail fails before a
     folder is made.
@@ -29,16 +32,21 @@ def load_policy(
     False: something else judges), no prompt that leaves room for the response, an engine that is absent, a server
     that does not answer or refuses.
     """
-    from irlens import tasks
     from irlens.models import thoughts
 
     memory.check(settings, say)
     names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
     policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
     policy.devices = devices_of.choose(settings.devices)
-    task = tasks.load(settings.dataset or policy.entry.dataset, split, limit)
+    task = task_of(settings, settings.dataset or policy.entry.dataset, split, limit)
     if verified and task.verifier is None:
-        raise UserError(f"data set {task.name!r} has no verifier, so right and wrong cannot be told; use sums or gsm8k")
+        other = "draw with `irlens sample` and rerank" if type(settings).__name__ == "PassK" else "give --reward"
+        raise UserError(
+            f"data set {task.name!r} has no verifier, so right and wrong cannot be told; give --verifier (gsm8k, nq-exact, "
+            f"…, where it has answers), or {other}, for a reward model to judge"
+        )
+    if task.unused:
+        say(f"{task.name}: {task.unused}, which `{_command(settings)}` does not use: it draws its own for the prompts")
     policy.prepare()
     task = thoughts.of_task(task, policy.thought)
     silent = policy.thought is None and settings.thought is None and policy.tokenizer
@@ -53,6 +61,61 @@ def load_policy(
     spread = "" if policy.devices.here or policy.served else f", on {policy.devices}"
     say(f"engine: {options.engine}{where}{spread}, {policy.why}")
     return policy.for_task(task)
+
+
+def task_of(settings, dataset: str, split: str | None, limit: int | None) -> Task:
+    """The data set that a command was given, its columns read as asked, judged by the verifier asked for."""
+    from irlens import tasks
+
+    task = tasks.load(dataset, split, limit, getattr(settings, "columns", None))
+    name = getattr(settings, "verifier", None)
+    return task if name is None else judged_by(task, name)
+
+
+def judged_by(task: Task, name: str) -> Task:
+    """`task` with a verifier by name. Where that needs no gold answers, a topic without any is judged with None.
+
+    Raises UserError: an unknown verifier, one that needs answers where there are none.
+    """
+    from irlens.rerank import verifiers
+
+    rule, topics = verifiers.get(name), task.topics
+    if "answers" not in topics.columns:
+        if rule.needs_answers:
+            raise UserError(
+                f"--verifier {name} compares with gold answers, and {task.name} has none; --columns answer=COLUMN says "
+                f"where they are"
+            )
+        topics = topics.assign(answers=[[None]] * len(topics))
+    return replace(task, topics=topics, verifier=rule.judge, extract=rule.extract)
+
+
+def _command(settings) -> str:
+    from irlens.commands.settings import STAGES
+
+    return next(name for name, kind in STAGES.items() if isinstance(settings, kind))
+
+
+def check_draws(settings: Sample | PassK) -> None:
+    """Raises UserError for how many draws, or temperatures, that cannot be meant."""
+    from irlens.commands.settings import heat
+
+    options_of.at_least(1, n=settings.n, max_tokens=settings.max_tokens)
+    for temperature in settings.temperature:
+        heat(temperature=temperature)
+    if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
+        raise UserError("--temperature: give at least one, each once")
+
+
+def counts(run: pd.DataFrame) -> dict[str, int]:
+    """What a manifest records of draws."""
+    return {
+        "draws": len(run),
+        "tokens_generated": int(run["n_tokens"].sum()),
+        "unfinished": int((run["finish_reason"] == "length").sum()),
+        "without_logprob": int(run["logprob"].isna().sum()),
+        "without_tokens": int(run["tokens"].isna().sum()),
+    }
 
 
 def identity(settings, policy: Policy, **more) -> dict:

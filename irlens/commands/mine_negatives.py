@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +49,14 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
 
             return out, pd.read_parquet(out / "lists.parquet"), finished.table(out / "report.csv")
         own, foreign = _draws(settings, policy, given, out, say)
+        own, given = _rewarded(own, task, given, out / "scores")
         files.write_parquet(own, out / "run.parquet")
         scorer = policy_scorer(policy, out)
-        by_policy = "top-ranked" in given.tiers or ("margin" in given.tiers and given.rewards is None)
+        by_policy = "top-ranked" in given.tiers or ("margin" in given.tiers and not given.by_reward)
         score = functools.partial(_with_logprobs, task=task, scorer=scorer) if by_policy else None
         own = score(own, what="draws") if score else own
         judged = _judgements(own, task)
-        positives = _positives(own, judged, task, settings, given, score)
+        positives = _positives(own, judged, task, settings, given, score, out / "scores-positives")
         mined = mine.mine_negatives(
             task.topics,
             tiers.pools(given.tiers, own, foreign, _asked(task, given.other), mining.low(settings, given.tiers)),
@@ -80,6 +82,7 @@ def _identity(settings: Mine, policy: Policy, given: mining.Given) -> dict:
         return frame if frame is None else f"{hash_pandas_object(frame[['query_id', 'doc_id', 'score']]).sum():016x}"
 
     more = {"run_content": content(given.run), "reward_content": content(given.rewards)}
+    more |= {"reward_files": given.judge.identity} if given.judge else {}
     return identity(settings, policy, unrelated=given.other and given.other.name, **more)
 
 
@@ -111,6 +114,15 @@ def _draws(
     return own, policy.draw(foreign, draws, out / "draws-unrelated", say)
 
 
+def _rewarded(own: pd.DataFrame, task: Task, given: mining.Given, scores: Path) -> tuple[pd.DataFrame, mining.Given]:
+    """The draws with the rewards of --reward, all draws of a prompt in one list; as they were where none was asked for."""
+    if given.judge is None:
+        return own, given
+    graded = given.judge.grade(own.assign(tag=""), task.topics, scores)
+    rewards = graded[["query_id", "doc_id"]].assign(score=graded["relevance"].to_numpy(dtype=float))
+    return own.assign(reward=rewards["score"].to_numpy()), replace(given, rewards=rewards)
+
+
 def _with_logprobs(rows: pd.DataFrame, what: str, task: Task, scorer) -> pd.DataFrame:
     """`rows` with every log-probability, under the policy where sampling did not tell it."""
     from irlens.negatives.margin import with_logprobs
@@ -132,11 +144,15 @@ def _positives(
     settings: Mine,
     given: mining.Given,
     score: Callable | None,
+    scores: Path,
 ) -> pd.DataFrame:
     """query_id, doc_id, text, and reward and logprob as far as they are known; the best-rewarded draw without a verifier.
 
-    score: computes the log-probabilities that no draw tells (a gold solution's), where the tiers need them.
+    score: computes the log-probabilities that no draw tells (a gold solution's), where the tiers need them. scores: where
+    the reward model's scores of such positives are kept.
     """
+    import pandas as pd
+
     from irlens.negatives import tiers
 
     found = tiers.positives(task.topics, own, judged, settings.positives_from)
@@ -146,6 +162,10 @@ def _positives(
     if given.rewards is not None:
         rewards = given.rewards.drop_duplicates("doc_id").set_index("doc_id")["score"]
         found["reward"] = found["doc_id"].map(rewards).astype(float)
+    unknown = found["reward"].isna() if given.judge is not None else pd.Series([False])
+    if unknown.any():
+        graded = given.judge.grade(found[unknown].assign(tag="", rank=0, score=0.0), task.topics, scores)
+        found.loc[unknown, "reward"] = graded["relevance"].to_numpy(dtype=float)
     return found
 
 
@@ -231,6 +251,7 @@ def _account(
     """Where the prompts are from, and what was generated and judged."""
     tokens = 0 if settings.run else int(own["n_tokens"].sum())
     tokens += 0 if foreign is None else int(foreign["n_tokens"].sum())
-    known = runs.data_of(settings.dataset or policy.entry.dataset, policy.task.split)
+    dataset = settings.dataset or policy.entry.dataset
+    known = runs.data_of(dataset, policy.task.split, settings.columns, settings.verifier)
     data = known if given.source is None else given.source.data()
     return {"data": data, "tokens_generated": tokens, "reward_calls": len(own)}

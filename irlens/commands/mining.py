@@ -12,28 +12,36 @@ from irlens.commands import runs
 from irlens.commands.drawing import load_policy, train_split
 from irlens.commands.settings import Mine, heat
 from irlens.negatives.neighbours import load_encoder
+from irlens.rerank import judges as judging
 from irlens.retrieve.policy import Policy, Say
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.negatives.margin import Bound
+    from irlens.rerank.judges import Judge
     from irlens.retrieve.encoder import DenseEncoder
     from irlens.tasks.contract import Task
 
 
 @dataclass(frozen=True)
 class Given:
-    """What was read and checked before any work: the tiers, a run to mine, rewards and what they are called, encoders, the
-    data set for `easiest`."""
+    """What was read and checked before any work: the tiers, a run to mine, who rewards the draws, rewards that are known
+    and what they are called, encoders, the data set for `easiest`."""
 
     tiers: list[str]
     source: runs.Source | None
+    judge: Judge | None
     rewards: pd.DataFrame | None
     rewards_of: str
     encoder: DenseEncoder | None
     related: DenseEncoder | None
     other: Task | None = None
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether rewards are known, or will be once there are draws."""
+        return self.rewards is not None or self.judge is not None
 
     @property
     def run(self) -> pd.DataFrame | None:
@@ -47,23 +55,32 @@ def read(settings: Mine, say: Say) -> tuple[Policy, Given, Bound]:
 
     tiers = parse_tiers(settings.tier)
     _check(settings, tiers)
-    source = (
-        runs.read(settings.run, settings.dataset, settings.split, thought=settings.thought) if settings.run else None
-    )
+    source = None
+    if settings.run:
+        asked = (settings.dataset, settings.split, settings.verifier, settings.thought, settings.columns)
+        source = runs.read(settings.run, *asked)
     rewards, called = _rewards(settings, source)
-    bound = _bound(settings, tiers, rewards)
+    bound = _bound(settings, tiers, rewards is not None or settings.reward is not None)
     if source is not None:
-        settings = replace(settings, dataset=source.dataset, split=source.split)
+        told = {"columns": source.columns, "verifier": source.verifier_name}
+        settings = replace(settings, dataset=source.dataset, split=source.split, **told)
         if source.policy not in (None, settings.model):
             said = f"drawn by {source.policy}; log-probabilities are those of --model {settings.model}"
             say(f"--run {settings.run}: {said}")
     encoder = load_encoder(settings.encoder, "--encoder") if settings.encoder else None
-    given = Given(tiers, source, rewards, called, encoder, _related(settings, tiers, encoder))
-    policy = load_policy(settings, train_split(settings), settings.limit, say, verified=rewards is None)
+    given = Given(tiers, source, None, rewards, called, encoder, _related(settings, tiers, encoder))
+    policy = load_policy(
+        settings, train_split(settings), settings.limit, say, verified=rewards is None and not settings.reward
+    )
     if policy.task.verifier is None and settings.positives_from != "own":
         raise UserError(
             f"{policy.task.name} has no verifier: use --positives-from own, the draw with the highest reward"
         )
+    if settings.reward:
+        judge = judging.of_reward(settings.reward, policy.task.instruction, say=say, devices=policy.devices)
+        if judge.relative and settings.positives_from != "own":
+            raise UserError(f"--reward {settings.reward}: its scores hold within one list; use --positives-from own")
+        given = replace(given, judge=judge)
     if source is not None:
         policy, given = _of_run(policy, given, settings, say)
     if encoder is not None and policy.task.verifier is not None and settings.embedding_threshold is None:
@@ -96,6 +113,8 @@ def _check(settings: Mine, tiers: list[str]) -> None:
         raise UserError("--positives-from 'correct' is now called 'own'")
     one_of(SOURCES, positives_from=settings.positives_from)
     check_thresholds(settings.text_threshold, settings.embedding_threshold, settings.reward_margin)
+    if settings.reward and settings.reward_run:
+        raise UserError("--reward and --reward-run: give one of them")
     if settings.embedding_threshold is not None and not settings.encoder:
         raise UserError("--embedding-threshold needs an --encoder, such as tiny-e5")
 
@@ -118,21 +137,23 @@ def _rewards(settings: Mine, source: runs.Source | None) -> tuple[pd.DataFrame |
         called = f"--reward-run {settings.reward_run}"
         return as_rewards(tables.read_run(Path(settings.reward_run)), called), called
     called = f"--run {settings.run}"
-    if source is None or "reward" not in source.run.columns:
+    if settings.reward or source is None or "reward" not in source.run.columns:
         return None, called
     return as_rewards(source.run, called), called
 
 
-def _bound(settings: Mine, tiers: list[str], rewards: pd.DataFrame | None) -> Bound:
+def _bound(settings: Mine, tiers: list[str], rewarded: bool) -> Bound:
     from irlens.negatives.margin import Bound
 
     for option, needed in (
         ("near-miss", "near-miss" in tiers),
         ("--reward-margin", settings.reward_margin is not None),
     ):
-        if needed and rewards is None:
-            raise UserError(f"{option} needs rewards: --reward-run FILE, the draws as `irlens rerank` scored them")
-    return Bound("logprob" if rewards is None else "reward", settings.margin, settings.percentage).check()
+        if needed and not rewarded:
+            raise UserError(
+                f"{option} needs rewards: --reward MODEL, or --reward-run FILE, the draws as `irlens rerank` scored them"
+            )
+    return Bound("reward" if rewarded else "logprob", settings.margin, settings.percentage).check()
 
 
 def _related(settings: Mine, tiers: list[str], encoder: DenseEncoder | None) -> DenseEncoder | None:

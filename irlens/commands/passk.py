@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
-from irlens.base.errors import UserError
-from irlens.base.options import at_least, cutoffs
+from irlens.base.options import cutoffs
 from irlens.commands import finished
-from irlens.commands.drawing import default_out, identity, load_policy, store_of
+from irlens.commands.drawing import check_draws, counts, default_out, identity, load_policy, store_of
 from irlens.commands.evaluate import judgements_of, plot_passk
 from irlens.commands.folder import OutputFolder
 from irlens.commands.rerank import unreadable_in_words
 from irlens.commands.runs import data_of
-from irlens.commands.settings import PassK, heat
+from irlens.commands.settings import PassK
 from irlens.retrieve.policy import Policy, Say
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds run.parquet, qrels.parquet, results.csv, per_query.parquet, trec/, passk.{png,pdf,csv} and the
     manifest. With a larger `n` than before it keeps the draws and makes the rest.
     """
-    _check(settings)
+    check_draws(settings)
     at = cutoffs(settings.n, settings.at)
     policy = load_policy(settings, settings.split, settings.limit, say)
     from irlens.measure import measures
@@ -49,17 +48,11 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
         _write(run, qrels.assign(unreadable=unread), per_query, out)
         files.write_csv(results, out / "results.csv")
         plot_passk(results, out / "passk", f"Pass@N of {policy.name} on {task.name}")
-        data = data_of(settings.dataset or policy.entry.dataset, task.split)
-        folder.note(**policy.facts(out), data=data, prompts=len(task.topics), **_counts(run), **without)
+        data = data_of(settings.dataset or policy.entry.dataset, task.split, settings.columns, settings.verifier)
+        folder.note(
+            **policy.facts(out), data=data, prompts=len(task.topics), reward_calls=len(run), **counts(run), **without
+        )
     return out, results
-
-
-def _check(settings: PassK) -> None:
-    at_least(1, n=settings.n, max_tokens=settings.max_tokens)
-    for temperature in settings.temperature:
-        heat(temperature=temperature)
-    if not settings.temperature or len(set(settings.temperature)) < len(settings.temperature):
-        raise UserError("--temperature: give at least one, each once")
 
 
 def _write(run: pd.DataFrame, qrels: pd.DataFrame, per_query: pd.DataFrame, out: Path) -> None:
@@ -72,17 +65,6 @@ def _write(run: pd.DataFrame, qrels: pd.DataFrame, per_query: pd.DataFrame, out:
         name = str(tag).split()[-1]
         tables.write_trec_run(rows, out / "trec" / f"{name}.run")
         tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
-
-
-def _counts(run: pd.DataFrame) -> dict[str, int]:
-    return {
-        "draws": len(run),
-        "reward_calls": len(run),
-        "tokens_generated": int(run["n_tokens"].sum()),
-        "unfinished": int((run["finish_reason"] == "length").sum()),
-        "without_logprob": int(run["logprob"].isna().sum()),
-        "without_tokens": int(run["tokens"].isna().sum()),
-    }
 
 
 def _without_answer(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def source_of(settings: Rerank | Verify | BestOfN, say: Say) -> Source:
     """The run that a command was given. What is to be known of its thoughts is said."""
-    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought)
+    source = read(settings.run, settings.dataset, settings.split, settings.verifier, settings.thought, settings.columns)
     say_of_thoughts(source, settings.thought, say)
     return source
 

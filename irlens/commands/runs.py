@@ -36,6 +36,7 @@ class Source:
     verifier_name: str | None = None
     loaded: Task | None = None
     thought: Thought | None = None  # the tags of its responses' thoughts
+    columns: str | None = None  # how the data set's are read
     drawn_by: str | None = None  # the model that drew it, where that is not what the manifest names
 
     @property
@@ -62,7 +63,7 @@ class Source:
             if "query" in self.run.columns:
                 return of_run(self.run, str(self.path))
             raise UserError(f"{self.path}: nothing beside it says which data set its prompts are from; give --dataset")
-        task = tasks.load(self.dataset, self.split)
+        task = tasks.load(self.dataset, self.split, None, self.columns)
         return replace(task, topics=topics_for(self.run, task))
 
     @property
@@ -82,7 +83,7 @@ class Source:
             task=lambda: self.task,
             qrels=lambda: qrels_of(self, qrels)[0],
             thought=self.thought,
-            options=options,
+            options=replace(options, verifier=self.verifier_name),
             policy=self.policy,
             messages_as=self.manifest.get("settings", {}).get("messages_as"),  # as they were put when it was drawn
             seed=seed,
@@ -93,16 +94,21 @@ class Source:
 
     def data(self) -> dict:
         """What a manifest records, so that the next stage finds the prompts again."""
-        return {"dataset": self.dataset, "split": self.split}
+        return _data(self.dataset, self.split, self.columns, self.verifier_name)
 
 
-def data_of(dataset: str, split: str) -> dict:
-    """What a manifest records of a data set, found again from any working directory."""
+def _data(dataset: str | None, split: str | None, columns: str | None, verifier: str | None) -> dict:
+    more = {"columns": columns, "verifier": verifier}
+    return {"dataset": dataset, "split": split} | {name: value for name, value in more.items() if value is not None}
+
+
+def data_of(dataset: str, split: str, columns: str | None = None, verifier: str | None = None) -> dict:
+    """What a manifest records of a data set, found again from any working directory, and of who judges it."""
     from irlens import tasks
 
     path = Path(dataset).expanduser()
     known = dataset in tasks.NAMES or not path.exists()
-    return {"dataset": dataset if known else str(path.resolve()), "split": split}
+    return _data(dataset if known else str(path.resolve()), split, columns, verifier)
 
 
 def read(
@@ -111,11 +117,12 @@ def read(
     split: str | None = None,
     verifier: str | None = None,
     thought: str | None = None,
+    columns: str | None = None,
 ) -> Source:
     """The run at `path`: Parquet, TREC, a folder of irlens, a part of a training's, or a data set that comes with
     candidates.
 
-    `dataset`, `split`, `verifier` and `thought` are the user's; without them, what the folder's manifest says. A response
+    `dataset`, `split`, `verifier`, `thought` and `columns` are the user's; without them, what the folder's manifest says. A response
     that never closed its thought is unfinished (`thoughts.marked`). Raises UserError: nothing there, no run, an unknown
     verifier, tags that are none.
     """
@@ -131,25 +138,28 @@ def read(
         hint = "; `irlens passk` makes that one" if path == PASSK_OUT else ""
         raise UserError(f"{path}: no such run (a Parquet file, or the folder of a passk or a rerank){hint}")
     if (where.is_dir() and not (where / "run.parquet").is_file()) or contract.SUFFIX.search(where.name):
-        return _with_candidates(path, where, split, verifier, tags)
+        return _with_candidates(path, where, split, verifier, tags, columns)
     found = _of_file(where, verifier)
     if thought is None:
         tags = thoughts.recorded(found.manifest.get("settings", {}).get("thought"))
     run, tags = _after_thoughts(found.run, tags)
     split = split or (None if dataset else found.split)
-    return replace(found, run=run, thought=tags, dataset=dataset or found.dataset, split=split)
+    columns = columns or (None if dataset else found.columns)
+    return replace(found, run=run, thought=tags, dataset=dataset or found.dataset, split=split, columns=columns)
 
 
-def _with_candidates(path: str, where: Path, split: str | None, verifier: str | None, tags: Thought | None) -> Source:
+def _with_candidates(
+    path: str, where: Path, split: str | None, verifier: str | None, tags: Thought | None, columns: str | None
+) -> Source:
     """A data set that comes with candidates."""
     from irlens import tasks
 
-    task = tasks.load(where, split)
+    task = tasks.load(where, split, None, columns)
     if task.candidates is None:
         raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
     data = data_of(path, task.split)
     run, tags = _after_thoughts(task.candidates, tags)
-    return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags)
+    return Source(where, run, task.qrels, {}, *data.values(), task.revision, verifier, task, tags, columns)
 
 
 def _of_file(where: Path, verifier: str | None) -> Source:
@@ -175,9 +185,17 @@ def _of_file(where: Path, verifier: str | None) -> Source:
         data.get("dataset"),
         data.get("split"),
         contract.digest(where / "run.parquet" if where.is_dir() else where),
-        verifier,
+        verifier or _recorded(data.get("verifier")),
+        columns=data.get("columns"),
         drawn_by=training.policy if training else None,
     )
+
+
+def _recorded(verifier: str | None) -> str | None:
+    """The verifier that a manifest names; not one's own function, for a file that may be another's is to run no code."""
+    from irlens.base import plugins
+
+    return None if verifier is None or plugins.named(verifier) else verifier
 
 
 PART = re.compile(r"(iteration-|evaluation/|test/)(\d+)")  # of a training's folder: where a run lies

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.base.options import argument, option
-from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought
+from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought, columns
 from irlens.retrieve.options import EncoderOptions, EngineOptions, devices
 from irlens.train.options import LarpoOptions
 
@@ -21,8 +21,23 @@ def _model():
 
 def _dataset():
     return option(
-        None, "sums, gsm8k, facts, …, a file, a folder or module:load. Default: the model's own.", panel="Data"
+        None,
+        "sums, …, a file, a folder, owner/name or module:load. Default: the model's own.",
+        panel="Data",
     )
+
+
+def _columns():
+    return columns("prompt=instruction,answer=output: which to read.")
+
+
+def _verifier():
+    return option(None, "gsm8k, math, nq-exact, … Default: the data set's.", panel="Judging")
+
+
+def _reward(does: str, more: str = ""):
+    names = "fsfairx, pairrm, a hub id, a folder or module:function."
+    return option(None, f"{does}{names} {more}".rstrip(), panel="Judging")
 
 
 def _split():
@@ -48,7 +63,7 @@ def _max_tokens():
 def _max_prompt_length():
     return option(
         None,
-        "Tokens; longer prompts are left out, and counted. 0: none. Default: what leaves room (chat data: 1000).",
+        "Tokens; longer prompts are left out. 0: none. Default: what leaves room (chat data: 1000).",
         panel="Data",
     )
 
@@ -78,11 +93,31 @@ class Seeded:
 
 
 @dataclass(frozen=True)
+class Sample(Seeded, EngineOptions):
+    """A model's draws of any prompts, with or without answers."""
+
+    model: str = _model()
+    dataset: str | None = _dataset()
+    columns: str | None = _columns()
+    split: str | None = _split()
+    limit: int | None = _limit()
+    n: int = _draws(16)
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
+    seed: int = _seed()
+    max_tokens: int | None = _max_tokens()
+    thought: str | None = _thought()
+    max_prompt_length: int | None = _max_prompt_length()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
 class PassK(Seeded, EngineOptions):
     """Pass@N of a model's draws, per temperature."""
 
     model: str = _model()
     dataset: str | None = _dataset()
+    columns: str | None = _columns()
     split: str | None = _split()
     limit: int | None = _limit()
     n: int = _draws(100)
@@ -92,6 +127,7 @@ class PassK(Seeded, EngineOptions):
     at: tuple[int, ...] | None = option(
         None, "The N of Pass@N. Default: 1,3,5,10,… up to -n.", panel="Measuring", free=True
     )
+    verifier: str | None = _verifier()
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
@@ -145,6 +181,7 @@ class Mine(Seeded, EngineOptions):
 
     model: str = _model()
     dataset: str | None = _dataset()
+    columns: str | None = _columns()
     split: str | None = _split()
     limit: int | None = _limit(500)
     tier: str = option(
@@ -163,6 +200,8 @@ class Mine(Seeded, EngineOptions):
     related: str = option(
         "random", "Prompts for the tier easy: random, or nearest by bm25 or an encoder.", panel="Lists"
     )
+    verifier: str | None = _verifier()
+    reward: str | None = _reward("Scores the draws: ", "For near-miss, margin, and positives where nothing verifies.")
     reward_run: str | None = option(
         None, "The draws as `irlens rerank` scored them: for near-miss, margin and gaps.", panel="Judging"
     )
@@ -196,10 +235,10 @@ class Train(Seeded, LarpoOptions, EngineOptions):
 
     model: str = _model()
     dataset: str | None = _dataset()
+    columns: str | None = _columns()
     split: str | None = _split()
-    reward: str | None = option(
-        None, "Reward model that judges: fsfairx, pairrm, a hub id or folder. Default: the verifier.", panel="Judging"
-    )
+    verifier: str | None = _verifier()
+    reward: str | None = _reward("Judges in its place: ")
     eval_reward: str | None = option(None, "Another one for held-out draws.", panel="Judging")
     device_memory: str | None = option(
         None, "To plan for, such as 80GiB. Default: of the GPUs here.", panel="Trainer", free=True
@@ -252,6 +291,7 @@ class Verify(Seeded):
     dataset: str | None = option(
         None, "Where the gold answers come from. Default: what the run's folder says.", panel="Data"
     )
+    columns: str | None = columns()
     split: str | None = option(None, "Default: what the run's folder says.", panel="Data")
     judge_unfinished: bool = option(
         False, "Judge responses that never finished too; they are wrong otherwise.", panel="Judging"
@@ -374,6 +414,7 @@ class Demo:
 
 
 STAGES = {  # command → its settings
+    "sample": Sample,
     "passk": PassK,
     "index": Index,
     "recall": Recall,

@@ -180,9 +180,9 @@ def _prepare(settings: Train, say: Say) -> Job:
     _check(settings)
     policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
     judge, eval_judge = _judges(settings, policy, say)
-    _check_prompts(settings, policy)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
+    settings = held_out_problems.sized(policy, settings, say)
     held_out, test, policy = held_out_problems.problems(policy, settings, say)
     _check_prompts(settings, policy)
     held_out = policy.fitting(held_out, say)
@@ -208,6 +208,8 @@ def _check(settings: Train) -> None:
     for value in settings.eval_temperature:
         heat(eval_temperature=value)
     parameters = settings.parameters
+    if settings.reward and settings.verifier:
+        raise UserError("--verifier and --reward: one of them judges; give one")
     if settings.reward and parameters.get("weighted") and parameters["gains"] == "grades":
         raise UserError(
             "weighted LambdaRank on rewards, which may be negative, needs grades of a known scale: add "
@@ -218,19 +220,21 @@ def _check(settings: Train) -> None:
 
 
 def _check_prompts(settings: Train, policy: Policy) -> None:
-    if settings.source != "own" and "solution" not in policy.task.topics.columns:
-        raise UserError(f"--positives-from {settings.source}: {policy.task.name} has no solutions; use own")
-    present = len(policy.task.topics)
-    if settings.prompts > present + policy.left_out.get(f"{policy.task.name} {policy.task.split}", 0):
-        raise UserError(
-            f"--prompts {settings.prompts}: the split {policy.task.split!r} of {policy.task.name} has only {present}"
-        )
+    """Raises UserError, naming everything that is wrong, for settings that the prompts do not allow."""
+    wrong, task = [], policy.task
+    if settings.source != "own" and "solution" not in task.topics.columns:
+        wrong.append(f"--positives-from {settings.source}: {task.name} has no solutions; use own")
+    present = len(task.topics)
+    if settings.prompts > present + policy.left_out.get(f"{task.name} {task.split}", 0):
+        wrong.append(f"--prompts {settings.prompts}: the split {task.split!r} of {task.name} has only {present}")
     again = settings.same_prompts or settings.prompts * settings.iterations > present
     if settings.memory != "current" and not again:
-        raise UserError(
+        wrong.append(
             f"--memory {settings.memory}: no prompt comes twice in {settings.iterations} iterations of "
             f"{settings.prompts} prompts, so there is nothing to remember; add --same-prompts"
         )
+    if wrong:
+        raise UserError("; and ".join(wrong))
 
 
 def _identity(job: Job) -> dict:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
+from irlens.commands.drawing import task_of
 from irlens.retrieve.policy import Policy, Say, concat
 
 if TYPE_CHECKING:
@@ -47,10 +48,24 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     There are none at the end if none are wanted, or if those in between are test problems already. Raises UserError:
     too few problems, a problem in more than one of training, validation and test.
     """
+    dataset = settings.dataset or policy.entry.dataset
+    between, at_end, lent = _places(policy, settings)
+    parts, policy = _lend(policy, lent, settings.prompts, say) if lent else ({}, policy)
+    held_out = parts.get("eval_limit") or task_of(settings, dataset, between, settings.eval_limit)
+    test = None
+    if at_end:
+        test = parts.get("test_limit") or task_of(settings, dataset, "test", settings.test_limit)
+        _refuse_shared("training", policy.task, test)
+        _refuse_shared("validation", held_out, test)
+    _refuse_shared("training", policy.task, held_out)
+    return held_out, test, policy
+
+
+def _places(policy: Policy, settings: Train) -> tuple[str | None, bool, dict[str, int]]:
+    """(the split in between or None, whether there are problems at the end, what the training problems lend)."""
     from irlens import tasks
 
-    dataset = settings.dataset or policy.entry.dataset
-    splits = tasks.splits(dataset)
+    splits = tasks.splits(settings.dataset or policy.entry.dataset)
     present = [split for split in splits if split != policy.task.split]
     between = settings.eval_split or ("validation" if "validation" in present else None)
     if between == "test" and "test" not in splits:
@@ -59,15 +74,17 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     lent = {} if between else {"eval_limit": settings.eval_limit}
     if at_end and "test" not in present:
         lent["test_limit"] = settings.test_limit
-    parts, policy = _lend(policy, lent, settings.prompts, say) if lent else ({}, policy)
-    held_out = parts["eval_limit"] if "eval_limit" in parts else tasks.load(dataset, between, settings.eval_limit)
-    test = None
-    if at_end:
-        test = parts["test_limit"] if "test_limit" in parts else tasks.load(dataset, "test", settings.test_limit)
-        _refuse_shared("training", policy.task, test)
-        _refuse_shared("validation", held_out, test)
-    _refuse_shared("training", policy.task, held_out)
-    return held_out, test, policy
+    return between, at_end, lent
+
+
+def sized(policy: Policy, settings: Train, say: Say) -> Train:
+    """`settings` with the default sizes made to fit into the prompts that there are (`sizes.shrunk`)."""
+    from irlens.commands import sizes
+    from irlens.tasks.contamination import normal
+
+    task, lent = policy.task, list(_places(policy, settings)[2])
+    there = task.topics["query"].map(normal).nunique() if lent else len(task.topics)
+    return sizes.shrunk(settings, there, lent, f"{task.name} ({task.split})", say)
 
 
 def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tuple[dict[str, Task], Policy]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.commands import memory
-from irlens.commands.settings import Index, PassK, Recall, Train
+from irlens.commands.settings import Index, PassK, Recall, Sample, Train
 from irlens.models import catalog
 from irlens.reproduce.records import Step
 
@@ -71,7 +71,7 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
     """The cost of a stage with these settings; of a stage that neither samples, trains nor encodes, nothing."""
     if isinstance(settings, Train):
         return _train(settings, _policy(settings.model))
-    if isinstance(settings, PassK):
+    if isinstance(settings, (PassK, Sample)):
         name = (models or {}).get(settings.model.removeprefix("@"), settings.model)
         policy = _policy(name)
         dataset = settings.dataset or policy.dataset
@@ -155,7 +155,7 @@ class _Work:
     size: int = 0
 
 
-def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK) -> dict[str, float | None]:
+def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK | Sample) -> dict[str, float | None]:
     """gpu_hours, gpu_gib and cpu_minutes of this work."""
     if policy.name == "tiny":
         seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE)

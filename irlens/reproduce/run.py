@@ -21,6 +21,7 @@ from irlens.commands.mine_negatives import mine_negatives
 from irlens.commands.passk import passk
 from irlens.commands.recall import recall
 from irlens.commands.rerank import rerank, verify
+from irlens.commands.sample import sample
 from irlens.commands.train import train
 from irlens.models import catalog
 from irlens.reproduce import arms as of_arms
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PER_PROBLEM = "per_problem.parquet"  # what the figure and the verdicts are drawn from
 COMMANDS = {  # stage → what runs it
+    "sample": sample,
     "passk": passk,
     "index": index,
     "recall": recall,
@@ -108,7 +110,7 @@ def _fits(recipe: Recipe, say: Callable[[str], None]) -> None:
     the first stage that cannot fit."""
     lines: dict[str, None] = {}
     for step in recipe.steps:
-        if step.stage in ("passk", "mine-negatives", "train") and not step.settings.model.startswith("@"):
+        if step.stage in ("sample", "passk", "mine-negatives", "train") and not step.settings.model.startswith("@"):
             try:
                 memory.check(step.settings, lines.setdefault)
             except UserError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import plugins
 from irlens.base.devices import HERE, Devices
 from irlens.base.errors import UserError
 from irlens.models import catalog
@@ -151,7 +153,8 @@ def of_task(task: Task) -> Judge:
 def of_reward(
     name: str, instruction: str, option: str = "--reward", say: Say = print, devices: Devices = HERE
 ) -> Judge:
-    """A reward model; its grades tell, in the column `truncated`, which texts it read cut.
+    """A reward model, whose grades tell, in the column `truncated`, which texts it read cut; or a function of one's own
+    (`module:function`) of a run that gives a score per row, as a reranker's.
 
     Raises UserError for one that is not known, not to be had, or has not one label.
     """
@@ -159,9 +162,12 @@ def of_reward(
     from irlens.rerank.reward_files import reward_model
     from irlens.rerank.scoring import ALONE, TOGETHER, score_in_shards
 
+    if plugins.named(name):
+        return _own(name, option)
     chosen = catalog.reward(name)
     if chosen is None:
-        raise UserError(f"{option} {name!r}: {', '.join(catalog.REWARDS)}, a hub id owner/name, or a folder")
+        known = f"{', '.join(catalog.REWARDS)}, a hub id owner/name, a folder, or module:function"
+        raise UserError(f"{option} {name!r}: {known}")
     model = reward_model(chosen, name)
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
@@ -174,6 +180,24 @@ def of_reward(
         return run[["query_id", "doc_id"]].assign(relevance=scores, truncated=found["truncated"].to_numpy(dtype=bool))
 
     return Judge(chosen.name, grade, True, model.pairs, model.digest)
+
+
+def _own(name: str, option: str) -> Judge:
+    """A function of one's own; its identity is that of the file it stands in."""
+    import inspect
+
+    from irlens import tables
+    from irlens.rerank.reranker import of_function
+
+    function = plugins.function(name, option)
+    scoring, file = of_function(function, name), inspect.getsourcefile(inspect.unwrap(function))
+
+    def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
+        scores = scoring.scores(tables.with_queries(run, topics)).scores
+        return run[["query_id", "doc_id"]].assign(relevance=scores, truncated=False)
+
+    made = file and hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return Judge(name, grade, True, identity=f"{name} {made or ''}".rstrip())
 
 
 def cut_in_words(cut: int, texts: int, name: str) -> str:

@@ -12,6 +12,11 @@ def _thought():
     return option(None, "Tags of thoughts: `<think>,</think>`, or none. Default: the tokenizer's.", panel="Data")
 
 
+def columns(text: str = "Of --dataset, as it was read: prompt=instruction,answer=output. Default: as that says."):
+    """The option --columns of every command that reads a data set."""
+    return option(None, text, panel="Data")
+
+
 VERIFIERS = "gsm8k, math, nq-exact, nq-has-answer, choice, regex:PATTERN, or module:function (runs its code)"
 
 
@@ -22,6 +27,7 @@ class ScoringOptions:
     dataset: str | None = option(
         None, "Where the run's prompts come from. Default: what the run's folder says.", panel="Data"
     )
+    columns: str | None = columns()
     split: str | None = option(None, "Default: what the run's folder says.", panel="Data")
     verifier: str | None = option(
         None, f"Whose answers are voted on: {VERIFIERS}. Default: the data set's.", panel="Judging"

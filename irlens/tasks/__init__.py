@@ -10,16 +10,15 @@ import hashlib
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
-from irlens.tasks.contract import SUFFIX, Task, first_row, pick_split, split_files
-
-if TYPE_CHECKING:
-    pass
+from irlens.tasks import rows
+from irlens.tasks.contract import UNSAFE, Task, digest, folder_name, pick_split, split_files
 
 NAMES = {
     "sums": "generated word problems in GSM8K's format, with a verifier; needs no download",
@@ -31,29 +30,40 @@ NAMES = {
 }
 
 
-def load(dataset: str | os.PathLike, split: str | None = None, limit: int | None = None) -> Task:
+def load(
+    dataset: str | os.PathLike,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+) -> Task:
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
-    A folder with `corpus.jsonl` is read as BEIR; other `.jsonl` files (one per split, gzipped or not) by their first
-    row: `question, answer` as GSM8K, `problem, solution` as MATH, `prompt` and `candidates` as AlpacaEval's lists, `context_messages` or `prompt` as
-    prompts. `beir/nq` and the like, or `irds:ID`, are identifiers of ir_datasets; `module:load` is a function of one's own,
-    load(split, limit) -> Task, of a module with SPLITS. Without `split`: "test" if there is one, else the only one.
+    A folder with `corpus.jsonl` is read as BEIR, one of `save_to_disk` through `datasets`; other files (JSON lines,
+    JSON, Parquet, CSV; one per split) by the keys of their first row (`tasks.forms`). `beir/nq` and the like, or
+    `irds:ID`, are identifiers of ir_datasets; any other `owner/name[:configuration]`, or `hf:…`, is a data set of the
+    hub; `module:load` is a function of one's own, load(split, limit) -> Task, of a module with SPLITS. columns: which
+    ones stand for which of `forms.NAMES`: `prompt=instruction,answer=output`. Without `split`: "test" if there is one,
+    else the only one. Raises UserError: nothing of that name, a split or column that is not there, a row that is wrong.
     """
     dataset = os.fspath(dataset)
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1, got {limit}")
+    path = Path(dataset).expanduser()
+    if dataset not in NAMES and dataset and path.exists():
+        return _load_path(path, split, limit, columns)
+    if _on_hub(dataset):
+        return _of_hub(dataset, split, limit, columns)
+    if columns is not None:
+        raise UserError(f"--columns: for files, folders and data sets of the hub; {dataset} has names of its own")
     if dataset in NAMES:
         return importlib.import_module(f"irlens.tasks.{dataset}").load(split, limit)
-    path = Path(dataset).expanduser()
-    if dataset and path.exists():
-        return _load_path(path, split, limit)
     from irlens.tasks import irds
 
     if identifier := irds.identifier(dataset):
         return irds.load_id(identifier, split, limit)
     if plugins.named(dataset):
         return _own(dataset, split, limit)
-    if os.sep in dataset or dataset[:1] in ("~", ".") or SUFFIX.search(dataset):
+    if os.sep in dataset or dataset[:1] in ("~", ".") or rows.looks_like_a_file(dataset):
         raise UserError(f"{dataset}: no such file or folder")
     raise UserError(f"unknown data set {dataset!r} ({did_you_mean(dataset, NAMES)}; or a path to a file or folder)")
 
@@ -73,42 +83,54 @@ def splits(dataset: str | os.PathLike) -> list[str]:
     """The splits that `load` takes for this data set; none for a path that it would refuse."""
     if (dataset := os.fspath(dataset)) in NAMES:
         return list(importlib.import_module(f"irlens.tasks.{dataset}").SPLITS)
-    from irlens.tasks import beir, irds
+    from irlens.tasks import beir, datasets_library, irds
 
     path = Path(dataset).expanduser()
+    if not path.exists() and _on_hub(dataset):
+        return datasets_library.hub_splits(str(datasets_library.identifier(dataset)))
     if not path.exists() and (identifier := irds.identifier(dataset)):
         return irds.splits(identifier)
     if not path.exists() and plugins.named(dataset):
         plugins.function(dataset, "--dataset")
         return list(getattr(sys.modules[dataset.partition(":")[0]], "SPLITS", ()))
-    if path.is_dir():
-        return list(split_files(path / "qrels", beir.TSV) if beir.is_folder(path) else split_files(path, SUFFIX))
-    return [SUFFIX.sub("", path.name)] if path.is_file() and SUFFIX.search(path.name) else []
+    if beir.is_folder(path):
+        return list(split_files(path / "qrels", beir.TSV))
+    return datasets_library.saved_splits(path) if datasets_library.is_saved(path) else list(rows.splits(path))
 
 
-def _load_path(path: Path, split: str | None, limit: int | None) -> Task:
-    from irlens.tasks import alpaca, beir, gsm8k, math, ultrafeedback
+def _on_hub(dataset: str) -> bool:
+    """Whether a name that is no path is a data set of the hub: `hf:…`, or `owner/name` that no collection of ir_datasets
+    begins like."""
+    from irlens.tasks import datasets_library, irds
 
-    if path.is_dir() and beir.is_folder(path):
+    other = dataset in NAMES or dataset.startswith((".", "~")) or rows.looks_like_a_file(dataset)
+    if other or datasets_library.identifier(dataset) is None:
+        return False
+    return dataset.startswith("hf:") or not irds.is_collection(dataset)
+
+
+def _of_hub(dataset: str, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
+    from irlens.tasks import datasets_library, forms
+
+    name = str(datasets_library.identifier(dataset))
+    found, split, revision = datasets_library.hub_rows(name, split)
+    return forms.task_of(forms.Rows(found, UNSAFE.sub("-", name), split, revision, name, limit), columns)
+
+
+def _load_path(path: Path, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
+    from irlens.tasks import beir, datasets_library, forms
+
+    if beir.is_folder(path):
+        if columns is not None:
+            raise UserError(f"--columns: {path} is a BEIR folder, which has names of its own")
         return beir.load_folder(path, split, limit)
-    files = split_files(path, SUFFIX) if path.is_dir() else {SUFFIX.sub("", path.name): path}
-    if not files or not all(SUFFIX.search(file.name) for file in files.values()):
-        raise UserError(f"{path}: expected .jsonl or .jsonl.gz files, one per split, or a BEIR corpus.jsonl")
+    if datasets_library.is_saved(path):
+        found, split, revision = datasets_library.saved_rows(path, split)
+        return forms.task_of(forms.Rows(found, folder_name(path), split, revision, str(path), limit), columns)
+    files = rows.splits(path)
+    if not files:
+        raise UserError(f"{path}: expected {rows.ENDINGS}, one per split, or a BEIR corpus.jsonl")
     split = pick_split(split, files, str(path))
-    row = first_row(files[split])
-    if row.keys() & {"question", "answer"}:
-        return gsm8k.load_file(files[split], split, limit)
-    if row.keys() >= {"problem", "solution"}:
-        return math.load_file(files[split], split, limit)
-    if "candidates" in row:
-        return alpaca.load_file(files[split], split, limit)
-    if row.keys() & {"context_messages", "prompt"}:
-        return ultrafeedback.load_file(files[split], split, limit)
-    raise UserError(
-        f"{files[split]}: rows need question and answer, problem and solution, or context_messages or prompt (and "
-        f"candidates); the first has: "
-        f"{', '.join(row) or 'nothing'}"
-    )
-
-
-# -- what the loaders share ----------------------------------------------------------------------------------------
+    some = files[split]
+    found = chain.from_iterable(map(rows.read, some))
+    return forms.task_of(forms.Rows(found, folder_name(path), split, digest(*some), str(some[0]), limit), columns)

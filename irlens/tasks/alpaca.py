@@ -7,30 +7,28 @@ the response beats the baseline's. So a row is a ranked list with graded relevan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.base.files import read_jsonl
 from irlens.tables import check
-from irlens.tasks.contract import CHAT_PROMPT, Task, digest, folder_name, query_id
+from irlens.tasks.contract import CHAT_PROMPT, Task, query_id
 
 GRADE = "win_probability"
 
 
-def load_file(path: Path, split: str, limit: int | None = None) -> Task:
-    """The first `limit` prompts of a JSON-lines file, with `candidates` (a run) and graded `qrels`.
+def from_rows(
+    given: Iterable[tuple[str, dict]], name: str, split: str, limit: int | None, revision: str, source: str
+) -> Task:
+    """The first `limit` prompts, with `candidates` (a run) and graded `qrels`.
 
-    Raises UserError, naming file and line: a row or a candidate without its fields, a grade that is no finite number, a
+    Raises UserError, naming the place: a row or a candidate without its fields, a grade that is no finite number, a
     system that answers one prompt twice, a prompt twice.
     """
-    name = folder_name(path)
     topics, rows = [], []
-    for i, (number, row) in enumerate(islice(read_jsonl(path), limit)):
-        where = f"{path}:{number}"
+    for i, (where, row) in enumerate(islice(given, limit)):
         if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
             raise UserError(f"{where}: prompt must be a non-empty string, got {row.get('prompt')!r:.80}")
         key = row.get("prompt_id")
@@ -38,18 +36,18 @@ def load_file(path: Path, split: str, limit: int | None = None) -> Task:
         topics.append((key, row["prompt"]))
         rows += [(key, *found) for found in _candidates(row.get("candidates"), where)]
     if not topics:
-        raise UserError(f"{path}: no rows")
+        raise UserError(f"{source}: no rows")
     frame = pd.DataFrame(rows, columns=["query_id", "doc_id", "text", "relevance"])
     run = frame[["query_id", "doc_id", "text"]].assign(rank=frame.groupby("query_id", sort=False).cumcount())
     run = run.assign(score=-run["rank"].astype("float32"), tag=name)
     return Task(
         name,
         split,
-        check(pd.DataFrame(topics, columns=["query_id", "query"]), "topics", str(path)),
-        candidates=check(run[["query_id", "doc_id", "score", "rank", "text", "tag"]], "run", str(path)),
-        qrels=check(frame[["query_id", "doc_id", "relevance"]], "qrels", str(path)),
+        check(pd.DataFrame(topics, columns=["query_id", "query"]), "topics", source),
+        candidates=check(run[["query_id", "doc_id", "score", "rank", "text", "tag"]], "run", source),
+        qrels=check(frame[["query_id", "doc_id", "relevance"]], "qrels", source),
         max_prompt_length=CHAT_PROMPT,
-        revision=digest(path),
+        revision=revision,
     )
 
 

@@ -51,6 +51,7 @@ class Task:
     candidates: pd.DataFrame | None = None  # a run that comes with the data: others' responses to the topics
     unrelated: str = "facts"  # the data set whose prompts give the easiest negatives
     max_prompt_length: int | None = None  # tokens; longer prompts are left out, unless another limit is asked for
+    unused: str = ""  # what the data hold beside prompts and answers, such as "60 preference pairs"
     revision: str = ""  # what a manifest records: "generated, seed 0", digests of the files read, or a hub revision
 
 
@@ -74,15 +75,6 @@ def split_files(folder: Path, suffix: re.Pattern) -> dict[str, Path]:
         if suffix.search(path.name) and not path.name.startswith("."):
             found.setdefault(suffix.sub("", path.name), path)
     return found
-
-
-def first_row(path: Path) -> dict:
-    """The first object of a JSON-lines file. Raises UserError if there is none."""
-    from irlens.base.files import read_jsonl
-
-    for _, row in read_jsonl(path):
-        return row
-    raise UserError(f"{path}: no rows")
 
 
 def folder_name(path: Path) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
@@ -275,21 +274,13 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
     split = pick_split(split, SPLITS, "gsm8k")
     instead = "instead: --dataset FOLDER with test.jsonl of question and answer, or --dataset sums"
     rows, revision = hub_rows(REPO, f"main/{split}-*.parquet", instead)
-    return _task(rows, "gsm8k", split, limit, revision, REPO)
+    return from_rows(rows, "gsm8k", split, limit, revision, REPO)
 
 
-def load_file(path: Path, split: str, limit: int | None = None) -> Task:
-    """A JSON-lines file of `question` and `answer`, the latter ending with `#### number`."""
-    from irlens.base.files import read_jsonl
-    from irlens.tasks.contract import digest, folder_name
-
-    rows = ((f"{path}:{number}", row) for number, row in read_jsonl(path))
-    return _task(rows, folder_name(path), split, limit, digest(path), str(path))
-
-
-def _task(
+def from_rows(
     rows: Iterable[tuple[str, dict]], name: str, split: str, limit: int | None, revision: str, source: str
 ) -> Task:
+    """The task of rows of `question` and `answer`, the latter ending with `#### number`. Raises UserError for another."""
     import pandas as pd
 
     from irlens.tables import check

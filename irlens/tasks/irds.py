@@ -13,6 +13,7 @@ from irlens.tables import check
 from irlens.tasks.contract import UNSAFE, Task
 
 ID = re.compile(r"[A-Za-z0-9][\w.+-]*(/[\w.+-]+)+")
+WELL_KNOWN = ("beir", "dpr-w100", "mmarco", "msmarco-passage", "msmarco-document", "mr-tydi", "natural-questions")
 INSTEAD = "--dataset facts needs no download"
 
 
@@ -21,6 +22,18 @@ def identifier(dataset: str) -> str | None:
     if dataset.startswith("irds:"):
         return dataset.removeprefix("irds:")
     return dataset if ID.fullmatch(dataset) else None
+
+
+def is_collection(dataset: str) -> bool:
+    """Whether a name begins as some collection of ir_datasets does; `irds:ID` always means one. Without ir_datasets only
+    the best-known beginnings are."""
+    if dataset.startswith("irds:") or dataset.count("/") != 1:
+        return True
+    try:
+        from ir_datasets import registry
+    except ImportError:
+        return dataset.split("/")[0] in WELL_KNOWN
+    return dataset.split("/")[0] in {key.split("/")[0] for key in registry}
 
 
 class Passages:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
@@ -92,21 +91,16 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
     split = pick_split(split, SPLITS, "math")
     instead = "instead: --dataset FOLDER with test.jsonl of problem and solution, or --dataset sums"
     rows, revision = hub_rows(REPO, f"*/{split}-*.parquet", instead)
-    return _task(rows, "math", split, limit, revision, REPO)
+    return from_rows(rows, "math", split, limit, revision, REPO)
 
 
-def load_file(path: Path, split: str, limit: int | None = None) -> Task:
-    r"""A JSON-lines file of `problem` and `solution`, the latter with its answer in `\boxed{…}`."""
-    from irlens.base.files import read_jsonl
-    from irlens.tasks.contract import digest, folder_name
-
-    rows = ((f"{path}:{number}", row) for number, row in read_jsonl(path))
-    return _task(rows, folder_name(path), split, limit, digest(path), str(path))
-
-
-def _task(
+def from_rows(
     rows: Iterable[tuple[str, dict]], name: str, split: str, limit: int | None, revision: str, source: str
 ) -> Task:
+    r"""The task of rows of `problem`, and `solution` (its answer in `\boxed{…}`) or `answer` (MATH-500, AIME) or both.
+
+    Raises UserError for another row, and where math-verify is absent.
+    """
     import pandas as pd
 
     from irlens.tables import check
@@ -115,14 +109,19 @@ def _task(
     need_math_verify()
     topics = []
     for i, (where, row) in enumerate(islice(rows, limit)):
-        for field in ("problem", "solution"):
+        known = [field for field in ("solution", "answer") if row.get(field) is not None] or ["solution"]
+        if type(row.get("answer")) is int:
+            row = row | {"answer": str(row["answer"])}
+        for field in ("problem", *known):
             if not isinstance(row.get(field), str) or not row[field].strip():
                 raise UserError(f"{where}: {field} must be a non-empty string, got {row.get(field)!r:.80}")
-        answer = (
-            _last_box(row["solution"]) or row["solution"]
-        )  # a few solutions box nothing: math-verify reads them whole
-        topics.append((query_id(name, split, i), row["problem"], [answer], row["solution"]))
+        solution = row.get("solution")
+        # a few solutions box nothing: math-verify reads them whole
+        answer = row["answer"] if "answer" in known else _last_box(solution) or solution
+        topics.append((query_id(name, split, i), row["problem"], [answer], solution))
     if not topics:
         raise UserError(f"{source}: no rows")
     frame = check(pd.DataFrame(topics, columns=["query_id", "query", "answers", "solution"]), "topics", source)
+    if not frame["solution"].notna().all():
+        frame = frame.drop(columns="solution")
     return Task(name, split, frame, INSTRUCTION, is_correct, boxed, revision=revision)

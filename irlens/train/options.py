@@ -48,7 +48,7 @@ class TrainOptions:
     )
     lora_rank: int | None = option(None, "LoRA adapters of this rank, merged in the end.", panel="Trainer")
     quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank.", panel="Trainer")
-    shard: bool = option(False, "Divide weights, gradients and moments over the GPUs.", panel="Trainer", free=True)
+    shard: bool = option(False, "Divide all that training holds over the GPUs.", panel="Trainer", free=True)
     save_dtype: str = option("auto", "Of saved policies: float32, bfloat16, or by the start's.", panel="Trainer")
     report_to: str = option("none", "wandb, tensorboard, mlflow, …", panel="Trainer", free=True)
     trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"optim": "sgd"}\'.', panel="Trainer")
@@ -138,8 +138,8 @@ class LarpoOptions(TrainOptions):
     same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
     n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws")
     temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
-    memory: str = option("current", "Whose draws: current, previous (too) or all.", panel="Lists")
-    tier: str = option("own", "Negatives: own, or other prompts': easy, easiest.", panel="Lists")
+    memory: str = option("current", "Draws: current, previous (too) or all.", panel="Lists")
+    tier: str = option("own", "Negatives: own, or others': easy, easiest.", panel="Lists")
     positives_from: str | None = option(
         None, "gold (solutions), own (draws), or both. Default: the objective's.", panel="Lists"
     )

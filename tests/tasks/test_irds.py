@@ -62,7 +62,7 @@ def registered(monkeypatch):
 
 
 def test_judged_queries_with_answers_and_passages_in_chunks(registered):
-    task = tasks.load("small/dev")
+    task = tasks.load("irds:small/dev")
     assert task.topics["query_id"].tolist() == ["q0", "q1"] and task.topics["answers"].tolist() == [
         ["one"],
         ["two", "zwei"],

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from irlens.base.errors import UserError
 from irlens.base.options import parse_json
-from irlens.commands.settings import Index, Mine, PassK, Recall, Train
+from irlens.commands.settings import Index, Mine, PassK, Recall, Sample, Train
 from irlens.reproduce.records import Recipe, Step
 from irlens.reproduce.rehearsal.furnish import made_up
 
@@ -97,7 +97,7 @@ def _machine(settings) -> tuple[dict, list[str]]:
     if str(getattr(settings, "devices", None)).startswith("ray") and find_spec("ray") is None:
         new["devices"] = None
         without.append("Ray: it is not installed here; this process works in its place")
-    if engine is None and isinstance(settings, (PassK, Mine, Train)):
+    if engine is None and isinstance(settings, (Sample, PassK, Mine, Train)):
         without.append("vLLM, which draws where it is installed beside a GPU: transformers draws here")
     if getattr(settings, "quantize", None):
         new["quantize"] = None

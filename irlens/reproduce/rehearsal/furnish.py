@@ -234,12 +234,12 @@ def _drawn_for(model: Model, steps: Sequence[Step]) -> dict[tuple, int]:
     for step in steps:
         s = step.settings
         name = getattr(s, "model", None) or getattr(s, "policy", None)
-        if step.stage not in ("train", "mine-negatives", "passk") or not (
+        if step.stage not in ("train", "mine-negatives", "passk", "sample") or not (
             name == model.name or str(name).startswith("@")
         ):
             continue
         s = replace(s, model=model.name)
-        split = train_split(s) if step.stage != "passk" else s.split
+        split = train_split(s) if step.stage not in ("passk", "sample") else s.split
         key = (s.dataset or catalog.model(model.name).dataset, split, s.messages_as)
         found[key] = max(found.get(key, 0), getattr(s, "limit", None) or TAUGHT)
     return found
