@@ -132,7 +132,8 @@ def _policies(job: Job) -> list[Path]:
         return cut_from(pool, part, settings, s, job.judge.is_reward)
 
     def fit(now: Drawing, lists: pd.DataFrame, part: Task, s: int) -> Drawing:
-        exported.write(job, s, lists, policy.prompts(part))
+        if settings.export:
+            exported.write(job, s, lists, policy.prompts(part))
         return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(part), s), s + 1)
 
     start = Drawing(job, policy.folder, 1)
