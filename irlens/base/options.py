@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field, asdict, field, fields
 
 from irlens.base.errors import UserError, did_you_mean
 
@@ -33,6 +33,11 @@ def identity(settings, **resolved) -> dict:
     """
     left_out = free(type(settings))
     return {name: value for name, value in asdict(settings).items() if name not in left_out} | resolved
+
+
+def flags_of(some: Iterable[Field]) -> str:
+    """The options of these settings as they are typed, by commas."""
+    return ", ".join((f.metadata.get("flags") or ("--" + f.name.replace("_", "-"),))[0] for f in some)
 
 
 def settings_from(kind: type, values: dict, where: str):

@@ -157,9 +157,9 @@ def train(settings: Train) -> None:
     from irlens.commands.train import train as command
 
     folder, results, tests = command(settings, report.say)
-    if len(results):  # of several processes the first one reports
+    if len(results):  # none of a training on lists alone
         report.trained(results, tests)
-        report.written(folder)
+    report.written(folder)
 
 
 @app.command(cls=Command)

@@ -34,10 +34,7 @@ def load_policy(
     """
     from irlens.models import thoughts
 
-    memory.check(settings, say)
-    names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
-    policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
-    policy.devices = devices_of.choose(settings.devices)
+    policy = open_policy(settings, say)
     task = task_of(settings, settings.dataset or policy.entry.dataset, split, limit)
     if verified and task.verifier is None:
         other = "draw with `irlens sample` and rerank" if type(settings).__name__ == "PassK" else "give --reward"
@@ -46,7 +43,10 @@ def load_policy(
             f"…, where it has answers), or {other}, for a reward model to judge"
         )
     if task.unused:
-        say(f"{task.name}: {task.unused}, which `{_command(settings)}` does not use: it draws its own for the prompts")
+        other = "; --lists FILE trains on them" if _command(settings) == "train" else ""
+        say(
+            f"{task.name}: {task.unused}, which `{_command(settings)}` does not use: it draws its own for the prompts{other}"
+        )
     policy.prepare()
     task = thoughts.of_task(task, policy.thought)
     silent = policy.thought is None and settings.thought is None and policy.tokenizer
@@ -61,6 +61,15 @@ def load_policy(
     spread = "" if policy.devices.here or policy.served else f", on {policy.devices}"
     say(f"engine: {options.engine}{where}{spread}, {policy.why}")
     return policy.for_task(task)
+
+
+def open_policy(settings: Sample | PassK | Mine | Train, say: Say) -> Policy:
+    """The policy alone, on its devices. Raises UserError for a model that is not known, or does not fit there."""
+    memory.check(settings, say)
+    names = [f.name for f in fields(EngineOptions)] + ["max_tokens", "max_prompt_length", "thought"]
+    policy = Policy(settings.model, **{name: getattr(settings, name) for name in names})
+    policy.devices = devices_of.choose(settings.devices)
+    return policy
 
 
 def task_of(settings, dataset: str, split: str | None, limit: int | None) -> Task:

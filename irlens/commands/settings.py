@@ -240,6 +240,10 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     verifier: str | None = _verifier()
     reward: str | None = _reward("Judges in its place: ")
     eval_reward: str | None = option(None, "Another one for held-out draws.", panel="Judging")
+    list_file: str | None = option(
+        None, "Train on these: pairs, scored, irlens' own.", "--lists", panel="Lists", first=True
+    )
+    export: str | None = option(None, "trl, kto, sentence-transformers: lists, runs.", panel="Output", free=True)
     device_memory: str | None = option(
         None, "To plan for, such as 80GiB. Default: of the GPUs here.", panel="Trainer", free=True
     )

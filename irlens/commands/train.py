@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
-from irlens.commands import finished
+from irlens.commands import exported, finished, off_policy
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -34,17 +34,27 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
 
     Returns the folder, the validation results (curve, x = iteration, value, low, high, n) and the paired tests of the
     chosen policy against the start on test problems; no tests where none were wanted, for validation problems have chosen.
+    With `list_file` it is one training on the lists given, without draws; without a data set beside them nothing is
+    measured, and both frames are empty.
     The chosen policy is the best on validation (Pass@1 at the first evaluation temperature), or the last where
     the problems in between are test problems: nothing is chosen by those. The folder holds iteration-s/ (draws, run,
     qrels where a verifier judged, lists, log, model), evaluation/, results.csv, test.csv, tests.csv,
     training.{png,pdf,csv}, diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
-    job = _prepare(settings, say)
+    import pandas as pd
+
+    _check(settings)
+    job = off_policy.prepare(settings, say) if settings.list_file else _prepare(settings, say)
     kept = {"store": store_of(settings, job.out), "say": say, "asked": settings}
     with OutputFolder(job.out, "train", _identity(job), **kept) as folder:
+        if folder.finished and job.held_out is None:
+            return job.out, pd.DataFrame(), pd.DataFrame()
         if folder.finished:
             return job.out, *(finished.table(job.out / name) for name in ("results.csv", "tests.csv"))
-        policies = _policies(job)
+        policies = _policies(job) if job.lists is None else off_policy.policies(job)
+        if job.held_out is None:
+            off_policy.unmeasured(job, policies[1], folder, _facts(job, 1))
+            return job.out, pd.DataFrame(), pd.DataFrame()
         results, values, tokens = held_out_problems.validation(len(policies), job.out)
         chosen = held_out_problems.chosen(len(policies), job.settings, job.out)
         if job.test is not None:
@@ -122,6 +132,8 @@ def _policies(job: Job) -> list[Path]:
         return cut_from(pool, part, settings, s, job.judge.is_reward)
 
     def fit(now: Drawing, lists: pd.DataFrame, part: Task, s: int) -> Drawing:
+        if settings.export:
+            exported.write(job, s, lists, policy.prompts(part))
         return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(part), s), s + 1)
 
     start = Drawing(job, policy.folder, 1)
@@ -177,7 +189,6 @@ def _unrelated(job: Job, prompts: int, now: Drawing) -> pd.DataFrame:
 
 def _prepare(settings: Train, say: Say) -> Job:
     """All that a training needs; what can be refused is, before work."""
-    _check(settings)
     policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
     judge, eval_judge = _judges(settings, policy, say)
     if policy.options.engine == "openai":
@@ -203,6 +214,7 @@ def _judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, j
 def _check(settings: Train) -> None:
     """Raises UserError for settings that are wrong whatever the model and the data are."""
     settings.check()
+    exported.forms(settings.export)
     at_least(0, patience=settings.patience, test_limit=settings.test_limit)
     at_least(1, eval_n=settings.eval_n, eval_limit=settings.eval_limit, max_tokens=settings.max_tokens)
     for value in settings.eval_temperature:
@@ -210,7 +222,7 @@ def _check(settings: Train) -> None:
     parameters = settings.parameters
     if settings.reward and settings.verifier:
         raise UserError("--verifier and --reward: one of them judges; give one")
-    if settings.reward and parameters.get("weighted") and parameters["gains"] == "grades":
+    if settings.reward and not settings.list_file and parameters.get("weighted") and parameters["gains"] == "grades":
         raise UserError(
             "weighted LambdaRank on rewards, which may be negative, needs grades of a known scale: add "
             '"gains": "normalised" or "gains": "ranked" to --objective-args'
@@ -239,12 +251,17 @@ def _check_prompts(settings: Train, policy: Policy) -> None:
 
 def _identity(job: Job) -> dict:
     """The settings that make the result what it is, with what the model and the data decide of them."""
-    settings, test_split = job.settings, job.test and job.test.split
+    from irlens.train import list_files
+
+    settings = job.settings
     resolved = {"base": job.policy.name, "parameters": settings.parameters, "trainer_args": settings.arguments}
     resolved["save_dtype"] = saved_as(settings.save_dtype, job.policy.folder)
-    kept = identity(settings, job.policy, eval_split=job.held_out.split, test_split=test_split, **resolved)
+    splits = {"eval_split": job.held_out and job.held_out.split, "test_split": job.test and job.test.split}
+    if job.lists is not None:
+        resolved["list_file"] = list_files.digest(job.lists)
+    kept = identity(settings, job.policy, **splits, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
-    return kept | {name: judge.identity for name, judge in judges.items() if judge.identity}
+    return kept | {name: judge.identity for name, judge in judges.items() if judge and judge.identity}
 
 
 # -- after it ------------------------------------------------------------------------------------------------------
@@ -285,7 +302,7 @@ def _account(out: Path, iterations: int) -> dict:
     import pandas as pd
 
     folders = [out / f"iteration-{s}" for s in range(1, iterations + 1)]
-    drawn = [pd.read_parquet(f / "run.parquet") for f in folders]
+    drawn = [pd.read_parquet(path) for f in folders if (path := f / "run.parquet").is_file()]  # none with --lists
     trained = [json.loads((f / "account.json").read_text(encoding="utf-8")) for f in folders]
     return {
         "tokens_generated": int(sum(run["n_tokens"].sum() for run in drawn)),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.commands.settings import Train
+    from irlens.models.chat import Prompt
     from irlens.rerank.judges import Judge
     from irlens.tasks.contract import Task
 
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Job:
     """A training made ready: its settings with what the model decides, the policy with its training problems, the
-    problems between iterations and at the end (None: none), who judges both, and where it goes."""
+    problems between iterations and at the end (None: none), who judges both, and where it goes; with --lists the lists
+    that are given and what their responses answer."""
 
     settings: Train
     policy: Policy
-    held_out: Task
+    held_out: Task | None
     test: Task | None
-    judge: Judge
-    eval_judge: Judge
+    judge: Judge | None
+    eval_judge: Judge | None
     out: Path
     say: Say
+    lists: pd.DataFrame | None = None
+    asked: list[Prompt] | None = None
 
 
 def chooses(settings: Train) -> bool:
@@ -55,9 +59,9 @@ def problems(policy: Policy, settings: Train, say: Say) -> tuple[Task, Task | No
     test = None
     if at_end:
         test = parts.get("test_limit") or task_of(settings, dataset, "test", settings.test_limit)
-        _refuse_shared("training", policy.task, test)
-        _refuse_shared("validation", held_out, test)
-    _refuse_shared("training", policy.task, held_out)
+        refuse_shared("training", policy.task, test)
+        refuse_shared("validation", held_out, test)
+    refuse_shared("training", policy.task, held_out)
     return held_out, test, policy
 
 
@@ -75,6 +79,11 @@ def _places(policy: Policy, settings: Train) -> tuple[str | None, bool, dict[str
     if at_end and "test" not in present:
         lent["test_limit"] = settings.test_limit
     return between, at_end, lent
+
+
+def lends(policy: Policy, settings: Train) -> bool:
+    """Whether training problems are held out, as the data set has no other split for them."""
+    return bool(_places(policy, settings)[2])
 
 
 def sized(policy: Policy, settings: Train, say: Say) -> Train:
@@ -120,7 +129,8 @@ def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tupl
     return parts, policy.for_task(replace(task, topics=topics[stays].reset_index(drop=True)))
 
 
-def _refuse_shared(role: str, task: Task, held_out: Task) -> None:
+def refuse_shared(role: str, task: Task, held_out: Task) -> None:
+    """Raises UserError if a held-out problem is one of the task's."""
     from irlens.tasks.contamination import shared
 
     both = shared(task.topics, held_out.topics)

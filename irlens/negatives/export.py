@@ -44,15 +44,65 @@ def trl(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
 
 
 def kto(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
-    """TRL's unpaired form: prompt, completion, label (true for a positive), each response of a prompt once."""
-    rows = {}
+    """TRL's unpaired form: prompt, completion, label (true for a positive), each response of a prompt once.
+
+    Raises UserError for a response that is both a positive and a negative.
+    """
+    for query_id, text in (found := _labels(lists)):
+        if len(found[query_id, text]) > 1:
+            response = found[query_id, text][True][1]
+            raise UserError(f"lists: a response of {query_id} is both a positive and a negative: {response[:60]!r}")
+    return labelled(lists, prompts)[0]
+
+
+def labelled(lists: pd.DataFrame, prompts: Prompts | None = None) -> tuple[list[dict], int]:
+    """(rows as `kto` has them, responses left out): those that are both a positive and a negative."""
+    found = _labels(lists)
+    rows = [
+        {**_preference(query_id, query, prompts, completion=text), "label": label}
+        for (query_id, _), labels in found.items()
+        if len(labels) == 1
+        for label, (query, text) in labels.items()
+    ]
+    return rows, len(found) - len(rows)
+
+
+def _labels(lists: pd.DataFrame) -> dict[tuple[str, str], dict[bool, tuple[str, str]]]:
+    """(query_id, response but for its spacing) → {whether it is a positive: (query, response)}."""
+    found: dict[tuple[str, str], dict[bool, tuple[str, str]]] = {}
     for query_id, query, _, good, bad in _split(lists):
         for some, label in ((good, True), (bad, False)):
             for text in some["text"]:
-                row = {**_preference(query_id, query, prompts, completion=text), "label": label}
-                if rows.setdefault((query_id, without_spacing(text)), row)["label"] != label:
-                    raise UserError(f"lists: a response of {query_id} is both a positive and a negative: {text[:60]!r}")
-    return list(rows.values())
+                found.setdefault((query_id, without_spacing(text)), {}).setdefault(label, (query, text))
+    return found
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+def completions(run: pd.DataFrame, prompts: Prompts) -> list[dict]:
+    """A judged run as TRL writes completions: prompt, completion, reward, a row per draw."""
+    some = zip(run["query_id"], run["text"], run["reward"].astype(float))
+    return [
+        {**_preference(query_id, "", prompts, completion=text), "reward": reward} for query_id, text, reward in some
+    ]
+
+
+def judged(run: pd.DataFrame, prompts: Prompts) -> list[dict]:
+    """A run that a verifier judged in TRL's unpaired form: prompt, completion, label, a row per draw."""
+    some = zip(run["query_id"], run["text"], run["reward"].astype(float))
+    return [
+        {**_preference(query_id, "", prompts, completion=text), "label": reward > 0} for query_id, text, reward in some
+    ]
+
+
+def scored(run: pd.DataFrame, queries: dict[str, str]) -> list[dict]:
+    """A judged run as sentence-transformers' labelled pairs: sentence1 (the query), sentence2, score, a row per draw."""
+    some = zip(run["query_id"], run["text"], run["reward"].astype(float))
+    return [{"sentence1": queries[query_id], "sentence2": text, "score": reward} for query_id, text, reward in some]
+
+
+# -- for sentence-transformers -------------------------------------------------------------------------------------
 
 
 def triplets(lists: pd.DataFrame) -> list[dict]:

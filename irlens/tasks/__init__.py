@@ -83,7 +83,7 @@ def splits(dataset: str | os.PathLike) -> list[str]:
     """The splits that `load` takes for this data set; none for a path that it would refuse."""
     if (dataset := os.fspath(dataset)) in NAMES:
         return list(importlib.import_module(f"irlens.tasks.{dataset}").SPLITS)
-    from irlens.tasks import beir, datasets_library, irds
+    from irlens.tasks import beir, datasets_library, drawn, irds
 
     path = Path(dataset).expanduser()
     if not path.exists() and _on_hub(dataset):
@@ -95,6 +95,8 @@ def splits(dataset: str | os.PathLike) -> list[str]:
         return list(getattr(sys.modules[dataset.partition(":")[0]], "SPLITS", ()))
     if beir.is_folder(path):
         return list(split_files(path / "qrels", beir.TSV))
+    if drawn.is_folder(path):
+        return [drawn.SPLIT]
     return datasets_library.saved_splits(path) if datasets_library.is_saved(path) else list(rows.splits(path))
 
 

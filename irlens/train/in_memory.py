@@ -19,7 +19,7 @@ from irlens.models import catalog, chat, logprobs
 from irlens.models.load import positions
 from irlens.models.weights import saved_as
 from irlens.retrieve.policy import Policy
-from irlens.train import data
+from irlens.train import data, list_files
 from irlens.train.losses import Scores
 from irlens.train.options import TrainOptions
 from irlens.train.preferences import as_lists
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from irlens.tasks.contract import Task
     from irlens.train.iterations import Kept
+
+
+FIRST = 1  # a training on lists alone is an iteration, the first: a command makes the same of them
 
 
 # -- one's own loop ------------------------------------------------------------------------------------------------
@@ -79,30 +82,41 @@ def scores(model, batch: Batch) -> Scores:
     return Scores(logprob, batch.reference, batch.length, batch.grade, batch.mask)
 
 
-def prompt_ids(lists: pd.DataFrame, tokenizer) -> dict[str, list[int]]:
-    """query_id → the token ids that are read before its responses: a `prompt` word for word, else its `messages`, else
-    its `query` as a policy reads it."""
-    asked = lists.drop_duplicates("query_id", ignore_index=True)
+def prompt_ids(
+    lists: pd.DataFrame, tokenizer, instruction: str = "", messages_as: str | None = None
+) -> dict[str, list[int]]:
+    """query_id → the token ids that are read before its responses: of what `asked` gives."""
+    found = asked(lists, tokenizer, instruction, messages_as)
+    return dict(zip((prompt.query_id for prompt in found), chat.token_ids(tokenizer, found)))
+
+
+def asked(lists: pd.DataFrame, tokenizer, instruction: str = "", messages_as: str | None = None) -> list[chat.Prompt]:
+    """What is read before the responses of each query: a `prompt` word for word, else its `messages`, else its `query` as
+    a policy reads it (see `chat.prompts`)."""
+    topics = lists.drop_duplicates("query_id", ignore_index=True)
     if "messages" in lists.columns:  # a gold solution has none, the draws beside it have
         given = lists[lists["messages"].notna()].drop_duplicates("query_id").set_index("query_id")["messages"]
-        asked = asked.assign(messages=[given.get(query_id) for query_id in asked["query_id"]])
-    found = chat.prompts(asked, tokenizer) if "prompt" not in lists.columns else [
-        chat.Prompt(row.query_id, row.prompt) if row.prompt else chat.prompts(asked.iloc[[i]], tokenizer)[0]
-        for i, row in enumerate(asked.itertuples())
-    ]  # fmt: skip
-    return dict(zip((prompt.query_id for prompt in found), chat.token_ids(tokenizer, found)))
+        topics = topics.assign(messages=[given.get(query_id) for query_id in topics["query_id"]])
+    words = topics["prompt"].tolist() if "prompt" in topics.columns else [None] * len(topics)
+    read = {i for i, word in enumerate(words) if not isinstance(word, str) or not word}
+    made = iter(chat.prompts(topics.iloc[sorted(read)], tokenizer, instruction, messages_as))
+    return [
+        next(made) if i in read else chat.Prompt(query_id, words[i]) for i, query_id in enumerate(topics["query_id"])
+    ]
 
 
 # -- fit -----------------------------------------------------------------------------------------------------------
 
 
 def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
-    """Trains a policy on lists and returns it; the references are computed before the first step.
+    """Trains a policy on lists and returns it; the references are computed before the first step. `irlens train --lists`
+    is the same.
 
     model: a causal language model of transformers, which is trained IN PLACE, as trainers do (`copy.deepcopy(model)`
     keeps it), or a name or folder, which is loaded. tokenizer: its own; None where the model is a name. lists:
     `irlens.lists`, `irlens.mine(...).lists`, or a frame, a `datasets.Dataset` or a list of dictionaries with `prompt,
-    completions, scores` or TRL's `prompt, chosen, rejected` (see `preferences.as_lists`). objective: see
+    completions, scores` or TRL's `prompt, chosen, rejected` (see `preferences.as_lists`), or a file of these
+    (`list_files.read`). objective: see
     `irlens.losses.names()`. args: fields of `TrainOptions` (learning_rate, epochs, batch_lists, max_length, lora_rank,
     seed, trainer_args as a dictionary, …) and the objective's parameters (beta, weighted, …); what is not given is the
     model's in the catalog, else β 0.1 and learning rate 5e-7.
@@ -110,12 +124,13 @@ def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
     Lists longer than `max_length` (default: the model's positions) are left out whole. Raises UserError: lists that
     cannot be read or say nothing, an unknown setting, a loss that is not finite.
     """
-    options, lists = TrainOptions.of(objective, **args), as_lists(lists)
+    options = TrainOptions.of(objective, **args)
+    lists = list_files.read(lists) if isinstance(lists, (str, Path)) else as_lists(lists)
     if isinstance(model, (str, Path)):
         from irlens.train.in_folder import load
 
         entry = catalog.model(str(model))
-        model, own = load(catalog.fetch(entry), options)
+        model, own = load(catalog.fetch(entry), options, FIRST)
         tokenizer = tokenizer or own
     else:
         entry = catalog.loaded(model)
@@ -123,10 +138,10 @@ def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
     if tokenizer is None:
         raise UserError("fit: give the model's tokenizer")
     options = options.of_model(entry, positions(model.config))
-    return Policy((train(model, tokenizer, lists, prompt_ids(lists, tokenizer), options), tokenizer))
+    return Policy((train(model, tokenizer, lists, prompt_ids(lists, tokenizer), options, FIRST), tokenizer))
 
 
-def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], options: TrainOptions, s: int = 0):
+def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], options: TrainOptions, s: int):
     """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids."""
     from irlens.train import trainer
 

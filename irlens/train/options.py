@@ -138,19 +138,19 @@ class LarpoOptions(TrainOptions):
     same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
     n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws")
     temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
-    memory: str = option("current", "Draws: current, previous (too) or all.", panel="Lists")
-    tier: str = option("own", "Negatives: own, or others': easy, easiest.", panel="Lists")
+    memory: str = option("current", "Draws: current, previous (too), all.", panel="Lists")
+    tier: str = option("own", "Negatives: own; others' easy, easiest.", panel="Lists")
     positives_from: str | None = option(
         None, "gold (solutions), own (draws), or both. Default: the objective's.", panel="Lists"
     )
     positives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
-    lists: int = option(1, "Lists per prompt.", panel="Lists")
+    lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists")
 
     def check(self):
         """These options. Raises UserError for a value out of range."""
-        at_least(1, iterations=self.iterations, prompts=self.prompts, lists=self.lists, n=self.n)
+        at_least(1, iterations=self.iterations, prompts=self.prompts, lists_per_prompt=self.lists, n=self.n)
         at_least(1, positives=self.positives)
         at_least(0, negatives=self.negatives)
         at_least(2, list_size=self.list_size)

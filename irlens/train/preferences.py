@@ -1,55 +1,110 @@
-"""Lists to train on out of what other libraries hold: rows of `prompt, completions, scores`, or TRL's preference pairs."""
+"""Lists to train on out of what other libraries hold: preference pairs, scored completions, judged responses."""
 
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.tables import check, query_id_of
 
-NEEDED = "lists need irlens' columns (query_id, query, text, grade, …), or prompt, completions, scores, or prompt, chosen, rejected"
+NEEDED = (
+    "lists need irlens' columns (query_id, query, text, grade, …), or prompt, completions, scores, or prompt, chosen, "
+    "rejected, or rows of prompt, completion, label (or score)"
+)
+RESPONSES, VALUES = ("completion", "response"), ("label", "score", "reward")  # of rows that hold one response each
 
 
-def as_lists(data) -> pd.DataFrame:
+def as_lists(data, places: Sequence[str] | None = None) -> pd.DataFrame:
     """`data` as a table of lists: a frame, a `datasets.Dataset`, or a list of dictionaries.
 
-    A table of irlens' own is checked and taken. Else each row is a list: `prompt`, `completions` and as many `scores`, of
-    which the highest are best; or `prompt`, `chosen`, `rejected` (scores 1 and 0), as TRL has them. A prompt that is a
-    text is what the model reads, word for word, as in TRL (column `prompt`); a prompt of chat messages goes through the
-    chat template (column `messages`), and the last message of a completion is the response. Raises UserError, naming the
-    row: a column that is missing, an empty or odd value, no row with two different scores.
+    A table of irlens' own is checked and taken. Else a row is a list: `prompt`, `completions` and as many `scores`, of
+    which the highest are best; or `prompt`, `chosen`, `rejected` (scores 1 and 0; `rejected` may be several), as TRL has
+    them. Or a row is one response, `prompt`, `completion` (or `response`), `label` (or `score`, `reward`), and those of
+    one prompt are a list. A prompt that is a text is what the model reads, word for word, as in TRL (column `prompt`); a
+    prompt of chat messages goes through the chat template (column `messages`), and the last message of a completion is
+    the response; a chat in `chosen` says what was asked where `prompt` is absent, or only a text. A column `query` says
+    what is asked without the template around it. places: where each row stands, for messages; by default its number.
+    Raises UserError, naming the row: a column that is missing, an empty or odd value.
     """
-    if isinstance(data, pd.DataFrame) and {"grade", "tier"} & set(data.columns):
+    if isinstance(data, pd.DataFrame) and are_own(data.columns):
         lists = check(data, "lists")
+        if lists.empty:
+            raise UserError("no row to train on")
         return lists if "list" in lists.columns else lists.assign(list=0)
     columns, rows = _rows(data)
-    if "completions" in columns and "scores" not in columns:
-        raise UserError(f"no column scores beside completions; {NEEDED}")
-    scored = "completions" in columns
-    wanted = ("prompt", "completions", "scores") if scored else ("prompt", "chosen", "rejected")
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        raise UserError(f"no column {missing[0]} (found: {', '.join(columns) or 'none'}); {NEEDED}")
-    out, numbers_of = [], {}
-    for number, row in enumerate(rows):
-        where = f"row {number}"
-        said, scores = (row["completions"], row["scores"]) if scored else ([row["chosen"], row["rejected"]], [1.0, 0.0])
-        prompt = _prompt(row["prompt"], where)
+    out: list[dict] = []
+    numbers_of: dict[str, int] = {}
+    for prompt, said, scores, where in _parsed(columns, rows, places or [f"row {i}" for i in range(len(rows))]):
         texts, grades = _texts(said, where), _grades(scores, where)
         if len(texts) != len(grades):
             raise UserError(f"{where}: {len(texts)} completions and {len(grades)} scores")
-        asked = prompt["prompt"] or prompt["query"]
-        query_id = query_id_of(str(row["prompt"]))
+        query_id = query_id_of(prompt.pop("known"))
         place = numbers_of[query_id] = numbers_of.get(query_id, -1) + 1
         for i, (text, grade) in enumerate(zip(texts, grades)):
             tier = "positive" if grade == max(grades) else "own"
-            fixed = {"query_id": query_id, "query": asked, "doc_id": f"{query_id}/{place}-{i}", "text": text}
-            out.append({**fixed, "grade": grade, "tier": tier, "iteration": 0, "list": place, **prompt, "query": asked})
+            fixed = {"query_id": query_id, "query": prompt["query"], "doc_id": f"{query_id}/{place}-{i}", "text": text}
+            out.append({**fixed, "grade": grade, "tier": tier, "iteration": 0, "list": place, **prompt})
     if not out:
         raise UserError("no row to train on")
     return check(pd.DataFrame(out), "lists")
+
+
+def are_own(columns: Iterable[str]) -> bool:
+    """Whether a table with these columns is one of irlens' own lists; the pairs that it exports tell a tier too."""
+    return bool({"grade", "tier"} & set(columns)) and "chosen" not in columns
+
+
+def _parsed(columns: list[str], rows: list[dict], places: Sequence[str]) -> list[tuple[dict, list, list, str]]:
+    """(prompt, what the completions are, their scores, where) of every list, by the form that the columns have."""
+    response = next((name for name in RESPONSES if name in columns), None)
+    value = next((name for name in VALUES if name in columns), None)
+    if "completions" in columns:
+        wanted: tuple[str, ...] = ("prompt", "completions", "scores")
+    elif response and "chosen" not in columns:
+        wanted = ("prompt", response, value or "label")
+    else:
+        chats = bool(rows) and _chat(rows[0].get("chosen")) is not None
+        wanted = ("chosen", "rejected") if chats else ("prompt", "chosen", "rejected")
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise UserError(f"no column {missing[0]} (found: {', '.join(columns) or 'none'}); {NEEDED}")
+    absent = next((where for row, where in zip(rows, places) if not row.keys() >= set(wanted)), None)
+    if absent is not None:
+        raise UserError(f"{absent}: lacks one of {', '.join(wanted)}; {NEEDED}")
+    if wanted[-1] == "scores":
+        return [(_prompt(row, where), row["completions"], row["scores"], where) for row, where in zip(rows, places)]
+    if wanted[-1] == "rejected":
+        return [(*_pair(row, where), where) for row, where in zip(rows, places)]
+    return _gathered(rows, places, wanted[1], wanted[2])
+
+
+def _pair(row: dict, where: str) -> tuple[dict, list, list]:
+    """(prompt, the chosen and the rejected ones, their scores) of a preference."""
+    value = row["rejected"]
+    inner = _list(value)
+    several = inner is not None and not (inner and isinstance(inner[0], dict))
+    rejected = inner if several and inner else [value]
+    chosen, given = _chat(row["chosen"]), row.get("prompt")
+    if chosen and len(chosen) > 1 and _list(given) is None:  # the chat itself says what was asked
+        before = chosen[:-1]
+        if any((_chat(one) or [])[:-1] != before for one in rejected):
+            raise UserError(f"{where}: chosen and rejected do not answer the same messages")
+        row = {**row, "prompt": before}
+    return _prompt(row, where), [row["chosen"], *rejected], [1.0] + [0.0] * len(rejected)
+
+
+def _gathered(rows: list[dict], places: Sequence[str], response: str, value: str) -> list[tuple[dict, list, list, str]]:
+    """Rows of one response each, those of a prompt together, in the order in which the prompts first come."""
+    found: dict[str, tuple[dict, list, list, str]] = {}
+    for row, where in zip(rows, places):
+        prompt, text = _prompt(row, where), _texts([row[response]], where)
+        _, said, scores, _ = found.setdefault(prompt["known"], (prompt, [], [], where))
+        said += text
+        scores += _grades([row[value]], where)
+    return list(found.values())
 
 
 def _rows(data) -> tuple[list[str], list[dict]]:
@@ -67,14 +122,23 @@ def _rows(data) -> tuple[list[str], list[dict]]:
     raise UserError(f"{type(data).__name__} is no table of lists; {NEEDED}")
 
 
-def _prompt(value, where: str) -> dict:
-    """The columns `prompt` (a text as the model reads it), `messages` (a chat) and `query` (what is asked)."""
-    if isinstance(value, str) and value:
-        return {"prompt": value, "messages": None, "query": value}
-    turns = _list(value)
-    if turns and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
-        return {"prompt": None, "messages": [dict(turn) for turn in turns], "query": turns[-1]["content"]}
+def _prompt(row: dict, where: str) -> dict:
+    """The columns `prompt` (a text as the model reads it), `messages` (a chat) and `query` (what is asked), and under
+    `known` what tells this prompt from others."""
+    value, query = row.get("prompt"), row.get("query")
+    query = query if isinstance(query, str) and query else None
+    if isinstance(value, str) and value.strip():
+        return {"prompt": value, "messages": None, "query": query or value, "known": value}
+    turns = _chat(value)
+    if turns and all(isinstance(turn.get("content"), str) for turn in turns):
+        return {"prompt": None, "messages": turns, "query": query or turns[-1]["content"], "known": str(value)}
     raise UserError(f"{where}: prompt must be a non-empty text or chat messages, got {value!r:.80}")
+
+
+def _chat(value) -> list[dict] | None:
+    """The messages of a chat; None for what is none."""
+    turns = _list(value)
+    return [dict(turn) for turn in turns] if turns and all(isinstance(turn, dict) for turn in turns) else None
 
 
 def _texts(values, where: str) -> list[str]:
@@ -94,6 +158,7 @@ def _texts(values, where: str) -> list[str]:
 
 def _grades(values, where: str) -> list[float]:
     values = _list(values) or []
+    values = [value.item() if hasattr(value, "item") else value for value in values]  # numpy's are no numbers.Real
     for value in values:
         if not isinstance(value, numbers.Real) or not abs(float(value)) < float("inf"):
             raise UserError(f"{where}: scores must be finite numbers, got {value!r:.80}")

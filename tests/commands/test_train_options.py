@@ -35,6 +35,8 @@ ELSEWHERE = {  # options that have no end in a training run, and why
     **dict.fromkeys(("base_url", "api_key_env", "concurrency", "timeout", "chat", "served_model"), "a server's engine, refused"),
     "device_memory": "what is planned for, and changes nothing; tests/commands/test_memory.py",
     "store": "where draws are kept for the next, and changes nothing; tests/commands/test_store.py",
+    "list_file": "what is trained on in the place of draws; tests/commands/test_off_policy.py",
+    "export": "what is written beside, and changes nothing; tests/commands/test_off_policy.py",
     "out": "where it goes, not what it is; tests/commands/test_train.py",
 }  # fmt: skip
 

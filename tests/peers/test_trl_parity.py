@@ -257,3 +257,108 @@ def test_kto(beta, weights, sign, seed):
     scores = replace(pairs.scores, mismatched=mismatched, mismatched_reference=reference)
     ours = get("kto")(scores, beta=beta, desirable=weights[0], undesirable=weights[1])
     agree(pairs, ours, trl_kto(pairs, beta, weights, other))
+
+
+# -- whole trainings -----------------------------------------------------------------------------------------------
+
+
+PREFERENCES = [
+    {"prompt": f"Question: What is {i} + {j}?\nAnswer:\n", "chosen": f"#### {i + j}", "rejected": f"#### {i + j + 1}"}
+    for i in range(2, 10)
+    for j in range(4)
+]
+STEPS = {
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 2,
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
+}
+
+
+def trl_steps(config_class, trainer_class, rows, folder, **config) -> list[float]:
+    """The loss of every step of a trainer of TRL over `rows`, in their order, and the weights in the end."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from irlens.models import catalog, load
+
+    losses, start = [], catalog.fetch(catalog.model("tiny"))
+
+    class Watched(trainer_class):
+        def _get_train_sampler(self, *args):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            losses.append(loss.item())
+            return loss
+
+    args = config_class(output_dir=str(folder), report_to="none", save_strategy="no", use_cpu=True, bf16=False, seed=0,
+                        gradient_checkpointing=False, num_train_epochs=1, disable_tqdm=True, **STEPS, **config)  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    trainer = Watched(model=load.causal_lm(start, device="cpu").float(), args=args, train_dataset=Dataset.from_list(rows),
+                      processing_class=tokenizer)  # fmt: skip
+    trainer.train()
+    return losses
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw_torch"])
+def test_dpo_on_the_same_pairs_has_trls_losses_at_every_step(optimiser, monkeypatch, tmp_path):
+    """`irlens train --lists` beside DPOTrainer: the same pairs in the same order, two epochs of four steps."""
+    import json
+
+    from trl import DPOConfig, DPOTrainer
+
+    from irlens.commands.settings import Train
+    from irlens.commands.train import train
+    from irlens.train import trainer
+
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in PREFERENCES))
+    ours, seen, real = [], [], trainer.RankingTrainer.compute_loss
+
+    def watched(self, model, inputs, *args, **kwargs):
+        seen.extend(inputs["names"])
+        loss = real(self, model, inputs, *args, **kwargs)
+        ours.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(trainer.RankingTrainer, "compute_loss", watched)
+    rate = 0.05 if optimiser == "sgd" else STEPS["learning_rate"]
+    arguments = STEPS | {"optim": optimiser, "save_strategy": "no"}
+    arguments.pop("learning_rate")
+    train(Train(list_file=str(path), objective="pairwise", beta=0.5, epochs=2, batch_lists=8, lists_at_once=8,
+                learning_rate=rate, trainer_args=json.dumps(arguments), out=str(tmp_path / "a"), devices="0"))  # fmt: skip
+    asked = {f"{row['query_id']}, iteration 0, list 0": row["query"] for row in lists_of(path)}
+    rows = {row["prompt"]: row for row in PREFERENCES}
+    order = [rows[asked[name]] for name in seen]
+    assert len(order) == 2 * len(PREFERENCES) and order[: len(PREFERENCES)] != PREFERENCES
+    monkeypatch.setitem(STEPS, "learning_rate", rate)
+    theirs = trl_steps(DPOConfig, DPOTrainer, order, tmp_path / "b", beta=0.5, optim=optimiser, per_device_train_batch_size=8,
+                       precompute_ref_log_probs=True)  # fmt: skip
+    assert len(ours) == len(theirs) == 8 and ours == pytest.approx(theirs, abs=1e-4)
+    assert ours[0] == pytest.approx(0.6931, abs=1e-4) and min(ours[4:]) < ours[0] - 0.01
+
+
+def lists_of(path) -> list[dict]:
+    from irlens.train import list_files
+
+    return list_files.read(path).drop_duplicates("query_id").to_dict("records")
+
+
+def test_trls_trainers_take_what_a_training_leaves(tmp_path):
+    """iteration-1/export: DPOTrainer takes the pairs, KTOTrainer the labelled responses of lists and of the run."""
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+
+    from irlens.commands.settings import Train
+    from irlens.commands.train import train
+
+    small = {"prompts": 16, "n": 6, "iterations": 1, "epochs": 1, "eval_limit": 4, "eval_n": 2, "test_limit": 0}
+    folder, *_ = train(Train(export="trl,kto", out=str(tmp_path / "a"), **small))
+    for form, config, kind in (("trl", DPOConfig, DPOTrainer), ("kto", KTOConfig, KTOTrainer), ("kto-run", KTOConfig, KTOTrainer)):  # fmt: skip
+        file = str(folder / "iteration-1" / "export" / f"{form}.jsonl")
+        rows = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "hf")).to_list()
+        losses = trl_steps(config, kind, rows[:16], tmp_path / form, per_device_train_batch_size=8)
+        assert len(losses) == 2 and all(0 < abs(loss) < 20 for loss in losses)
