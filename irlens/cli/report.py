@@ -234,6 +234,7 @@ EXTRAS = {
     "faiss-cpu": ("faiss", "approximate indexes; extra `dense`"),
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),
+    "inspect-ai": ("inspect_ai", "old versions of inspect_ai's logs, by its own reader"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
 
