@@ -250,6 +250,7 @@ EXTRAS = {
     "faiss-gpu": ("faiss", "the same on GPUs, in the place of faiss-cpu; extra `faiss-gpu`"),
     "datasets": ("datasets", "data sets of the hub, and folders of save_to_disk; extra `datasets`"),
     "ir-datasets": ("ir_datasets", "the data set nq and every other collection of ir_datasets"),
+    "inspect-ai": ("inspect_ai", "old versions of inspect_ai's logs, by its own reader"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
 

@@ -78,7 +78,7 @@ def _completed(found: Imported, settings: Import, path: Path) -> tuple[Imported,
             raise UserError(f"--temperature {settings.temperature:g}: {path} says that it drew at {told}")
         run = run.assign(temperature=float(settings.temperature))
     if "tag" not in run.columns:
-        tag = log.model or _stem(path)
+        tag = log.model or log.task or _stem(path)
         several = "temperature" in run.columns and run["temperature"].nunique() > 1
         run = run.assign(tag=[f"{tag} T={t:g}" for t in run["temperature"]] if several else tag)
     if settings.dataset:
