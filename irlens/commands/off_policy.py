@@ -121,6 +121,12 @@ def _check_lists(lists: pd.DataFrame, prompts: dict[str, list[int]], policy: Pol
         raise UserError(f"{file}: no list has two different grades, and {settings.objective} compares")
     if settings.loss.mismatched and len(prompts) < 2:
         raise UserError(f"{file}: one prompt gives lists, and {settings.objective} compares with responses to another")
+    given = settings.parameters
+    if given.get("weighted") and given["gains"] == "grades" and (lists["grade"] < 0).any():
+        raise UserError(
+            f"{file}: weighted LambdaRank has gains 2^grade - 1, and there are grades below 0: add "
+            '"gains": "normalised" or "gains": "ranked" to --objective-args'
+        )
     examples = data.tokenise(lists, prompts, policy.tokenizer)
     fit = data.fitting(examples, settings.max_length)
     if not fit:

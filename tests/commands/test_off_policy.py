@@ -19,6 +19,10 @@ ROWS = [
      "scores": [2.0, 1.0, 0.0]} for i in range(3, 9) for j in range(4)
 ]  # fmt: skip
 PAIRS = [{"prompt": row["prompt"], "chosen": row["completions"][0], "rejected": row["completions"][1]} for row in ROWS]
+CHATS = [
+    {side: [{"role": "user", "content": f"What is {i} + 1?"}, {"role": "assistant", "content": f"#### {i + wrong}"}]
+     for side, wrong in (("chosen", 1), ("rejected", 2))} for i in range(9)
+]  # fmt: skip
 QUICK = {"epochs": 1, "batch_lists": 8, "learning_rate": 1e-3}
 
 
@@ -42,7 +46,7 @@ def train(out, lists, **more):
 
 @pytest.mark.parametrize(
     "objective, rows",
-    [("pairwise", PAIRS), ("listmle", ROWS), *(pytest.param(*more, marks=pytest.mark.slow) for more in
+    [("pairwise", PAIRS), ("listmle", ROWS), ("ipo", CHATS), *(pytest.param(*more, marks=pytest.mark.slow) for more in
      [("lambdarank", ROWS), ("kto", PAIRS), ("simpo", PAIRS), ("sft", PAIRS), ("contrastive", ROWS)])],
 )  # fmt: skip
 def test_the_command_and_fit_make_the_same_weights(tmp_path, file, objective, rows):
@@ -111,6 +115,11 @@ def test_a_folder_goes_on_with_the_same_lists_only(tmp_path, file):
         (PAIRS, ("--export", "trl,csv"), "--export 'csv'"),
         (PAIRS[:1], ("--objective", "kto"), "one prompt gives lists"),
         ([{**ROWS[0], "scores": [1, 1, 1]}], (), "no list has two different grades, and contrastive compares"),
+        (
+            [{**ROWS[0], "scores": [1, 0, -1]}],
+            ("--objective", "lambdarank", "--objective-args", '{"weighted": 1}'),
+            "below 0",
+        ),
         ([{**PAIRS[0], "rejected": ""}], (), ":1: a completion must be a non-empty text"),
         ([{"prompt": "a", "chosen": "b"}], (), "no column rejected (found: prompt, chosen); lists need"),
         ([], (), "no column prompt (found: none)"),
