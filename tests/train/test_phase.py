@@ -22,7 +22,7 @@ from irlens.train.options import TrainOptions
 from irlens.train.preferences import as_lists
 
 STEPS = {"beta": 1.0, "epochs": 6, "batch_lists": 4, "learning_rate": 1e-3}
-LONG = {"epochs": 5000, "trainer_args": {"save_steps": 4}}
+LONG = {"epochs": 1000, "trainer_args": {"save_steps": 4}}
 ROWS = [
     {"prompt": f"Question: What is {i} + 1?\nAnswer:\n", "completions": [f"#### {i + 1}", f"#### {i}", "#### -1"],
      "scores": [2.0, 1.0, 0.0]} for i in range(6)
@@ -141,14 +141,19 @@ def test_a_phase_ends_with_the_process_that_started_it(tmp_path):
 
 
 def test_an_interrupt_ends_a_phase(tmp_path):
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+
     def interrupt():
         while not list(tmp_path.rglob("checkpoint-*/complete")):
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path, Devices("local", 1), **LONG)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path, Devices("local", 1), **LONG)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert not running(tmp_path)
 
 
