@@ -68,7 +68,9 @@ def start_slowly(out):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_they_end_when_their_parent_is_killed_or_interrupted(tmp_path, sent):
     hears = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a test run in the background ignores it
-    code = f"import pathlib, signal, test_parallel; {hears}; test_parallel.start_slowly(pathlib.Path({str(tmp_path)!r}))"
+    code = (
+        f"import pathlib, signal, test_parallel; {hears}; test_parallel.start_slowly(pathlib.Path({str(tmp_path)!r}))"
+    )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
     files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
