@@ -185,7 +185,7 @@ def test_training_by_a_verifier_asked_for_judges_every_split(prompts, tmp_path):
     for task in (job.policy.task, job.held_out, job.test):
         assert task.verifier("#### 7", "7") and not task.verifier("#### 8", "7")
     with pytest.raises(UserError, match="--verifier and --reward: one of them judges"):
-        training._prepare(replace(asked, reward="short_is_good:score"), str)
+        training.train(replace(asked, reward="short_is_good:score"), str)
 
 
 # -- pairs ---------------------------------------------------------------------------------------------------------
