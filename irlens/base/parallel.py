@@ -14,6 +14,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from irlens.base.devices import cores
 from irlens.base.errors import UserError
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def jobs_for(parts: int) -> int:
     """How many parts to run at once: one per core; on an accelerator one, which has it to itself."""
     import torch
 
-    return 1 if torch.accelerator.is_available() else min(parts, _cores())
+    return 1 if torch.accelerator.is_available() else min(parts, cores())
 
 
 def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[[str], None]) -> list[T]:
@@ -43,7 +44,7 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
     """
     say(f"{len(parts)} parts, {jobs} at once; see {parts[0].log} and its like")
     began, others = time.monotonic(), set(active_children())
-    prepared = (max(1, _cores() // jobs), os.getpid())
+    prepared = (max(1, cores() // jobs), os.getpid())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, prepared) as pool:
         running = {pool.submit(_logged, work, part): part.name for part in parts}
         try:
@@ -60,10 +61,6 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
                 raise UserError(f"a process was killed (out of memory?); {hint}") from error
             raise
         return [done.result() for done in running]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare(threads: int, parent: int) -> None:

@@ -27,6 +27,23 @@ KNOWN = {  # catalog name → its config.json, in what counts here
                 "max_position_embeddings": 8192, "tie_word_embeddings": False, "num_labels": 1},
 }  # fmt: skip
 CLASSIFIER, LANGUAGE, ENCODER = "sequence classifier", "language model", "encoder"
+DEBERTA_LARGE = {  # DeBERTa-v3-large, which PairRM's published weights are; their config.json does not say it
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "max_position_embeddings": 512,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "max_relative_positions": -1,
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "hidden_act": "gelu",
+}
 
 
 @dataclass(frozen=True)

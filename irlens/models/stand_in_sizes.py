@@ -12,23 +12,6 @@ HIDDEN, HEADS, WIDE = (
     20_000,
 )  # width; a vocabulary above WIDE gets a quarter of it, as its embedding is most of the model
 LAYERS, INTERMEDIATE, WINDOW = 2, 128, 32
-DEBERTA_LARGE = {  # what PairRM's encoder is
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "max_position_embeddings": 512,
-    "relative_attention": True,
-    "position_buckets": 256,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "pos_att_type": ["p2c", "c2p"],
-    "max_relative_positions": -1,
-    "position_biased_input": False,
-    "type_vocab_size": 0,
-    "layer_norm_eps": 1e-7,
-    "hidden_act": "gelu",
-}
 AT_MOST = {  # field of mixtures of experts and of other kinds of attention → what remains of it
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 32,

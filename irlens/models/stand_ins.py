@@ -65,7 +65,7 @@ def parameters(config, role: str = "policy") -> int:
 
 def _said(repo: str, family: Family) -> dict:
     """PairRM's files say nothing of its encoder: what its loader takes in their place."""
-    from irlens.models.stand_in_sizes import DEBERTA_LARGE
+    from irlens.models.sizes import DEBERTA_LARGE
 
     return (DEBERTA_LARGE if family.config == "DebertaV2Config" else {}) | family.said
 

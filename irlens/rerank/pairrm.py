@@ -18,6 +18,7 @@ import pandas as pd
 from irlens.base.errors import UserError
 from irlens.models.load import device_and_dtype
 from irlens.models.load import tokenizer as tokenizer_in
+from irlens.models.sizes import DEBERTA_LARGE
 from irlens.rerank.scoring import as_text, batches, lists
 
 if TYPE_CHECKING:
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 SOURCE, CANDIDATE = 1224, 412  # tokens at most, mark, [CLS] and [SEP] among them
-LARGE = {  # DeBERTa-v3-large, which the published weights are; their config.json does not say it
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "max_position_embeddings": 512,
-    "relative_attention": True,
-    "position_buckets": 256,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "pos_att_type": ["p2c", "c2p"],
-    "max_relative_positions": -1,
-    "position_biased_input": False,
-    "type_vocab_size": 0,
-    "layer_norm_eps": 1e-7,
-    "hidden_act": "gelu",
-}
 
 
 class PairRM:
@@ -169,7 +153,7 @@ def load(folder: Path, conversations: dict[str, list[dict]] | None = None, batch
     weights = load_file(folder / "model.safetensors")
     said = _config(folder)
     sizes = {k: v for k, v in said.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")}
-    config = DebertaV2Config(**(sizes if "hidden_size" in said else LARGE))
+    config = DebertaV2Config(**(sizes if "hidden_size" in said else DEBERTA_LARGE))
     config.vocab_size = weights["pretrained_model.embeddings.word_embeddings.weight"].shape[0]
     encoder, head = DebertaV2Model(config), head_of(config.hidden_size)
     try:

@@ -10,7 +10,7 @@ import transformers
 from irlens.base.errors import UserError
 from irlens.models import catalog, chat, load, stand_ins
 from irlens.models.stand_in_families import FAMILIES, PAIRRM_MARKS
-from irlens.models.stand_in_sizes import DEBERTA_LARGE, shrunk
+from irlens.models.stand_in_sizes import shrunk
 from irlens.rerank import pairrm
 
 ENTRIES = [
@@ -37,7 +37,7 @@ def test_the_catalogs_policies_and_rewards_all_have_a_family():
 
 
 def test_what_pairrms_loader_knows_is_what_its_stand_in_is():
-    assert DEBERTA_LARGE == pairrm.LARGE and PAIRRM_MARKS == pairrm.MARKS
+    assert PAIRRM_MARKS == pairrm.MARKS
 
 
 @pytest.fixture(scope="module", params=POLICIES)

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
     path, tokens = tmp_path_factory.mktemp("pairrm"), tokenizer()
     torch.manual_seed(0)
-    sizes = pairrm.LARGE | {
+    sizes = pairrm.DEBERTA_LARGE | {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
