@@ -141,25 +141,9 @@ class TransformersEngine(Engine):
         finished = torch.zeros(total, dtype=torch.bool, device=device)
         live = torch.arange(total, device=device)
         node = torch.arange(len(prompts), device=device).repeat_interleave(len(numbers))
-
-        width = max(map(len, encoded))
-        ids = torch.tensor([[self.pad] * (width - len(e)) + e for e in encoded], device=device)
-        mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=device)
-        position = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = new_cache(self.model.config)
+        prefixes = _Prefixes(self.model, encoded, self.pad)
         for step in range(sampling.max_tokens):
-            logits = (
-                self.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=position,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
-            )
+            logits = prefixes.next_logits()
             token = _invert(logits, sampling.temperature, node, chance[live, step])
             tokens[live, step] = token
             lengths[live] += 1
@@ -177,10 +161,7 @@ class TransformersEngine(Engine):
             children, node = torch.unique(node * vocabulary + token, return_inverse=True)
             row = place(children // vocabulary)
             node, children = row[node], torch.empty_like(children).scatter_(0, row, children)
-            parents, ids = children // vocabulary, (children % vocabulary)[:, None]
-            rearrange(cache, parents)
-            mask = torch.cat([mask[parents], mask.new_ones(len(parents), 1)], dim=-1)
-            position = position[parents, -1:] + 1
+            prefixes.extend(children // vocabulary, children % vocabulary)
         return self._draws(prompts, numbers, tokens, lengths, logprob, finished)
 
     def _draws(self, prompts, numbers, tokens, lengths, logprob, finished) -> list[list[Draw]]:
@@ -196,6 +177,36 @@ class TransformersEngine(Engine):
             ]
             for p in prompts
         ]
+
+
+class _Prefixes:
+    """The distinct prefixes of a batch, one row each: their last tokens, masks, positions and cached keys."""
+
+    def __init__(self, model, encoded: list[list[int]], pad: int):
+        width, device = max(map(len, encoded)), model.device
+        self.model, self.cache = model, new_cache(model.config)
+        self.ids = torch.tensor([[pad] * (width - len(e)) + e for e in encoded], device=device)
+        self.mask = torch.tensor([[0] * (width - len(e)) + [1] * len(e) for e in encoded], device=device)
+        self.position = (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    def next_logits(self) -> torch.Tensor:
+        """[prefixes, vocabulary], 32-bit: the scores of the token after each prefix."""
+        out = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.position,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
+
+    def extend(self, parents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Row r becomes the prefix `parents[r]` and the token `tokens[r]` after it."""
+        rearrange(self.cache, parents)
+        self.ids = tokens[:, None]
+        self.mask = torch.cat([self.mask[parents], self.mask.new_ones(len(parents), 1)], dim=-1)
+        self.position = self.position[parents, -1:] + 1
 
 
 def _halves(chosen: list[int], numbers: range) -> list[tuple[list[int], range]]:
