@@ -122,6 +122,19 @@ def results(found: pd.DataFrame) -> None:
     tables.print(table)
 
 
+def win_rates(found: pd.DataFrame) -> None:
+    """A row per system: its win rates in points, each with its interval, best first, and who judged."""
+    table = new_table("Win rates", "system", "judge", "win rate", "length-controlled", "discrete", "prompts", left=2)
+    wanted = ("WinRate", "LCWinRate", "DiscreteWinRate")
+    by = {name: found[found["measure"] == name].set_index(["run", "judge"]) for name in wanted}
+    order = by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index
+    for key in order:
+        rows = [by[name].loc[key] for name in wanted]
+        cells = [f"{100 * row.value:.2f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" for row in rows]
+        table.add_row(*map(_plain, (*map(str, key), *cells, f"{int(rows[0].n):,}")))
+    tables.print(table)
+
+
 def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
     table = new_table("", "measure", "system", "value and 95 % interval", "group", "prompts", left=2)
