@@ -60,11 +60,14 @@ def choose(settings: WinRate, contest: Contest, say: Say) -> Judge:
 
 def _of_file(settings: WinRate, contest: Contest, say: Say) -> Judge:
     """Annotations of a file, joined by instruction and both answers."""
+    from irlens.measure import leaderboard
+
     path = settings.judge or ""
     found, judged = contests.outputs_of(path, settings, say)
     if not judged:
         raise UserError(f"--judge {path}: holds no annotations (instruction, output_1, output_2, preference)")
     keys = ["instruction", "output_1", "output_2"]
+    leaderboard.checked(found)
     known = found.drop_duplicates(keys, keep="last").set_index(keys)
     at = list(map(tuple, contest.pairs[keys].itertuples(index=False)))
     lacking = [key for key in at if key not in known.index]

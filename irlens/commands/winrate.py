@@ -36,8 +36,10 @@ def winrate(settings: WinRate, say: Say = print) -> tuple[Path, pd.DataFrame]:
     """
     _check(settings)
     from irlens.commands import pair_judges
+    from irlens.measure import leaderboard
 
     contest = contests.read(settings, say)
+    leaderboard.checked(contest.pairs, contest.judged)
     difficulty, gamed = _controls(settings, contest, say)
     judge = pair_judges.choose(settings, contest, say)
     out = Path(settings.out or Path("irlens-out") / f"winrate-{_slug(judge.name)}-{_stem(settings.outputs)}")

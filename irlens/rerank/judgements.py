@@ -98,7 +98,8 @@ class Journal:
                 if int(check, 16) != zlib.crc32(text.encode()):
                     raise ValueError("another checksum")
                 row = json.loads(text)
-                self.said[row.pop("key")] = Said(**row)
+                key = row.pop("key")
+                self.said[key] = Said(**row)
                 whole.append(line)
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.damaged += 1
