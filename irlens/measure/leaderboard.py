@@ -15,7 +15,7 @@ from irlens.base.errors import UserError
 from irlens.measure import winrate as rates
 from irlens.measure.results import Results, results_of
 from irlens.tables import query_id_of
-from irlens.tables.formats import alpaca_annotations as annotations
+from irlens.tables.formats import alpaca_annotations as layout
 
 if TYPE_CHECKING:
     from irlens.rerank.reranker import Scoring
@@ -90,15 +90,15 @@ def checked(pairs: pd.DataFrame | Sequence[dict], preferred: bool = True) -> pd.
     Raises UserError: see `winrate`.
     """
     frame = pd.DataFrame(pairs)
-    wanted = [*annotations.PAIR, "preference"] if preferred else list(annotations.PAIR)
+    wanted = [*layout.PAIR, "preference"] if preferred else list(layout.PAIR)
     if missing := [name for name in wanted if name not in frame.columns]:
         raise UserError(f"pairs need the columns {', '.join(wanted)}; missing: {', '.join(missing)}")
     if frame.empty:
         raise UserError("win rates need at least one pair of answers")
-    for name in annotations.PAIR:
+    for name in layout.PAIR:
         if not frame[name].map(lambda text: isinstance(text, str)).all():
             raise UserError(f"pairs: {name} must be a text in every row")
-    for name, otherwise in annotations.NAMES.items():
+    for name, otherwise in layout.NAMES.items():
         values = frame[name] if name in frame.columns else pd.Series(None, index=frame.index, dtype=object)
         frame[name] = values.where(values.notna(), otherwise).astype(str)
     frame = frame.reset_index(drop=True)

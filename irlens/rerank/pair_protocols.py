@@ -152,7 +152,7 @@ def _weighted(model: str) -> Published:
 
 
 def _discrete(folder: str, reader: str, model: str, **more) -> Published:
-    return Published(f"{folder}/alpaca_eval_fn.txt", reader, model, {"max_tokens": 100, "temperature": 0.0} | more)
+    return Published(f"{folder}/alpaca_eval_fn.txt", reader, model, {"max_tokens": 100, "temperature": 0.0, "top_p": 1.0} | more)
 
 
 FORCED = {"tool_choice": {"type": "function", "function": {"name": TOOL["name"]}}}
@@ -175,7 +175,7 @@ def protocol(name: str, template: Path | None = None, tokens: int = 64) -> Proto
     if name == OWN:
         wording = llm_judge.PAIR.format(prompt="{instruction}", first="{output_1}", second="{output_2}")
         text = _checked(_read(template), str(template)) if template else wording
-        body = {"max_tokens": tokens, "temperature": 0.0}
+        body = {"max_tokens": tokens, "temperature": 0.0, "top_p": 1.0}
         return Protocol(name, text, body, "letter", again=llm_judge.AGAIN["pairwise"])
     found = PUBLISHED[name]
     path = template or packaged(name, found.template)

@@ -9,7 +9,6 @@ a line for each question.
 import asyncio
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 spec = importlib.util.spec_from_file_location("stub_server", Path(__file__).parents[1] / "retrieve" / "stub_server.py")

@@ -179,7 +179,7 @@ def test_a_judge_that_refuses_or_answers_out_of_format(contest, judge, irlens, t
 
 
 def test_a_judge_of_whom_nothing_can_be_read_is_given_up(contest, judge, irlens, tmp_path):
-    told, log = judge(WEIGHTED, nonsense="Question")
+    told, _ = judge(WEIGHTED, nonsense="Question")
     line = irlens(*contest, *told, "--out", tmp_path / "out", code=2).stderr.splitlines()[-1]
     assert "gave 8 answers and none can be read" in line and "I would rather not say." in line
 
