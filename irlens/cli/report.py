@@ -130,9 +130,15 @@ def win_rates(found: pd.DataFrame) -> None:
     order = by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index
     for key in order:
         rows = [by[name].loc[key] for name in wanted]
-        cells = [f"{100 * row.value:.2f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" for row in rows]
+        cells = [_points(row) for row in rows]
         table.add_row(*map(_plain, (*map(str, key), *cells, f"{int(rows[0].n):,}")))
     tables.print(table)
+
+
+def _points(row) -> str:
+    """A share in points, with its interval where there is one."""
+    interval = f" [{100 * row.low:.1f}, {100 * row.high:.1f}]" if row.low == row.low else ""
+    return f"{100 * row.value:.2f}{interval}"
 
 
 def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:

@@ -99,6 +99,7 @@ def _at_server(settings: WinRate, contest: Contest, say: Say) -> Judge:
     more = parse_json(settings.engine_args, "--engine-args")
     plan = Plan(contest.pairs, protocol, model, settings.both_orders, more)
     name = protocol.name if model == protocol.model else f"{protocol.name} ({model})"
+    name += ", both orders" if settings.both_orders else ""
     about = protocol.identity | {"model": model, "both_orders": settings.both_orders, "more": more}
     return Judge(name, partial(_asked, plan, served, settings, say), about)
 

@@ -17,6 +17,7 @@ from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
 from irlens.retrieve.policy import Say
 from irlens.tables.formats import alpaca_annotations as annotations
+from irlens.tables.formats import alpaca_outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,8 +148,7 @@ def _measured(
     for about, part in leaderboard.systems(frame):
         system = _slug(about["run"])
         _write_json(annotations.rows_of(part), out / "annotations" / f"{system}.json")
-        told = zip(part["dataset"], part["instruction"], part["output_2"])
-        rows = [{"dataset": d, "instruction": i, "output": o, "generator": about["run"]} for d, i, o in told]
+        rows = alpaca_outputs.rows_of(part["instruction"], part["output_2"], about["run"], part["dataset"])
         _write_json(rows, out / "model_outputs" / f"{system}.json")
     return results
 

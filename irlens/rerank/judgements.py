@@ -197,7 +197,8 @@ class Plan:
                 return
 
     def judged(self, said: Mapping[str, Said], price: tuple[float, float] | None = None) -> pd.DataFrame:
-        """The pairs with `preference` (NaN where there is none), `reason`, `switched`, `answers` and what they took.
+        """The pairs with `preference` (NaN where there is none), `reason`, what each order gave (`as_it_is`, `switched`, NaN
+        where it was not asked), the answers as they came and what they took.
 
         A pair that is asked in both orders has the mean of the two, and none where one of them is missing.
         """
@@ -207,20 +208,21 @@ class Plan:
 
     def _row(self, told: list[tuple[Said, bool]], price: tuple[float, float] | None) -> dict:
         if not told:
-            return _cells(1.5, SAME, None, [], price)
-        each = [None if s.preference is None else 3 - s.preference if turn else s.preference for s, turn in told]
-        value = math.nan if None in each else math.fsum(each) / len(each)
+            return _cells(1.5, SAME, {}, [], price)
+        known = [(3 - s.preference if turn else s.preference, turn) for s, turn in told if s.preference is not None]
+        value = math.fsum(v for v, _ in known) / len(told) if len(known) == len(told) else math.nan
         reason = next((s.reason for s, _ in told if s.preference is None), "")
-        switched = None if self.both else told[0][1]
-        return _cells(value, reason, switched, [s for s, _ in told], price)
+        return _cells(value, reason, {turn: v for v, turn in known}, [s for s, _ in told], price)
 
 
-def _cells(value: float, reason: str, switched: bool | None, told: list[Said], price) -> dict:
+def _cells(value: float, reason: str, orders: Mapping[bool, float], told: list[Said], price) -> dict:
+    """The cells of a pair. orders: whether the system's answer was shown first → the preference."""
     read, written = sum(s.prompt_tokens for s in told), sum(s.completion_tokens for s in told)
     return {
         "preference": value,
         "reason": reason,
-        "switched": switched,
+        "as_it_is": orders.get(False, math.nan),
+        "switched": orders.get(True, math.nan),
         "raw_completion": json.dumps([s.answer for s in told]) if len(told) != 1 else told[0].answer,
         "prompt_tokens": read,
         "completion_tokens": written,

@@ -152,7 +152,9 @@ def _weighted(model: str) -> Published:
 
 
 def _discrete(folder: str, reader: str, model: str, **more) -> Published:
-    return Published(f"{folder}/alpaca_eval_fn.txt", reader, model, {"max_tokens": 100, "temperature": 0.0, "top_p": 1.0} | more)
+    return Published(
+        f"{folder}/alpaca_eval_fn.txt", reader, model, {"max_tokens": 100, "temperature": 0.0, "top_p": 1.0} | more
+    )
 
 
 FORCED = {"tool_choice": {"type": "function", "function": {"name": TOOL["name"]}}}

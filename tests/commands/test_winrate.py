@@ -76,7 +76,9 @@ def test_a_weighted_judge(contest, judge, irlens, tmp_path):
         p = 1 / (1 + math.exp((a - b) / 100))  # that the system wins, whoever is shown first
         assert row.preference == pytest.approx(1.5 if row.instruction == "Question 0?" else 1 + p)
         if row.instruction != "Question 0?":
-            assert row.switched == pair_protocols.is_switched(row.instruction)
+            turned = pair_protocols.is_switched(row.instruction)
+            assert (row.switched if turned else row.as_it_is) == row.preference
+            assert math.isnan(row.as_it_is if turned else row.switched)
     found = values(tmp_path / "out").loc["WinRate"]
     assert found["value"] == pytest.approx((pairs["preference"] - 1).mean()) and found["n"] == N
     assert found["judge"] == f"{WEIGHTED} (stub)" and found["low"] < found["value"] < found["high"]
@@ -93,7 +95,7 @@ def test_a_discrete_judge(name, contest, judge, irlens, tmp_path):
     pairs = pd.read_parquet(tmp_path / "out" / "judgements.parquet")
     longer = pairs["output_2"].str.len() > pairs["output_1"].str.len()
     assert (pairs["preference"][1:] == np.where(longer, 2, 1)[1:]).all() and pairs["preference"][0] == 1.5
-    assert pairs["switched"][1:].nunique() == 2  # shown both ways round
+    assert 0 < pairs["switched"].notna().sum() < N - 1  # shown both ways round
     assert {q["temperature"] for q in questions(log)} == {0.0}
     if name == CALL:
         assert questions(log)[0]["tool_choice"]["function"]["name"] == questions(log)[0]["tools"][0]["function"]["name"]
@@ -107,6 +109,8 @@ def test_both_orders_take_the_mean(contest, judge, irlens, tmp_path):
     assert len(questions(log)) == 2 * (N - 1)
     pairs = pd.read_parquet(tmp_path / "out" / "judgements.parquet")
     assert pairs["preference"].tolist() == [1.5] + [1.0, 2.0] * 11 + [1.0]
+    assert (pairs["as_it_is"][1:] == pairs["switched"][1:]).all()  # this judge has no position that it likes
+    assert set(values(tmp_path / "out")["judge"]) == {"pairwise (stub), both orders"}
 
 
 def test_every_answer_is_kept_as_it_comes(contest, judge, irlens, tmp_path):
