@@ -424,3 +424,25 @@ def test_a_list_of_ranks(text, expected):
     told = text.replace("'", '"').replace("model_1", "m")
     call = {"message": {"tool_calls": [{"function": {"arguments": '{"ordered_models": ' + told + "}"}}]}}
     assert pair_protocols.read_call(call) == expected
+
+
+def test_a_server_that_fails_now_and_then_loses_nothing(contest, judge, irlens, tmp_path):
+    kinds = ["429", "500", "truncated", "cut", "dropped", "empty"]
+    told, log = judge(WEIGHTED, faults=0.4, kinds=kinds)
+    irlens(*contest, *told, "--out", tmp_path / "out")
+    assert len(questions(log)) > N - 1 and values(tmp_path / "out").loc["WinRate", "n"] == N
+
+
+def test_systems_against_each_other(contest, irlens, tmp_path):
+    """Two systems of one file: each with its rows, and one over the other from their fits."""
+    rows = json.loads((tmp_path / "mine.json").read_text()) + outputs("short", lambda i: 5 + i % 3)
+    write(tmp_path / "mine.json", rows)
+    irlens(*contest, "--judge", "length", "--out", tmp_path / "out")
+    board = pd.read_csv(tmp_path / "out" / "leaderboard.csv", index_col=0)
+    assert set(board.index) == {"mine", "short"} and set(board["judge"]) == {"length"}
+    assert board.loc["short", ["n_wins", "n_wins_base", "n_draws", "win_rate"]].tolist() == [0, N, 0, 0]
+    (row,) = pd.read_csv(tmp_path / "out" / "against.csv").to_dict("records")
+    assert (row["run"], row["against"], row["judge"]) == ("mine", "short", "length")
+    assert 0.5 < row["low"] < row["value"] < row["high"] <= 1
+    irlens(*contest[:2], "--baseline", "short", "--judge", "length", "--resamples", 0, "--out", tmp_path / "other")
+    assert values(tmp_path / "other").loc["WinRate", ["value", "baseline"]].tolist() == [1.0, "short"]
