@@ -124,14 +124,16 @@ def results(found: pd.DataFrame) -> None:
 
 def win_rates(found: pd.DataFrame) -> None:
     """A row per system: its win rates in points, each with its interval, best first, and who judged."""
-    table = new_table("Win rates", "system", "judge", "win rate", "length-controlled", "discrete", "prompts", left=2)
+    judges, baselines = (" and ".join(dict.fromkeys(found[name])) for name in ("judge", "baseline"))
+    several = found["judge"].nunique() > 1
+    head = ["system", *(["judge"] if several else []), "win rate", "LC win rate", "discrete", "prompts"]
+    table = new_table(_plain(f"Win rates against {baselines} by {judges}"), *head, left=1 + several)
     wanted = ("WinRate", "LCWinRate", "DiscreteWinRate")
     by = {name: found[found["measure"] == name].set_index(["run", "judge"]) for name in wanted}
-    order = by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index
-    for key in order:
+    for key in by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index:
         rows = [by[name].loc[key] for name in wanted]
-        cells = [_points(row) for row in rows]
-        table.add_row(*map(_plain, (*map(str, key), *cells, f"{int(rows[0].n):,}")))
+        cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]
+        table.add_row(*map(_plain, cells))
     tables.print(table)
 
 

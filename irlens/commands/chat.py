@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irlens.base.options import argument, option
-from irlens.commands.settings import PASSK_OUT, Seeded, _out, _seed, _store
+from irlens.commands.settings import Seeded, _out, _seed, _store
 from irlens.rerank.options import ScoringOptions
 
 
@@ -13,8 +13,8 @@ from irlens.rerank.options import ScoringOptions
 class WinRate(Seeded, ScoringOptions):
     """Systems against a baseline, by a judge."""
 
-    outputs: str = argument(
-        PASSK_OUT,
+    outputs: str | None = argument(
+        None,
         "A run or its folder, AlpacaEval's model_outputs.json or annotations.json, or lists with a baseline.",
     )
     judge: str | None = option(

@@ -37,7 +37,7 @@ class Contest:
 def read(settings: WinRate, say: Say) -> Contest:
     """Systems and baseline of a command. Raises UserError: a file of neither, no baseline, a prompt twice, a system that
     lacks prompts (unless `allow_missing`), none that has any."""
-    found, judged = outputs_of(settings.outputs, settings, say)
+    found, judged = outputs_of(settings.outputs or "", settings, say)
     if settings.baseline is None and not judged:
         raise UserError(
             f"{settings.outputs}: name the baseline: --baseline FILE of its outputs, or one of these systems: "
@@ -167,6 +167,8 @@ def _paired(found: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     name = baseline["generator"].iloc[0]
     answers = dict(zip(baseline["instruction"], baseline["output"]))
     there = found[(found["generator"] != name) & found["instruction"].isin(answers.keys())]
+    if (found["generator"] == name).all():
+        raise UserError(f"the outputs hold only the baseline, {name}; a win rate needs a system beside it")
     if there.empty:
         raise UserError(f"no system has a prompt in common with the baseline {name}; prompts are joined by their text")
     told = dict(zip(baseline["instruction"], baseline["dataset"]))

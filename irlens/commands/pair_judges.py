@@ -164,7 +164,9 @@ def _reranker(settings: WinRate, say: Say) -> Judge:
 
     name = settings.judge or ""
     options = ScoringOptions(**{f.name: getattr(settings, f.name) for f in fields(ScoringOptions)})
-    given = Given(options=options, seed=settings.seed, where=settings.outputs, devices=devices.choose(settings.devices))
+    given = Given(
+        options=options, seed=settings.seed, where=settings.outputs or "", devices=devices.choose(settings.devices)
+    )
     try:
         scoring = by_name.build(name, given)
     except UserError as error:

@@ -43,7 +43,7 @@ def winrate(settings: WinRate, say: Say = print) -> tuple[Path, pd.DataFrame]:
     leaderboard.checked(contest.pairs, contest.judged)
     difficulty, gamed = _controls(settings, contest, say)
     judge = pair_judges.choose(settings, contest, say)
-    out = Path(settings.out or Path("irlens-out") / f"winrate-{_slug(judge.name)}-{_stem(settings.outputs)}")
+    out = Path(settings.out or Path("irlens-out") / f"winrate-{_slug(judge.name)}-{_stem(settings.outputs or '')}")
     files_of = {name: _digest(getattr(settings, name)) for name in ("difficulty", "gamed")}
     kept = identity(settings, outputs=_content(contest), judge=judge.name, **files_of, about=judge.identity)
     kept |= {"baseline": None, "prompts": None, "template": None}  # said by `outputs` and `about`
@@ -63,6 +63,8 @@ def winrate(settings: WinRate, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
 def _check(settings: WinRate) -> None:
     """Raises UserError for numbers out of range, and options that contradict each other."""
+    if not settings.outputs:
+        raise UserError("winrate: name the outputs: a run or its folder, model_outputs.json, annotations.json, …")
     at_least(0, max_calls=settings.max_calls, resamples=settings.resamples)
     at_least(1, concurrency=settings.concurrency, judge_tokens=settings.judge_tokens)
     positive(timeout=settings.timeout)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from irlens.measure import winrate as rates
 from irlens.measure.results import Results, results_of
 from irlens.tables import query_id_of
 from irlens.tables.formats import alpaca_annotations as layout
+from irlens.tables.formats import alpaca_lengths as lengths
 
 if TYPE_CHECKING:
     from irlens.rerank.reranker import Scoring
@@ -29,8 +31,8 @@ def winrate(
     pairs: pd.DataFrame | Sequence[dict],
     judge: Scoring | Callable[[pd.DataFrame], Sequence[float]] | None = None,
     *,
-    difficulty: Difficulty | None = None,
-    gamed: rates.Gamed | None = None,
+    difficulty: Difficulty | str | Path | None = None,
+    gamed: rates.Gamed | str | Path | None = None,
     resamples: int = rates.RESAMPLES,
     seed: int = 0,
 ) -> Results:
@@ -41,13 +43,20 @@ def winrate(
     `preference`, and `generator_1`, `generator_2`, `annotator` where known. judge: in the place of these preferences a
     reranker, such as `irlens.reranker("fsfairx")`, whose higher score wins, or a function of the pairs that gives a
     preference per row. difficulty: instruction → number, or a number per row position, as published before prompts were
-    joined by their text; gamed: AlpacaEval's gamed rows. What the length control is without them:
+    joined by their text, or AlpacaEval's file, whose positions are those of the system with the most prompts; gamed:
+    AlpacaEval's gamed rows, or their file. What the length control is without them:
     `irlens.measure.winrate.length_controlled`. LCWinRate's standard_error is the bootstrap's, as is its interval.
 
     Raises UserError: a column that is missing, a pair that occurs twice, a preference out of range, a prompt without a
     difficulty, a system without any preference.
     """
     frame = judged(checked(pairs, judge is None), judge)
+    if isinstance(difficulty, (str, Path)):
+        longest = frame["generator_2"] == frame["generator_2"].value_counts().idxmax()
+        prompts = frame["instruction"][longest].drop_duplicates().tolist()
+        difficulty = lengths.read_difficulty(Path(difficulty), prompts, "difficulty")
+    if isinstance(gamed, (str, Path)):
+        gamed = rates.Gamed(**lengths.read_gamed(Path(gamed), "gamed"))
     return table(frame, fitted(frame, difficulty, gamed, resamples=resamples, seed=seed), seed)
 
 

@@ -269,6 +269,8 @@ def test_wrong_input_is_one_line(contest, refused, serve, tmp_path):
     rows = json.loads(mine.read_text())
     notes = [{"instruction": f"Q{i}", "output_1": "a", "output_2": "b", "preference": 1.5} for i in range(4)]
     cases = {
+        "winrate: name the outputs": ("winrate",),
+        "hold only the baseline, mine": ("winrate", mine, "--baseline", mine, "--judge", "length"),
         "name the baseline": ("winrate", mine, "--judge", "length"),
         "no such file, and no system of the outputs": ("winrate", mine, "--baseline", "nobody", "--judge", "length"),
         "holds no preferences; give --judge": contest,
@@ -336,6 +338,10 @@ def test_the_published_leaderboard_by_the_command(real_data, irlens, tmp_path):
     off = (ours["length_controlled_winrate"] - published["length_controlled_winrate"]).abs()
     assert off.mean() <= 0.05 and off.max() <= 0.15
     assert (ours["avg_length"] == published["avg_length"]).all()
+    pairs = pd.read_parquet(tmp_path / "out" / "judgements.parquet")
+    some = pairs[pairs["generator_2"] == "claude-2.1"]
+    python = package.winrate(some, **files, resamples=0).set_index("measure")["value"]
+    assert 100 * python["LCWinRate"] == pytest.approx(ours.loc["claude-2.1", "length_controlled_winrate"])
 
 
 def test_difficulty_by_row_is_another_number_for_a_system_that_lacks_prompts(real_data, irlens, tmp_path):
