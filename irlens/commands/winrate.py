@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, identity, positive
+from irlens.base.progress import progress_bar
 from irlens.commands import contests, finished
 from irlens.commands.chat import WinRate
 from irlens.commands.contests import Contest
@@ -140,7 +141,10 @@ def _measured(
 
     frame = leaderboard.checked(pairs)
     seed = settings.seed_of("bootstrap")
-    fits = leaderboard.fitted(frame, difficulty, gamed, resamples=settings.resamples, seed=seed)
+    with progress_bar(passing=True) as progress:
+        bar = progress.add_task("length control of systems", total=frame["generator_2"].nunique(), rate="")
+        told = {"resamples": settings.resamples, "seed": seed, "done": lambda: progress.update(bar, advance=1)}
+        fits = leaderboard.fitted(frame, difficulty, gamed, **told)
     results = leaderboard.table(frame, fits, settings.seed)
     files.write_csv(results, out / "results.csv")
     files.write_parquet(results.per_query, out / "per_query.parquet")

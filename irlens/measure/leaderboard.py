@@ -67,8 +67,9 @@ def fitted(
     *,
     resamples: int = rates.RESAMPLES,
     seed: int = 0,
+    done: Callable[[], None] = lambda: None,
 ) -> Fits:
-    """(system, judge) → its length control, of checked pairs. Raises UserError: see `winrate`."""
+    """(system, judge) → its length control, of checked pairs; `done()` after each. Raises UserError: see `winrate`."""
     found = {}
     for about, part in systems(frame):
         hard = None if difficulty is None else difficulties(part, difficulty)
@@ -77,6 +78,7 @@ def fitted(
         found[about["run"], about["judge"]] = rates.length_controlled(
             values, delta, hard, gamed, resamples=resamples, seed=seed
         )
+        done()
     return found
 
 

@@ -45,9 +45,9 @@ class JudgeServer:
         urls: Sequence[str],
         model: str,
         *,
-        key: str | None = None,
         concurrency: int = 64,
         timeout: float = 600.0,
+        key: str | None = None,
         tries: int = TRIES,
         pause: float = 0.5,
     ):
