@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irlens import train as train
+    from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
@@ -50,6 +51,7 @@ _WHERE = {
     "topics": "irlens.tables",
     "train": "irlens.train",
     "verify": "irlens.rerank.judges",
+    "winrate": "irlens.measure.leaderboard",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

@@ -140,11 +140,11 @@ def refused(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def serve():
-    """Starts a stub server with the given settings; returns its URL."""
+    """Starts a stub server (or another one under tests/) with the given settings; returns its URL."""
     started = []
 
-    def start(**settings) -> str:
-        script = Path(__file__).with_name("retrieve") / "stub_server.py"
+    def start(script: str = "retrieve/stub_server.py", **settings) -> str:
+        script = Path(__file__).parent / script
         process = subprocess.Popen(
             [sys.executable, str(script), json.dumps(settings)], stdout=subprocess.PIPE, text=True
         )

@@ -12,6 +12,7 @@ from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
+from irlens.commands.chat import WinRate
 from irlens.commands.exchange import Compare, Export, Import
 from irlens.commands.settings import (
     BestOfN,
@@ -237,6 +238,21 @@ def compare(settings: Compare) -> None:
 
     folder, values, tests = command(settings, report.say)
     report.systems(values, tests)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(WinRate)
+def winrate(settings: WinRate) -> None:
+    """Win rates against a baseline by a judge: plain, discrete and length-controlled (AlpacaEval 2).
+
+    Example: `irlens winrate model_outputs.json --baseline gpt4_outputs.json --judge fsfairx`
+    """
+    from irlens.cli import report
+    from irlens.commands.winrate import winrate as command
+
+    folder, results = command(settings, report.say)
+    report.win_rates(results)
     report.written(folder)
 
 

@@ -122,6 +122,27 @@ def results(found: pd.DataFrame) -> None:
     tables.print(table)
 
 
+def win_rates(found: pd.DataFrame) -> None:
+    """A row per system: its win rates in points, each with its interval, best first, and who judged."""
+    judges, baselines = (" and ".join(dict.fromkeys(found[name])) for name in ("judge", "baseline"))
+    several = found["judge"].nunique() > 1
+    head = ["system", *(["judge"] if several else []), "win rate", "LC win rate", "discrete", "prompts"]
+    table = new_table(_plain(f"Win rates against {baselines} by {judges}"), *head, left=1 + several)
+    wanted = ("WinRate", "LCWinRate", "DiscreteWinRate")
+    by = {name: found[found["measure"] == name].set_index(["run", "judge"]) for name in wanted}
+    for key in by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index:
+        rows = [by[name].loc[key] for name in wanted]
+        cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]
+        table.add_row(*map(_plain, cells))
+    tables.print(table)
+
+
+def _points(row) -> str:
+    """A share in points, with its interval where there is one."""
+    interval = f" [{100 * row.low:.1f}, {100 * row.high:.1f}]" if row.low == row.low else ""
+    return f"{100 * row.value:.2f}{interval}"
+
+
 def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
     table = new_table("", "measure", "system", "value and 95 % interval", "group", "prompts", left=2)

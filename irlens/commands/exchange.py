@@ -39,7 +39,7 @@ class Export:
     run: str = argument(PASSK_OUT, "A run, or the folder of a passk, an import, a mine-negatives, …")
     to: str = option(
         "trl",
-        "trl, kto, sentence-transformers (of lists), lm-eval, every-eval-ever, jsonl, trec (of draws).",
+        "trl, kto, sentence-transformers (of lists), lm-eval, every-eval-ever, jsonl, trec, alpaca-eval (of draws).",
         panel="Output",
     )
     qrels: str | None = option(

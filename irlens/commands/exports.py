@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from irlens.negatives.export import Prompts
     from irlens.tables.formats.write import Source
 
-FORMATS = ("trl", "kto", "sentence-transformers", "lm-eval", "every-eval-ever", "jsonl", "trec")
+FORMATS = ("trl", "kto", "sentence-transformers", "lm-eval", "every-eval-ever", "jsonl", "trec", "alpaca-eval")
 OF_LISTS = FORMATS[:3]
 
 
@@ -163,6 +163,8 @@ def _written(
             return [out / f"{name}.run"]
         tables.write_trec_qrels(qrels[qrels["query_id"].isin(run["query_id"])], out / f"{name}.qrels")
         return [out / f"{name}.run", out / f"{name}.qrels"]
+    if kind == "alpaca-eval":
+        return [_model_outputs(run, name, source, out)]
     grades = None
     if qrels is not None:
         import pandas as pd
@@ -179,6 +181,19 @@ def _written(
     evaluation["detailed_evaluation_results"] |= write.checksum(text)
     files.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n", out / f"{name}.json")
     return [out / f"{name}.json", instances]
+
+
+def _model_outputs(run: pd.DataFrame, name: str, source: Source, out: Path) -> Path:
+    """AlpacaEval's model_outputs.json of one system: the first draw of each prompt."""
+    from irlens.rerank.scoring import need_texts
+    from irlens.tables.formats import alpaca_outputs
+
+    first = need_texts(run, "alpaca-eval").sort_values("rank", kind="stable").drop_duplicates("query_id").sort_index()
+    generator = str(run["tag"].iloc[0]) if "tag" in run.columns else name
+    rows = alpaca_outputs.rows_of(first["query"], first["text"], generator, [source.dataset] * len(first))
+    path = out / f"{name}.json"
+    files.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path)
+    return path
 
 
 def _measured(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:

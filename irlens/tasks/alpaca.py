@@ -14,6 +14,7 @@ import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.tables import check
+from irlens.tables.formats import alpaca_annotations as annotations
 from irlens.tasks.contract import CHAT_PROMPT, Task, query_id
 
 GRADE = "win_probability"
@@ -34,7 +35,7 @@ def from_rows(
         key = row.get("prompt_id")
         key = query_id(name, split, i) if key is None else str(key)
         topics.append((key, row["prompt"]))
-        rows += [(key, *found) for found in _candidates(row.get("candidates"), where)]
+        rows += [(key, *found) for found in candidates(row.get("candidates"), where)]
     if not topics:
         raise UserError(f"{source}: no rows")
     frame = pd.DataFrame(rows, columns=["query_id", "doc_id", "text", "relevance"])
@@ -51,7 +52,7 @@ def from_rows(
     )
 
 
-def _candidates(found, where: str) -> Iterator[tuple[str, str, float]]:
+def candidates(found, where: str) -> Iterator[tuple[str, str, float]]:
     """(system, response, grade) of a row's candidates, every one checked."""
     if not isinstance(found, list) or not found:
         raise UserError(f"{where}: candidates must be a list of system, response and {GRADE}")
@@ -63,3 +64,21 @@ def _candidates(found, where: str) -> Iterator[tuple[str, str, float]]:
         if isinstance(grade, bool) or not isinstance(grade, (int, float)) or not math.isfinite(grade):
             raise UserError(f"{where}: {system}: {GRADE} must be a finite number, got {grade!r}")
         yield system, response, float(grade)
+
+
+def pairs(rows: Iterable[tuple[str, dict]]) -> pd.DataFrame:
+    """Annotations (`tables.formats.alpaca_annotations`) of lists that hold a `baseline`: a pair per prompt and system.
+
+    The judge of such a file is not told. Raises UserError: a row without a baseline, a grade that is not from 0 to 1.
+    """
+    found = []
+    for where, row in rows:
+        if not isinstance(row.get("baseline"), str) or not isinstance(row.get("prompt"), str):
+            raise UserError(f"{where}: win rates need the baseline's answer: prompt and baseline, both texts")
+        about = {"instruction": row["prompt"], "dataset": str(row.get("dataset") or ""), "output_1": row["baseline"]}
+        about |= {"generator_1": annotations.NAMES["generator_1"], "annotator": annotations.NAMES["annotator"]}
+        for system, response, grade in candidates(row.get("candidates"), where):
+            if not 0 <= grade <= 1:
+                raise UserError(f"{where}: {system}: {GRADE} must be from 0 to 1, got {grade:g}")
+            found.append(about | {"output_2": response, "generator_2": system, "preference": 1 + grade})
+    return pd.DataFrame(found, columns=list(annotations.COLUMNS))

@@ -160,3 +160,19 @@ def test_ones_own_recipe_is_valid(tmp_path):
     mine, base = recipe.load(str(tmp_path / "mine.toml"), "tiny"), recipe.load("fig3b", "tiny")
     assert mine.title != base.title and mine.study == base.study and len(mine.steps) == len(base.steps)
     assert {step.settings.n for step in mine.steps} == {16} != {step.settings.n for step in base.steps}
+
+
+def test_win_rates(tmp_path, irlens, monkeypatch):
+    """docs/howto/alpacaeval.md: its files, the commands that need no server, its Python."""
+    page = "docs/howto/alpacaeval.md"
+    monkeypatch.chdir(tmp_path)
+    files, python = blocks(page, "python")
+    execute(files, page)
+    commands = joined(blocks(page, "sh")[0])
+    assert len(commands) == 4
+    for line in commands:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    read = [pd.read_csv(tmp_path / name / "results.csv").set_index("measure")["value"] for name in ("mine", "again")]
+    assert read[0].equals(read[1]) and read[0]["WinRate"] == 1.0
+    found = execute("import json\n" + python, page)["found"].set_index("measure")
+    assert found["value"].to_dict() == read[0].to_dict() and set(found["judge"]) == {"length"}

@@ -5,7 +5,7 @@ Each generator is a system of its own (the run's tag).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from irlens.base.errors import UserError
 from irlens.tables.formats.draws import About, Draw, Log, text_of
@@ -29,3 +29,11 @@ def read(rows: Iterable[tuple[str, dict]], about: About) -> Log:
     systems = {draw.tag for draw in log.draws}
     log.model = next(iter(systems)) if len(systems) == 1 else None
     return log
+
+
+def rows_of(instructions: Sequence[str], outputs: Sequence[str], generator: str, datasets: Sequence[str]) -> list[dict]:
+    """The entries of a model_outputs.json of one system."""
+    return [
+        {"dataset": dataset, "instruction": instruction, "output": output, "generator": generator}
+        for dataset, instruction, output in zip(datasets, instructions, outputs)
+    ]

@@ -1,0 +1,188 @@
+"""Who judges the pairs of a win rate: stored annotations, a judge at a server, or a reranker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base.errors import UserError, did_you_mean
+from irlens.commands import contests
+from irlens.commands.contests import Contest
+from irlens.rerank import pair_protocols
+from irlens.rerank.options import ScoringOptions
+from irlens.retrieve.policy import Say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irlens.commands.chat import WinRate
+    from irlens.rerank.judgements import Plan
+    from irlens.rerank.reranker import Scoring
+    from irlens.retrieve.options import EngineOptions
+
+ANSWERS = "answers.jsonl"
+STORED = "stored"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`judged(pairs, folder)` → the pairs with their preferences, and facts for the manifest. identity: what these depend
+    on."""
+
+    name: str
+    judged: Callable[[pd.DataFrame, Path], tuple[pd.DataFrame, dict]]
+    identity: dict = field(default_factory=dict)
+
+
+def choose(settings: WinRate, contest: Contest, say: Say) -> Judge:
+    """The judge that was asked for, everything that can be refused refused. Raises UserError: an unknown one, no server,
+    annotations that lack a pair."""
+    name = settings.judge
+    if name in (None, STORED):
+        if not contest.judged:
+            raise UserError(
+                f"{settings.outputs}: holds no preferences; give --judge, such as {pair_protocols.OWN} or a reward model"
+            )
+        return Judge(STORED, lambda pairs, _: (pairs, {}))
+    if name in pair_protocols.NAMES:
+        return _at_server(settings, contest, say)
+    if Path(name).expanduser().is_file():
+        return _of_file(settings, contest, say)
+    return _reranker(settings, say)
+
+
+# -- stored --------------------------------------------------------------------------------------------------------
+
+
+def _of_file(settings: WinRate, contest: Contest, say: Say) -> Judge:
+    """Annotations of a file, joined by instruction and both answers."""
+    from irlens.measure import leaderboard
+
+    path = settings.judge or ""
+    found, judged = contests.outputs_of(path, settings, say)
+    if not judged:
+        raise UserError(f"--judge {path}: holds no annotations (instruction, output_1, output_2, preference)")
+    keys = ["instruction", "output_1", "output_2"]
+    leaderboard.checked(found)
+    known = found.drop_duplicates(keys, keep="last").set_index(keys)
+    at = list(map(tuple, contest.pairs[keys].itertuples(index=False)))
+    lacking = [key for key in at if key not in known.index]
+    if lacking and not settings.allow_missing:
+        raise UserError(
+            f"--judge {path}: has no preference for {len(lacking):,} of {len(at):,} pairs, the first: {lacking[0][0]!r:.60}; "
+            f"--allow-missing leaves them out"
+        )
+    told = known["preference"].to_dict()
+    values = [told.get(key, float("nan")) for key in at]
+    names = list(dict.fromkeys(found["annotator"]))
+    return Judge(
+        names[0] if len(names) == 1 else Path(path).stem, lambda pairs, _: (pairs.assign(preference=values), {})
+    )
+
+
+# -- at a server ---------------------------------------------------------------------------------------------------
+
+
+def _at_server(settings: WinRate, contest: Contest, say: Say) -> Judge:
+    """A protocol by name, its server reached."""
+    from irlens.base.options import parse_json
+    from irlens.rerank.judgements import Plan
+
+    template = Path(settings.template).expanduser() if settings.template else None
+    protocol = pair_protocols.protocol(settings.judge or "", template, settings.judge_tokens)
+    served = _served(settings, protocol)
+    model = served.served_model or ""
+    more = parse_json(settings.engine_args, "--engine-args")
+    plan = Plan(contest.pairs, protocol, model, settings.both_orders, more)
+    name = protocol.name if model == protocol.model else f"{protocol.name} ({model})"
+    name += ", both orders" if settings.both_orders else ""
+    about = protocol.identity | {"model": model, "both_orders": settings.both_orders, "more": more}
+    return Judge(name, partial(_asked, plan, served, settings, say), about)
+
+
+def _served(settings: WinRate, protocol: pair_protocols.Protocol) -> EngineOptions:
+    from irlens.models import catalog
+    from irlens.retrieve.engines import openai
+    from irlens.retrieve.options import EngineOptions
+
+    if not settings.base_url:
+        raise UserError(f"--judge {protocol.name} needs --base-url, such as https://api.openai.com/v1")
+    shared = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args")
+    options = EngineOptions(
+        engine="openai",
+        chat=True,
+        served_model=settings.served_model,
+        **{key: getattr(settings, key) for key in shared},
+    )
+    return openai.prepare(options, catalog.served(settings.served_model or protocol.model or "judge"))
+
+
+def _asked(
+    plan: Plan, served: EngineOptions, settings: WinRate, say: Say, pairs: pd.DataFrame, out: Path
+) -> tuple[pd.DataFrame, dict]:
+    """Asks what the journal and the store do not know; refuses more than --max-calls without --yes."""
+    from irlens.base.progress import progress_bar
+    from irlens.rerank import stored_answers
+    from irlens.rerank.judge_server import JudgeServer
+    from irlens.rerank.judgements import Journal
+
+    journal = Journal(out / ANSWERS)
+    if journal.damaged:
+        say(f"{journal.path}: {journal.damaged:,} answers cannot be read: asked again")
+    found = stored_answers.fetch(plan, journal)
+    todo = plan.todo(key for key, said in journal.said.items() if said.final)
+    cost = plan.cost(todo, settings.price)
+    kept = len(plan.questions) - len(todo)
+    say(cost.in_words() + (f"; {kept:,} are answered already" if kept else ""))
+    if len(todo) > settings.max_calls and not settings.yes:
+        raise UserError(f"{cost.in_words()}: more than --max-calls {settings.max_calls:,}; --yes asks them")
+    if todo:
+        key = os.environ.get(settings.api_key_env)
+        told = {"key": key, "concurrency": settings.concurrency, "timeout": settings.timeout}
+        with JudgeServer((served.base_url or "").split(","), plan.model, **told) as server, progress_bar() as progress:
+            bar = progress.add_task(f"judging by {plan.model}", total=len(todo), rate="")
+            plan.ask(todo, server.ask, journal, lambda: progress.update(bar, advance=1))
+        stored_answers.keep(plan, journal, out / stored_answers.NAME)
+    judged = plan.judged(journal.said, settings.price)
+    refused = int(judged["reason"].str.startswith("refused").sum())
+    tokens = {name: int(judged[name].sum()) for name in ("prompt_tokens", "completion_tokens")}
+    return judged, {"calls": len(todo), "answers_found": found, "refused": refused, **tokens}
+
+
+# -- by a reranker -------------------------------------------------------------------------------------------------
+
+
+def _reranker(settings: WinRate, say: Say) -> Judge:
+    """A reward model or another reranker: the answer with the higher score wins."""
+    from irlens.base import devices
+    from irlens.rerank import by_name
+    from irlens.rerank.given import Given
+
+    name = settings.judge or ""
+    options = ScoringOptions(**{f.name: getattr(settings, f.name) for f in fields(ScoringOptions)})
+    given = Given(
+        options=options, seed=settings.seed, where=settings.outputs or "", devices=devices.choose(settings.devices)
+    )
+    try:
+        scoring = by_name.build(name, given)
+    except UserError as error:
+        if str(error).startswith("unknown reranker"):
+            hint = did_you_mean(name, pair_protocols.NAMES)
+            raise UserError(
+                f"--judge {name}: {hint}, a reward model or another reranker, or a file of annotations"
+            ) from error
+        raise
+    if options.verifier is None and name in ("majority", "oracle", "score", "random"):
+        raise UserError(f"--judge {name}: says nothing about two answers to one prompt")
+    return Judge(name, partial(_scored, scoring, say), scoring.identity)
+
+
+def _scored(scoring: Scoring, say: Say, pairs: pd.DataFrame, out: Path) -> tuple[pd.DataFrame, dict]:
+    from irlens.rerank import judgements
+
+    found = judgements.by_scores(pairs, scoring.using(folder=out / "scores"))
+    return found, {"reward_calls": len(judgements.run_of(pairs, scoring.relative)[0])}
