@@ -12,6 +12,7 @@ from irlens.base import files, parallel
 from irlens.base import store as stores
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import identity
+from irlens.base.progress import plain
 from irlens.base.seeds import check as check_seed
 from irlens.commands import memory
 from irlens.commands.best_of_n import best_of_n
@@ -231,7 +232,7 @@ def _of_seed(out: Path, seed: int | None) -> Path:
 
 
 def _run_steps(
-    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = print
+    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = plain
 ) -> dict[str, Done]:
     """The steps of a group, in the recipe's order; training that finds nothing to rank ends, and what needs it with it."""
     if seed is not None:

@@ -14,6 +14,7 @@ from irlens.base import devices, plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
 from irlens.base.options import at_least, positive
+from irlens.base.secrets import without_text
 from irlens.models import catalog
 from irlens.rerank.given import Given
 from irlens.rerank.options import ScoringOptions
@@ -325,7 +326,7 @@ def _judge_of(name: str, mode: str, given: Given) -> Scoring:
         return load
 
     identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
-    how = {"kind": mode, "seed": given.seed, "engine_args": options.engine_args, "asked": (PAIR, POINT)}
+    how = {"kind": mode, "seed": given.seed, "engine_args": without_text(options.engine_args), "asked": (PAIR, POINT)}
     return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
 
 
