@@ -49,6 +49,8 @@ def place(option: str | None, out: Path) -> Path | None:
     asked = option or os.environ.get(VARIABLE)
     if asked == "none":
         return None
+    if asked and "://" in asked:
+        raise UserError(f"--store {asked}: a folder of this machine is wanted, not a URL")
     return Path(asked).expanduser() if asked else Path(os.path.abspath(out)).parent / FOLDER
 
 

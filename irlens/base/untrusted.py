@@ -75,6 +75,12 @@ def file_name(name: str) -> str:
     return f"{short.encode()[: LONGEST - 10].decode(errors='ignore').lstrip('.')}-{_digest(name)}".lstrip("-")
 
 
+def last_word(name: str) -> str:
+    """The part of a file name for a tag: "T=0.7" of "tiny T=0.7"."""
+    word = name.split()[-1] if name.split() else name
+    return "=".join(file_name(part) for part in word.split("="))
+
+
 def file_names(names: Iterable[str], form: Callable[[str], str] = file_name) -> dict[str, str]:
     """Each name's own part of a file name: those that would share one, be it in another case, get a digest of the name."""
     short = {name: form(name) for name in dict.fromkeys(names)}

@@ -11,6 +11,7 @@ from irlens.base import options as options_of
 from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.secrets import redact
+from irlens.base.untrusted import file_name
 from irlens.commands import memory
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
@@ -155,7 +156,9 @@ def identity(settings, policy: Policy, **more) -> dict:
 
 def default_out(settings, *parts: str) -> Path:
     """`settings.out`, or a folder under irlens-out/ named after the stage and `parts`."""
-    return Path(settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *parts]))
+    return Path(
+        settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *map(file_name, parts)])
+    )
 
 
 def store_of(settings, out: Path) -> Path | None:
