@@ -20,55 +20,71 @@ from contextlib import contextmanager
 from urllib.parse import quote, unquote
 
 MARK = "***"  # what stands in the place of a secret
-LEAST, SHORT = 8, 4  # letters from which a value is looked for anywhere, and in messages where it stands alone
-PLACEHOLDERS = {"empty", "none", "null", "dummy", "test", "token", "token-abc123", "no-key-required"}
-PLACEHOLDERS |= {"sk-no-key-required", "placeholder", "undefined"}  # what is given where none is needed
-WORDS = {
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "secrets",
-    "credential",
-    "credentials",
-    "authorization",
-    "bearer",
-}
-WORDS |= {"apikey", "cookie", "pat", "auth"}
-KEYS = {"api", "access", "secret", "private", "account", "auth", "service", "subscription", "encryption", "session"}
-KEYS |= {"ssh", "signing", "master", "client", "functions"}
-NOT_TOKENS = {
-    "pad",
-    "eos",
-    "bos",
-    "unk",
-    "cls",
-    "sep",
-    "mask",
-    "end",
-    "start",
-    "stop",
-    "per",
-    "image",
-    "audio",
-    "video",
-}
-NOT_TOKENS |= {"special", "first", "last", "next", "think", "role", "generation"}  # a model's own: pad_token
-VARIABLES = {
-    "key",
-    "keys",
-    "token",
-    "tokens",
-    "secret",
-    "secrets",
-    "password",
-    "passwd",
-    "pass",
-    "passphrase",
-    "apikey",
-}
-VARIABLES |= {"credential", "credentials", "auth", "pat", "cookie"}
-
+LEAST, SHORT = 8, 6  # letters from which a value is looked for anywhere, and in messages where it stands alone
+PLACEHOLDERS = frozenset(  # what is given where none is needed
+    ["no-key-required", "sk-no-key-required", "placeholder", "undefined", "token-abc123", "dummy-key"]
+)
+WORDS = frozenset(
+    [
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "secrets",
+        "credential",
+        "credentials",
+        "authorization",
+        "bearer",
+        "apikey",
+        "cookie",
+        "pat",
+        "auth",
+    ]
+)
+KEYS = frozenset(  # api_key, access_key, …
+    [
+        "api",
+        "access",
+        "secret",
+        "private",
+        "account",
+        "auth",
+        "service",
+        "subscription",
+        "encryption",
+        "session",
+        "ssh",
+        "signing",
+        "master",
+        "client",
+    ]
+)
+NOT_TOKENS = frozenset(  # a model's own: pad_token
+    [
+        "pad",
+        "eos",
+        "bos",
+        "unk",
+        "cls",
+        "sep",
+        "mask",
+        "end",
+        "start",
+        "stop",
+        "per",
+        "image",
+        "audio",
+        "video",
+        "special",
+        "first",
+        "last",
+        "next",
+        "think",
+        "generation",
+    ]
+)
+VARIABLES = WORDS | {"key", "keys", "token", "tokens", "pass"}
+PROSE = WORDS - {"secret", "secrets", "bearer", "pat", "auth"}  # a secret before a plain colon too
 URL = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*://)([^\s\"'<>,\\]*)", re.I)
 NAMED = re.compile(  # "api_key": "…", api_key=…, Authorization: Bearer …, in JSON, reprs and headers
     r"""(?P<name>[A-Za-z][\w-]{1,60})(?P<is>\\?["']?\s*[:=]\s*)"""
@@ -78,7 +94,6 @@ FORMS = re.compile(  # OpenAI and Anthropic, Hugging Face, GitHub, AWS, Google, 
     r"\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{30,}"
     r"|\bxox[abpr]-[\w-]{10,}|\bglpat-[\w-]{16,}|(?<=\bBearer )[\w.~+/=-]{8,}|(?<=\bBasic )[\w+/=-]{8,}"
 )
-PROSE = {"password", "passwd", "passphrase", "authorization", "apikey", "cookie"}  # a secret before a plain colon too
 _learned: dict[str, None] = {}  # values that are secrets whatever stands around them
 
 
@@ -262,9 +277,9 @@ def argv(words: list[str]) -> list[str]:
 
 
 def held_in(text: str) -> bool:
-    """Whether an option's text holds a secret: a URL with a user or a key, a JSON with the name of one."""
+    """Whether an option's text holds a secret: a URL with a user or a key, a name of one with its value, a known form."""
     in_url = any(next(_parts_of_url(rest), None) is not None for _, rest in URL.findall(text))
-    return in_url or next(_in_json(text), None) is not None
+    return in_url or next(_in_json(text), None) is not None or FORMS.sub(MARK, NAMED.sub(_named, text)) != text
 
 
 # -- of a process --------------------------------------------------------------------------------------------------
@@ -290,15 +305,28 @@ class _Stream:
 
 @contextmanager
 def kept_off_streams() -> Iterator[None]:
-    """While open, what this process writes on its standard streams has no secrets: the words of libraries too."""
-    before = sys.stdout, sys.stderr
+    """While open, what this process writes on its standard streams has no secrets: the words of libraries too, and the
+    trace of the fault that ends it."""
+    before, known = (sys.stdout, sys.stderr), dict(_learned)
     sys.stdout, sys.stderr = _Stream(before[0]), _Stream(before[1])
-    sys.excepthook = _trace
     threading.excepthook = lambda told: _trace(told.exc_type, told.exc_value, told.exc_traceback)
     try:
         yield
+    except Exception:
+        sys.excepthook = _trace  # now, for the command-line parser has put in one of its own
+        raise
+    except BaseException:  # how a command ends
+        _forget(known)
+        raise
+    else:
+        _forget(known)
     finally:
         sys.stdout, sys.stderr = before
+
+
+def _forget(known: dict[str, None]) -> None:
+    _learned.clear()
+    _learned.update(known)
 
 
 def _trace(kind, error, trace) -> None:

@@ -172,9 +172,7 @@ def test_a_folder_that_another_node_does_not_see_is_one_line(cluster, tmp_path, 
         "except UserError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
-    assert "/not/there/phase.json: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, (
-        done.stderr
-    )
+    assert "/not/there/phase.json: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, done.stderr
 
 
 SCORE = """

@@ -363,6 +363,8 @@ def _key(options: EngineOptions) -> str | None:
     key = (os.environ.get(name) or "").strip() or None
     secrets.learn(key)
     secrets.learn_from(options.base_url)
+    if key and not (key.isascii() and key.isprintable()):
+        raise UserError(f"--api-key-env {name}: what it holds has letters that no key has")
     return key
 
 
