@@ -72,7 +72,8 @@ def file_name(name: str) -> str:
     short = UNSAFE.sub("-", unicodedata.normalize("NFKC", name)).strip("-")
     if len(short.encode()) <= LONGEST and not RESERVED.fullmatch(short):
         return short
-    return f"{short.encode()[: LONGEST - 10].decode(errors='ignore').lstrip('.')}-{_digest(name)}".lstrip("-")
+    cut = short.encode()[: LONGEST - 10].decode(errors="ignore").strip(".-")
+    return f"{cut and f'_{cut}-'}{_digest(name)}"  # `_nul.txt-…` is no reserved name
 
 
 def last_word(name: str) -> str:
@@ -98,12 +99,18 @@ def check_name(name: object, where: str) -> None:
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{where}: a name must be a text that is not empty, got {name!r:.60}")
     kept = name.replace(" ", "-")
-    if "/" in name or "\\" in name or CONTROL.search(name) or name != name.strip() or RESERVED.fullmatch(kept):
+    if "/" in name or "\\" in name or not name.isprintable() or name != name.strip() or RESERVED.fullmatch(kept):
         raise UserError(
             f"{where}: {name[:60]!r} cannot be the name of a folder; use letters, digits, spaces and . + - _"
         )
     if len(name.encode("utf-8", "replace")) > LONGEST:
         raise UserError(f"{where}: the name {name[:40]!r}… is longer than {LONGEST} letters")
+
+
+def check_place(path: object, option: str) -> None:
+    """Raises UserError for a URL where a folder is wanted."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise UserError(f"{option} {path}: a folder of this machine is wanted, not a URL")
 
 
 def check_inside(folder: Path) -> None:

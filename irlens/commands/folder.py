@@ -16,7 +16,7 @@ from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 from irlens.base.progress import Say
-from irlens.base.untrusted import check_inside
+from irlens.base.untrusted import check_inside, check_place
 from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
@@ -64,8 +64,7 @@ class OutputFolder:
 
     def check(self) -> dict | None:
         """Raises UserError if the folder holds something else; returns the manifest that is there. Writes nothing."""
-        if "://" in str(self.path):
-            raise UserError(f"--out {self.path}: a folder of this machine is wanted, not a URL")
+        check_place(self.path, "--out")
         if self.path.is_dir():
             check_inside(self.path)
         before = self._read_manifest()
