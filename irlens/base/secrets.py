@@ -258,7 +258,7 @@ def _over(value, marked: bool):
         return [_over(one, marked) for one in value]
     if not isinstance(value, str):
         return value
-    return redact(value if marked else without_text(value), LEAST)
+    return redact(value if marked else without_text(value) or "", LEAST)
 
 
 def without_text(text: str | None) -> str | None:
