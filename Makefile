@@ -7,8 +7,10 @@ DOCS_STAMP = $(DOCS_VENV)/.installed
 PEERS_VENV ?= .venv-peers
 PEERS_STAMP = $(PEERS_VENV)/.installed
 MUTANTS_STAMP = $(VENV)/.mutants
+AUDIT_VENV ?= .venv-audit
+AUDIT_STAMP = $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-all test-peers lint mutants docs clean
+.PHONY: demo test test-all test-peers lint audit mutants docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/irlens demo
@@ -23,6 +25,11 @@ lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy --python-executable $(VENV)/bin/python
+
+# Known vulnerabilities of what is installed, and every package's licence (build/licences.md). Where the service that knows
+# vulnerabilities does not answer, that is said and nothing fails.
+audit: $(STAMP) $(AUDIT_STAMP)
+	$(AUDIT_VENV)/bin/python .ci/audit.py $(VENV)/bin/python
 
 # TRL, Ray and vLLM for real, in an environment of their own (5 GB). What would be skipped fails.
 test-peers: $(PEERS_STAMP)
@@ -50,6 +57,11 @@ $(PEERS_STAMP): pyproject.toml constraints.txt
 	$(PEERS_VENV)/bin/python -m pip uninstall --yes --quiet torchvision torchaudio torchcodec
 	touch $(PEERS_STAMP)
 
+$(AUDIT_STAMP):
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet 'pip-audit>=2.9'
+	touch $(AUDIT_STAMP)
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -60,4 +72,4 @@ $(MUTANTS_STAMP): $(STAMP)
 	touch $(MUTANTS_STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) $(PEERS_VENV) .cache irlens-out build dist
+	rm -rf $(VENV) $(DOCS_VENV) $(PEERS_VENV) $(AUDIT_VENV) .cache irlens-out build dist

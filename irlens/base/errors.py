@@ -3,9 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
+from irlens.base.secrets import redact
+
 
 class UserError(Exception):
-    """Bad input or a missing part. The message says what is wrong, where, and what would be right."""
+    """Bad input or a missing part. The message says what is wrong, where, and what would be right; never a secret."""
+
+    def __init__(self, *said: object):
+        super().__init__(*(redact(one) if isinstance(one, str) else one for one in said))
 
 
 class NothingToRank(UserError):

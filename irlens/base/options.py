@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, field, fields
 
+from irlens.base import secrets
 from irlens.base.errors import UserError, did_you_mean
 
 
-def option(default, text: str, *flags: str, panel: str, free: bool = False, first: bool = False):
+def option(default, text: str, *flags: str, panel: str, free: bool = False, first: bool = False, secret: bool = False):
     """A setting with its default, what it means, and its flags on the command line (default: --its-name).
 
     panel: the group of --help that it stands in. free: it changes no result, only where, how fast or how it is shown, so
-    a folder made with another value of it is continued. first: it leads its panel.
+    a folder made with another value of it is continued. first: it leads its panel. secret: it may hold one, which is kept
+    off disk and screen.
     """
-    return field(default=default, metadata={"help": text, "flags": flags, "panel": panel, "free": free, "first": first})
+    about = {"help": text, "flags": flags, "panel": panel, "free": free, "first": first, "secret": secret}
+    return field(default=default, metadata=about)
 
 
 def argument(default, text: str):
@@ -35,6 +38,22 @@ def identity(settings, **resolved) -> dict:
     return {name: value for name, value in asdict(settings).items() if name not in left_out} | resolved
 
 
+def check_secrets(given: Mapping[str, object], kind: type) -> None:
+    """Raises UserError for a secret in a setting that takes none: it would be kept where nobody thinks of it. What the
+    others hold is left out of every line from here on."""
+    for f in fields(kind):
+        value = given.get(f.name)
+        if not isinstance(value, (str, tuple, list)):
+            continue
+        for text in [value] if isinstance(value, str) else [str(one) for one in value]:
+            secrets.learn_from(text)
+            if not f.metadata.get("secret") and secrets.held_in(text):
+                raise UserError(
+                    f"{flags_of([f])}: {text}: holds a secret; only --base-url and --engine-args take one, others belong "
+                    f"into the environment, such as HF_TOKEN"
+                )
+
+
 def flags_of(some: Iterable[Field]) -> str:
     """The options of these settings as they are typed, by commas."""
     return ", ".join((f.metadata.get("flags") or ("--" + f.name.replace("_", "-"),))[0] for f in some)
@@ -52,6 +71,7 @@ def settings_from(kind: type, values: dict, where: str):
     for f in known.values():
         if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
             raise UserError(f"{where}: {f.name} is missing")
+    check_secrets(values, kind)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -92,6 +112,9 @@ def parse_json(text: str | None, option: str) -> dict:
     """A JSON object given on the command line; {} for None. Raises UserError for anything else."""
     import json
 
+    if text and secrets.held_in(text):
+        secrets.learn_from(text)
+        raise UserError(f"{option} {text}: holds a secret; it belongs into the environment, such as HF_TOKEN")
     try:
         found = json.loads(text) if text else {}
     except json.JSONDecodeError as error:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from irlens.base.devices import cores
 from irlens.base.errors import UserError
+from irlens.base.secrets import kept_off_streams
 
 T = TypeVar("T")
 
@@ -81,4 +82,5 @@ def _logged(work: Callable[..., T], part: Part) -> T:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    return work(*part.arguments)
+    with kept_off_streams():
+        return work(*part.arguments)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
 from irlens.base.store_index import NAME, Foreign, Index, Span
+from irlens.base.untrusted import check_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,7 @@ def place(option: str | None, out: Path) -> Path | None:
     asked = option or os.environ.get(VARIABLE)
     if asked == "none":
         return None
+    check_place(asked or "", "--store")
     return Path(asked).expanduser() if asked else Path(os.path.abspath(out)).parent / FOLDER
 
 

@@ -12,6 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from irlens.base.errors import UserError
+from irlens.base.secrets import kept_off_streams, redact
 
 
 def main(pipe: Connection) -> None:
@@ -41,10 +42,11 @@ def main(pipe: Connection) -> None:
             answer = ("refused", type(error).__name__, str(error))
         except Exception as error:  # a fault of a library, a driver or of ours: its trace goes to the log
             traceback.print_exc()
-            words = " ".join(str(error).split())[:200]
+            words = " ".join(redact(str(error)).split())[:200]
             answer = ("failed", f"a worker failed: {type(error).__name__}: {words}")
         pipe.send(answer)
 
 
 if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])))
+    with kept_off_streams():
+        main(Connection(int(sys.argv[1])))

@@ -11,6 +11,8 @@ import typer
 from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
+from irlens.base.secrets import kept_off_streams
+from irlens.base.untrusted import shown
 from irlens.cli.options import Command, takes
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import Compare, Export, Import
@@ -394,8 +396,12 @@ def main() -> None:
 
     Of the processes of `accelerate launch` or torchrun the first does it all, with workers of its own on as many devices.
     """
-    if not first():
-        return
+    if first():
+        with kept_off_streams():
+            _main()
+
+
+def _main() -> None:
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
@@ -431,5 +437,5 @@ def _of_old(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int = 2) -> None:
-    print("irlens: " + " ".join(message.split()), file=sys.stderr)
+    print("irlens: " + shown(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)

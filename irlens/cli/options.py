@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from irlens.base.errors import UserError
+from irlens.base.options import check_secrets
 
 PANELS = (
     "Recipe",
@@ -51,6 +52,7 @@ def takes(kind: type) -> Callable:
     def decorate(command: Callable) -> Callable:
         @functools.wraps(command)
         def wrapped(**given) -> None:
+            check_secrets(given, kind)
             for name, number in tuples.items():
                 if given[name] is not None:
                     given[name] = numbers(given[name], "--" + name.replace("_", "-"), number)

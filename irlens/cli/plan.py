@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from rich.measure import Measurement
 
-from irlens.cli.report import new_table, say, tables
+from irlens.cli.report import new_table, say, tables, wrapped
 from irlens.commands import memory
 from irlens.commands.settings import Train
 from irlens.models import catalog
@@ -30,14 +30,14 @@ def listing() -> None:
             memory, hours, generated, trained, minutes = _numbers(cost)
             say(f"  {preset:<20}{memory:>11}{hours:>11}{generated:>11}{trained:>10}{minutes:>9}")
     say("\ngenerated, trained: tokens")
-    tables.print(costs.FORMULA, markup=False)
+    wrapped(costs.FORMULA)
 
 
 def dry_run(loaded: recipe.Recipe, seeds: int, room: int | None = None) -> None:
     """What the stages share and how they differ, what each one does and costs, and what each phase needs of a GPU, beside
     the `room` (bytes) of one."""
     runs = f"{seeds} seed{'s' * (seeds > 1)}; nothing is run or downloaded"
-    tables.print(f"{loaded.title} (preset {loaded.preset}), {runs}", markup=False)
+    wrapped(f"{loaded.title} (preset {loaded.preset}), {runs}")
     groups = _groups(loaded.steps)
     for stage in dict.fromkeys(step.stage for step in loaded.steps):
         own = {name: some for name, some in groups.items() if some[0].stage == stage}
@@ -47,7 +47,7 @@ def dry_run(loaded: recipe.Recipe, seeds: int, room: int | None = None) -> None:
     _spent({name: costs.total(spent[step.name] for step in some) for name, some in groups.items()} | {"all": every})
     _memory(loaded.steps, room)
     note = "tokens: generated; trained: tokens, over all epochs"
-    tables.print(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}", markup=False)
+    wrapped(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}")
 
 
 def _spent(found: dict[str, Cost]) -> None:
@@ -90,7 +90,7 @@ def _memory(steps: Sequence[Step], room: int | None) -> None:
         table.add_row(model, *(_fits(row.get(name), room) for name in columns))
     tables.print(table)
     if room:
-        tables.print(f"!: more than the {room / GIB:,.0f} GiB of a GPU", markup=False)
+        wrapped(f"!: more than the {room / GIB:,.0f} GiB of a GPU")
 
 
 def _fits(need: float | None, room: int | None) -> str:
@@ -111,7 +111,7 @@ def _settings(stage: str, own: dict[str, dict[str, str]]) -> None:
     shared = dict(set.intersection(*(set(found.items()) for found in own.values())))
     first = next(iter(own.values()))
     words = _listed({key: first[key] for key in first if key in shared})
-    tables.print(f"\n{stage}{f', all {len(own)}' if len(own) > 1 else ''}: {words}", markup=False)
+    wrapped(f"\n{stage}{f', all {len(own)}' if len(own) > 1 else ''}: {words}")
     if len(own) == 1:
         return
     different = [key for key in dict.fromkeys(k for found in own.values() for k in found) if key not in shared]
@@ -122,7 +122,7 @@ def _settings(stage: str, own: dict[str, dict[str, str]]) -> None:
         tables.print(table)
         return
     for name, found in own.items():
-        tables.print(f"  {name}: {_listed({key: found[key] for key in different if key in found})}", markup=False)
+        wrapped(f"  {name}: {_listed({key: found[key] for key in different if key in found})}")
 
 
 def _listed(found: dict[str, str]) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from irlens.base.untrusted import shown
 from irlens.commands.evaluate import format_value, in_words
 
 if TYPE_CHECKING:
@@ -20,17 +22,36 @@ console = Console(highlight=False, soft_wrap=True)
 tables = Console(highlight=False)
 
 
-def new_table(title: str, *columns: str, left: int = 1) -> Table:
+class Shown(Table):
+    """A table whose cells are text as it is: brackets are brackets, control characters are shown, secrets are not."""
+
+    def add_row(self, *cells: str | Text, **more) -> None:
+        """A row; a cell of two kinds of text is made by `faint`."""
+        super().add_row(*(Text(shown(cell)) if isinstance(cell, str) else cell for cell in cells), **more)
+
+
+def new_table(title: str, *columns: str, left: int = 1) -> Shown:
     """A table whose first `left` columns are words and the rest numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    name = Text(shown(title), "bold") if title else None
+    table = Shown(title=name, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < left else "right")
+        table.add_column(Text(shown(name)), justify="left" if i < left else "right")
     return table
+
+
+def faint(text: str, *below: str) -> Text:
+    """A cell with further lines in a faint colour."""
+    return Text.assemble(shown(text), *(("\n" + shown(line), "dim") for line in below))
 
 
 def say(line: str) -> None:
     """A plain line, as it is."""
-    console.print(line, markup=False)
+    console.print(shown(line), markup=False)
+
+
+def wrapped(line: str) -> None:
+    """A plain line, broken where the terminal ends."""
+    tables.print(shown(line), markup=False)
 
 
 def written(folder: Path) -> None:
@@ -43,9 +64,9 @@ def _short(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
 
 
-def short_value(row) -> str:
+def short_value(row, *below: str) -> Text:
     """Value and interval of a results row, in two lines."""
-    return f"{row.value:.3f}\n[dim]{_short(row.low)}–{_short(row.high)}[/dim]"
+    return faint(f"{row.value:.3f}", f"{_short(row.low)}–{_short(row.high)}", *below)
 
 
 def curves(found: pd.DataFrame, title: str, first: str) -> None:
@@ -84,8 +105,8 @@ def best_of_n(found: pd.DataFrame, quality: Path) -> None:
     several = measured["tag"].nunique() > 1
     table = new_table("Agreement with the grades, over whole lists", "reranker", *dict.fromkeys(measured["measure"]))
     for (tag, run), rows in measured.groupby(["tag", "run"], sort=False):
-        cells = [f"{short_value(row)}\n[dim]n = {row.n:,}[/dim]" if row.n else "undefined" for row in rows.itertuples()]
-        table.add_row(f"{run}\n[dim]{tag}[/dim]" if several else run, *cells)
+        cells = [short_value(row, f"n = {row.n:,}") if row.n else "undefined" for row in rows.itertuples()]
+        table.add_row(faint(str(run), *([str(tag)] if several else [])), *cells)
     tables.print(table)
 
 
@@ -108,7 +129,7 @@ def indexed(facts: dict) -> None:
     """What an index holds."""
     table = new_table("Index", "fact", "value", left=2)
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _plain(f"{value:,}" if isinstance(value, int) else str(value)))
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
     tables.print(table)
 
 
@@ -118,7 +139,7 @@ def results(found: pd.DataFrame) -> None:
         return
     table = new_table("", "run", "measure", "value and 95 % interval", "queries", left=2)
     for row in found.itertuples():
-        table.add_row(str(row.run), row.measure, _plain(format_value(row)), f"{row.n:,}")
+        table.add_row(str(row.run), str(row.measure), format_value(row), f"{row.n:,}")
     tables.print(table)
 
 
@@ -147,7 +168,7 @@ def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
     table = new_table("", "measure", "system", "value and 95 % interval", "group", "prompts", left=2)
     for row in found.itertuples():
-        table.add_row(row.measure, _plain(row.run), _plain(format_value(row)), row.group, f"{row.n:,}")
+        table.add_row(str(row.measure), str(row.run), format_value(row), row.group, f"{row.n:,}")
     tables.print(table)
     say("systems that share a letter cannot be told apart (paired randomisation test, p of 0.05 or more after Holm)")
     for row in tests.itertuples() if len(tests) <= 6 else ():
@@ -155,11 +176,6 @@ def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
             f"{row.measure}: {row.after} less {row.before} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], "
             f"p = {row.p_holm:.4f}, d = {row.effect:+.2f}"
         )
-
-
-def _plain(text: str) -> str:
-    """Text whose brackets are brackets, not markup."""
-    return text.replace("[", r"\[")
 
 
 def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
@@ -183,23 +199,21 @@ def mined(lists: pd.DataFrame, tally: pd.DataFrame) -> None:
         say("No prompt has a negative.")
         return
     example = lists[lists["query_id"] == most.index[most.to_numpy().argmax()]]
-    table = new_table("One list", "tier", f"response to: {_plain(example['query'].iloc[0])}", left=2)
+    table = new_table("One list", "tier", f"response to: {example['query'].iloc[0]}", left=2)
     meaning = dict(zip(tally["tier"], tally["meaning"]))
     for row in example.drop_duplicates("tier").itertuples():
         text = row.text.strip() if len(row.text) <= 400 else row.text.strip()[:400] + " …"
-        table.add_row(
-            f"{row.tier}\n[dim]{meaning.get(row.tier, 'the better one')}[/dim]", _plain(text), end_section=True
-        )
+        table.add_row(faint(str(row.tier), meaning.get(row.tier, "the better one")), text, end_section=True)
     tables.print(table)
 
 
-def _removed(row) -> str:
+def _removed(row) -> Text:
     """How many, and by which reason if there is more than the verifier's."""
     from irlens.negatives.false_negatives import REASONS
 
     counts = {reason: getattr(row, reason.replace(" ", "_")) for reason in REASONS}
     several = [f"{count:,} {reason}" for reason, count in counts.items() if count]
-    return f"{row.false_negatives:,}" + ("" if len(several) < 1 else "\n[dim]" + "\n".join(several) + "[/dim]")
+    return faint(f"{row.false_negatives:,}", *several)
 
 
 def hardness(path: Path) -> None:
@@ -217,7 +231,7 @@ def hardness(path: Path) -> None:
         title = "How hard each tier is" if not start else ""
         table = new_table(title, "tier", *(measure.replace("_", " ") for measure in some))
         for tier, rows in found.groupby("tier", sort=False):
-            cells = {row.measure: f"{_digits(row.value)}\n[dim]{_span(row)}[/dim]" for row in rows.itertuples()}
+            cells = {row.measure: faint(_digits(row.value), _span(row)) for row in rows.itertuples()}
             table.add_row(str(tier), *(cells.get(measure, "") for measure in some))
         tables.print(table)
     for measure in present:
@@ -256,7 +270,7 @@ def trained(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     names = ["start" if x == 0 else f"iteration {x}" for x in sorted(found["x"].unique())]
     table = new_table("Held-out problems by iteration", "measure", *names)
     for curve, rows in found.groupby("curve", sort=False):
-        table.add_row(str(curve), *(_plain(format_value(row)) for row in rows.sort_values("x").itertuples()))
+        table.add_row(str(curve), *(format_value(row) for row in rows.sort_values("x").itertuples()))
     tables.print(table)
     for sentence in in_words(tests):
         say(sentence)
@@ -285,7 +299,7 @@ def store(found: Facts) -> None:
     table = new_table(f"Store {found.folder}", "of", "by", "number", "size", "last used", left=2)
     for line in found.lines:
         used = datetime.fromtimestamp(line.used).strftime("%Y-%m-%d %H:%M")
-        table.add_row(line.kind, _plain(line.what), f"{line.rows:,}", in_bytes(line.bytes), used)
+        table.add_row(line.kind, line.what, f"{line.rows:,}", in_bytes(line.bytes), used)
     tables.print(table)
     say(
         f"{in_bytes(found.bytes)} in {found.files:,} files, of which {in_bytes(found.shared)} are the very files of output "
@@ -307,7 +321,7 @@ def doctor() -> None:
     table.add_row("python", platform.python_version())
     for name in PACKAGES:
         if name not in EXTRAS:
-            table.add_row(name, version(name) or "[red]missing[/red]")
+            table.add_row(name, version(name) or Text("missing", "red"))
     table.add_row("commit", git_commit() or "installed copy")
     table.add_row("cpu cores", f"{os.cpu_count()} (torch uses {torch.get_num_threads()})")
     gpus = [

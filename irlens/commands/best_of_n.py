@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import cutoffs
+from irlens.base.untrusted import file_names
 from irlens.commands import finished
 from irlens.commands.drawing import store_of
 from irlens.commands.evaluate import DRAWN
@@ -143,9 +144,18 @@ def draw(results: pd.DataFrame, path: Path, name: str, binary: bool) -> None:
     label = "share of problems solved" if binary else "expected grade of the pick"
     shown = SHOWN if binary else {}
     pools = list(results.groupby("tag", sort=False))
+    marks = file_names((str(tag) for tag, _ in pools), _mark)
     for tag, table in pools:
         curves = table.assign(curve=table["run"].replace(shown), x=table["cutoff"])[DRAWN]
-        mark = "" if len(pools) == 1 else "-" + by_name.slug(str(tag).split(" ", 1)[-1].replace("=", ""))
+        mark = "" if len(pools) == 1 else f"-{marks[str(tag)]}"
         title = f"Best of N: {tag if 'T=' in str(tag) else name}"
         labels = {"x_label": "N (candidates per query)", "y_label": label}
         plots.curves(curves, path.with_name(path.name + mark), title=title, log_x=True, **labels)
+
+
+def _mark(tag: str) -> str:
+    """The part of a figure's name for a pool: "T0.7" of "tiny T=0.7"."""
+    from irlens.measure.plots.style import SUFFIXES
+
+    short = by_name.slug(tag.split(" ", 1)[-1].replace("=", ""))
+    return f"{short}-" if short.endswith(SUFFIXES) else short  # which a figure's name would lose

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import identity
+from irlens.base.untrusted import file_name, file_names, markdown_table, tex
 from irlens.commands import finished, runs
 from irlens.commands.drawing import store_of
 from irlens.commands.exchange import Compare
@@ -67,7 +68,8 @@ def _names(paths: list[Path]) -> dict[Path, str]:
     for depth in range(1, max(map(len, parts.values())) + 1):
         names = {path: "/".join(some[-depth:]) for path, some in parts.items()}
         if len(set(names.values())) == len(names):
-            return {path: name.replace("/", "-") if depth > 1 else name for path, name in names.items()}
+            short = file_names(names.values(), lambda name: name.replace("/", "-"))
+            return {path: short[name] for path, name in names.items()}
     raise UserError("compare: name each run once")
 
 
@@ -182,7 +184,7 @@ def _judged(source: runs.Source, name: str, settings: Compare, out: Path, say: S
             f"--reward {settings.reward}: its scores hold within one list, so runs cannot be compared by them"
         )
     run = source.run if "tag" in source.run.columns else source.run.assign(tag="run")
-    return judge.grade(run, source.task.topics, out / "scores" / name)
+    return judge.grade(run, source.task.topics, out / "scores" / file_name(name))
 
 
 def _measures(judged: list[tuple[pd.DataFrame, pd.DataFrame]]) -> str:
@@ -247,29 +249,13 @@ def markdown(values: pd.DataFrame, tests: pd.DataFrame) -> str:
         for row in tests.itertuples()
     ]
     said = "Systems that share a letter cannot be told apart (paired randomisation test, Holm over all rows, 0.05)."
-    return "\n\n".join([_table(HEAD, _cells(values)), said, _table(head, pairs)]) + "\n"
-
-
-def _table(head, rows) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join([markdown_table(HEAD, _cells(values)), said, markdown_table(head, pairs)]) + "\n"
 
 
 def latex(values: pd.DataFrame) -> str:
     """The values as a LaTeX table (package booktabs), groups as superscripts."""
-    rows = [f"{_tex(m)} & {_tex(s)} & ${v}^{{{g}}}$ & {_tex(i)} & {n} \\\\" for m, s, v, i, n, g in _cells(values)]
-    head = " & ".join(_tex(name) for name in HEAD[:-1]) + r" \\"
+    rows = [f"{tex(m)} & {tex(s)} & ${v}^{{{g}}}$ & {i} & {n} \\\\" for m, s, v, i, n, g in _cells(values)]
+    head = " & ".join(tex(name) for name in HEAD[:-1]) + r" \\"
     return "\n".join(
         [r"\begin{tabular}{llrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""]
     )
-
-
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: "\\" + c for c in "&%$#_{}"
-}
-
-
-def _tex(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(TEX.get(letter, letter) for letter in text)

@@ -10,6 +10,8 @@ from irlens.base import devices as devices_of
 from irlens.base import options as options_of
 from irlens.base import store as stores
 from irlens.base.errors import UserError
+from irlens.base.secrets import redact
+from irlens.base.untrusted import file_name
 from irlens.commands import memory
 from irlens.models import catalog
 from irlens.retrieve.options import EngineOptions
@@ -57,7 +59,7 @@ def load_policy(
     elif settings.max_prompt_length:
         raise UserError("--max-prompt-length: with --chat the server makes the prompts, so they cannot be counted here")
     options = policy.options
-    where = f" ({options.served_model} at {options.base_url})" if options.base_url else ""
+    where = f" ({options.served_model} at {redact(options.base_url)})" if options.base_url else ""
     spread = "" if policy.devices.here or policy.served else f", on {policy.devices}"
     say(f"engine: {options.engine}{where}{spread}, {policy.why}")
     return policy.for_task(task)
@@ -145,7 +147,7 @@ def identity(settings, policy: Policy, **more) -> dict:
         else settings.max_prompt_length,
     }
     resolved |= {"model_digest": digest(policy.folder), "engine": options.engine, "chat": options.chat}
-    resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args(options), **more}
+    resolved |= {"served_model": options.served_model, "engine_args": engines.engine_args_told(options), **more}
     resolved |= {"messages_as": options.messages_as}
     if Path(settings.model).is_dir():  # the digest tells which one it is, so that an output folder may move
         resolved["model"] = Path(settings.model).name
@@ -154,7 +156,9 @@ def identity(settings, policy: Policy, **more) -> dict:
 
 def default_out(settings, *parts: str) -> Path:
     """`settings.out`, or a folder under irlens-out/ named after the stage and `parts`."""
-    return Path(settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *parts]))
+    return Path(
+        settings.out or Path("irlens-out") / "-".join([type(settings).__name__.lower(), *map(file_name, parts)])
+    )
 
 
 def store_of(settings, out: Path) -> Path | None:

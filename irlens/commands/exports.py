@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, cutoffs, identity, one_of
+from irlens.base.untrusted import file_names
 from irlens.commands import runs
 from irlens.commands.exchange import Export
 from irlens.commands.folder import OutputFolder, version
@@ -130,9 +131,9 @@ def _of_run(
     from irlens.rerank.by_name import slug
 
     tags = list(run.groupby("tag", sort=False)) if "tag" in run.columns else [("run", run)]
-    found = []
+    found, names = [], file_names((str(tag) for tag, _ in tags), slug)
     for tag, rows in tags:
-        name = slug(str(tag)) if len(tags) > 1 else source.name
+        name = names[str(tag)] if len(tags) > 1 else source.name
         found += _written(rows.reset_index(drop=True), qrels, name, _about(source, settings), settings.to, out)
     return found
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
-from irlens.base import store
+from irlens.base import secrets, store
 
 OWN = ("manifest.json", ".lock")  # what changes with every start
 ELSEWHERE = ("out", "store", "jobs")  # settings that say nothing of what a folder holds
@@ -18,7 +18,7 @@ READ = 64 << 20  # bytes of a file above which its size is taken for its content
 def digest(folder: Path, asked: object, versions: dict) -> str:
     """What a folder is when its command ends: the settings that were typed, packages, this package's code, all files."""
     typed = {name: value for name, value in asdict(asked).items() if name not in ELSEWHERE} if is_dataclass(asked) else asked  # fmt: skip
-    told = [json.dumps([typed, versions], sort_keys=True, default=str), code(), *files(folder)]
+    told = [json.dumps([secrets.redacted(typed), versions], sort_keys=True, default=str), code(), *files(folder)]
     return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
 
 

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
+from irlens.base import secrets
 from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 from irlens.base.progress import Say
+from irlens.base.untrusted import check_inside, check_place
 from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
@@ -56,12 +58,15 @@ class OutputFolder:
         self.path, self.command, self.growing = Path(path), command, growing
         self.store, self.say, self.asked = store, say, asked
         self.finished = False
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = secrets.without(json.loads(json.dumps(settings)))
         self.facts: dict = {}
         self.continued = False
 
     def check(self) -> dict | None:
         """Raises UserError if the folder holds something else; returns the manifest that is there. Writes nothing."""
+        check_place(self.path, "--out")
+        if self.path.is_dir():
+            check_inside(self.path)
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
@@ -135,7 +140,7 @@ class OutputFolder:
             raise UserError(
                 f"--out {self.path}: holds the output of `irlens {before.get('command')}`; choose another --out"
             )
-        old = renamed.continued(self.command, before.get("settings", {}), self.settings)
+        old = renamed.continued(self.command, secrets.without(before.get("settings", {})), self.settings)
         for key in sorted({*old, *self.settings}):
             was, now = old.get(key), self.settings.get(key)
             if key in self.growing and isinstance(was, int) and isinstance(now, int) and now > was:
@@ -167,10 +172,10 @@ class OutputFolder:
             "command": self.command,
             "status": status,
             "settings": self.settings,
-            **self.facts,
+            **secrets.redacted(self.facts),
             "versions": _versions(),
             "git_commit": git_commit(),
-            "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
+            "argv": secrets.argv([Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]),
         }
         write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
 from irlens.base.options import at_least
+from irlens.base.untrusted import file_name
 from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import Index, Recall
 from irlens.models import catalog
@@ -152,7 +153,7 @@ def prepare(settings: Index | Recall, task: Task, name: str | None = None) -> Pr
 
 def default_index_folder(beside: Path, retriever: str, dataset: str) -> Path:
     """Where an index is kept unless another folder is named: beside the output of `recall`."""
-    return beside / f"index-{retriever}-{dataset}"
+    return beside / f"index-{file_name(retriever)}-{file_name(dataset)}"
 
 
 def corpus_revision(task: Task) -> str:

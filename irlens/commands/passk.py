@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.options import cutoffs
+from irlens.base.untrusted import file_names, last_word
 from irlens.commands import finished
 from irlens.commands.drawing import check_draws, counts, default_out, identity, load_policy, store_of
 from irlens.commands.evaluate import judgements_of, plot_passk
@@ -61,8 +62,9 @@ def _write(run: pd.DataFrame, qrels: pd.DataFrame, per_query: pd.DataFrame, out:
 
     for name, table in (("run", run), ("qrels", qrels), ("per_query", per_query)):
         files.write_parquet(table, out / f"{name}.parquet")
+    names = file_names(run["tag"].astype(str), last_word)
     for tag, rows in run.groupby("tag"):
-        name = str(tag).split()[-1]
+        name = names[str(tag)]
         tables.write_trec_run(rows, out / "trec" / f"{name}.run")
         tables.write_trec_qrels(judgements_of(rows, qrels), out / "trec" / f"{name}.qrels")
 

@@ -11,13 +11,14 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.files import digest
 from irlens.base.options import at_least, identity
+from irlens.base.untrusted import file_name, file_names
 from irlens.commands import finished
 from irlens.commands.drawing import default_out, store_of
 from irlens.commands.evaluate import DRAWN
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import Prepared, corpus_revision, default_index_folder, prepare, with_corpus
 from irlens.commands.settings import Recall
-from irlens.models import catalog
+from irlens.models import catalog, hub
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def _stages(settings: Recall) -> tuple[Stages, Task]:
     if max(settings.at) > len(task.corpus):
         raise UserError(f"--at {max(settings.at)} is larger than the corpus of {len(task.corpus):,} passages")
     dense = {name: prepare(settings, task, name) for name in names if name != "bm25"}
+    called = [dense[name].chosen.name if name in dense else name for name in names]
+    if len({name.casefold() for name in called}) < len(called):
+        raise UserError(f"--retriever {settings.retriever}: two have the same name; rename the folder of one")
     if settings.index_folder and len(dense) != 1:
         raise UserError("--index-folder: give one retriever with it, and no bm25 alone")
     return Stages(names, dense, _reranker(settings)), task
@@ -134,11 +138,11 @@ def _reranker(settings: Recall) -> Path | None:
     folder = Path(settings.reranker).expanduser()
     if folder.is_dir():
         return folder
-    if settings.reranker.count("/") != 1 or settings.reranker.startswith((".", "/", "~")):
+    if not hub.is_id(settings.reranker):
         raise UserError(
             f"--reranker {settings.reranker}: no such folder, and not a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2"
         )
-    return catalog.fetch(catalog.Model(settings.reranker, settings.reranker))
+    return catalog.fetch(catalog.Model(settings.reranker, *hub.pinned(settings.reranker, "--reranker")))
 
 
 def _reranked(
@@ -177,8 +181,9 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
             label = f"{run['tag'].iloc[0]}, {judgement}"
             results.append(values.assign(run=label))
             per_query.append(each.assign(run=label, judgement=judgement))
+    names = file_names((str(run["tag"].iloc[0]) for run in runs), _ascii)
     for run in runs:
-        tables.write_trec_run(run, out / "trec" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', run['tag'].iloc[0])}.run")
+        tables.write_trec_run(run, out / "trec" / f"{names[str(run['tag'].iloc[0])]}.run")
     table, each = concat(results), concat(per_query)
     files.write_csv(table, out / "results.csv")
     files.write_parquet(each, out / "per_query.parquet")
@@ -186,6 +191,11 @@ def _measure(runs: list[pd.DataFrame], task: Task, at: list[int], out: Path, see
         files.write_csv(_tests(each, seed), out / "tests.csv")
     _draw(table, task, out)
     return table
+
+
+def _ascii(tag: str) -> str:
+    """A tag as a file name: trec_eval's own files have ASCII names."""
+    return file_name(re.sub(r"[^A-Za-z0-9_.-]+", "-", tag))
 
 
 def _draw(table: pd.DataFrame, task: Task, out: Path) -> None:

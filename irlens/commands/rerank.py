@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import identity
+from irlens.base.untrusted import file_names
 from irlens.commands import finished
 from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
@@ -85,8 +86,9 @@ def _write(run: pd.DataFrame, out: Path) -> None:
     from irlens import tables
 
     files.write_parquet(run, out / "run.parquet")
+    names = file_names(run["tag"].astype(str), by_name.slug)
     for tag, rows in run.groupby("tag"):
-        tables.write_trec_run(rows, out / "trec" / f"{by_name.slug(str(tag))}.run")
+        tables.write_trec_run(rows, out / "trec" / f"{names[str(tag)]}.run")
 
 
 def _say_of_scores(found: Scores, texts: int, name: str, say: Say) -> None:

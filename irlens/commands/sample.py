@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
+from irlens.base.untrusted import file_names, last_word
 from irlens.commands import finished
 from irlens.commands.drawing import check_draws, counts, default_out, identity, load_policy, store_of
 from irlens.commands.folder import OutputFolder
@@ -37,8 +38,9 @@ def sample(settings: Sample, say: Say = print) -> tuple[Path, pd.DataFrame]:
         draws = Draws(settings.n, settings.temperature, settings.seed_of("draws"))
         run = _with_prompts(policy.draw(policy.prompts(task), draws, out / "shards", say), policy)
         files.write_parquet(run, out / "run.parquet")
+        names = file_names(run["tag"].astype(str), last_word)
         for tag, rows in run.groupby("tag"):
-            tables.write_trec_run(rows, out / "trec" / f"{str(tag).split()[-1]}.run")
+            tables.write_trec_run(rows, out / "trec" / f"{names[str(tag)]}.run")
         found = _drawn(run)
         files.write_csv(found, out / "draws.csv")
         data = data_of(settings.dataset or policy.entry.dataset, task.split, settings.columns)

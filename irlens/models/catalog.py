@@ -115,7 +115,7 @@ NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack",
 
 
 def model(name: str) -> Model:
-    """The Model for a short name, a folder with a config.json, or a hub id `owner/name`.
+    """The Model for a short name, a folder with a config.json, or a hub id `owner/name`, with `@revision` where one is pinned.
 
     Raises UserError for anything else, with the nearest known name.
     """
@@ -128,15 +128,15 @@ def model(name: str) -> Model:
         if not (folder / "config.json").is_file():
             raise UserError(f"--model {name}: the folder has no config.json, so it is not a saved model")
         return replace(_defaults(folder), name=folder.resolve().name, repo=str(folder.resolve()), revision=None)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Model(name, name)
+    if hub.is_id(name):
+        return Model(name, *hub.pinned(name, "--model"))
     if "/" in name:
         raise UserError(f"--model {name}: no such folder")
     raise UserError(f"unknown model {name!r}; {did_you_mean(name, MODELS)} (or a hub id owner/name, or a folder)")
 
 
 def encoder(name: str) -> Encoder:
-    """The Encoder for a short name, a sentence-transformers folder, or a hub id `owner/name`.
+    """The Encoder for a short name, a sentence-transformers folder, or a hub id `owner/name[@revision]`.
 
     A hub id or a folder whose last part is that of a known repository (`e5-base-v2`) gets its prompts, because the
     files of those repositories do not hold them. Raises UserError for anything else, with the nearest known name.
@@ -154,9 +154,11 @@ def encoder(name: str) -> Encoder:
             )
         base = known.get(folder.resolve().name, Encoder("", ""))
         return replace(base, name=folder.resolve().name, repo=str(folder.resolve()), revision=None)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        base = known.get(name.rpartition("/")[2], Encoder("", ""))
-        return replace(base if base.repo == name else Encoder("", ""), name=name.replace("/", "-"), repo=name)
+    if hub.is_id(name):
+        repo, revision = hub.pinned(name, "--retriever")
+        base = known.get(repo.rpartition("/")[2], Encoder("", ""))
+        base = base if base.repo == repo else Encoder("", "")
+        return replace(base, name=name.replace("/", "-"), repo=repo, revision=revision)
     if "/" in name:
         raise UserError(f"--retriever {name}: no such folder")
     raise UserError(
@@ -165,7 +167,7 @@ def encoder(name: str) -> Encoder:
 
 
 def reward(name: str) -> Reward | None:
-    """The Reward for a short name, a folder with weights, or a hub id `owner/name`; None for anything else.
+    """The Reward for a short name, a folder with weights, or a hub id `owner/name[@revision]`; None for anything else.
 
     A hub id or folder that is named like a known repository reads as that one does. Raises UserError for a path
     without a folder.
@@ -177,8 +179,9 @@ def reward(name: str) -> Reward | None:
     if folder.is_dir():
         path = folder.resolve()
         return Reward(path.name, str(path), form=forms.get(path.name, "scalar"))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Reward(name.replace("/", "-"), name, form=forms.get(name.rpartition("/")[2], "scalar"))
+    if hub.is_id(name):
+        repo, revision = hub.pinned(name, "--reranker")
+        return Reward(name.replace("/", "-"), repo, revision, forms.get(repo.rpartition("/")[2], "scalar"))
     if "/" in name:
         raise UserError(f"--reranker {name}: no such folder")
     return None

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irlens.base.errors import UserError
+from irlens.base.secrets import redact
+
+PLAIN = {"trust_remote_code": False}  # a model's own code is never run, and nobody is asked whether it may
+WEIGHTS = PLAIN | {"use_safetensors": True}  # never a pickle, which can hold code
 
 
 def tokenizer(folder: Path):
     """The tokenizer in `folder`. Raises UserError if there is none that can be used."""
     from transformers import AutoTokenizer
 
-    return _loaded(lambda: AutoTokenizer.from_pretrained(folder), folder, "no usable tokenizer")
+    return _loaded(lambda: AutoTokenizer.from_pretrained(folder, **PLAIN), folder, "no usable tokenizer")
 
 
 def causal_lm(folder: Path, device: str | None = None, **options):
@@ -23,7 +27,7 @@ def causal_lm(folder: Path, device: str | None = None, **options):
     from transformers import AutoModelForCausalLM
 
     here, dtype = device_and_dtype()
-    options = {"dtype": dtype} | options
+    options = {"dtype": dtype} | WEIGHTS | options
     read = lambda: AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)  # noqa: E731
     model, found = _loaded(read, folder, "cannot be loaded as a causal language model")
     absent = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
@@ -43,7 +47,7 @@ def classifier(folder: Path, what: str = "not a usable reward model"):
     from transformers import AutoModelForSequenceClassification
 
     device, dtype = device_and_dtype()
-    options = {"dtype": dtype, "output_loading_info": True, "local_files_only": True}
+    options = {"dtype": dtype, "output_loading_info": True, "local_files_only": True} | WEIGHTS
     read = lambda: AutoModelForSequenceClassification.from_pretrained(folder, **options)  # noqa: E731
     model, found = _loaded(read, folder, what)
     return model.to(device), list(found["missing_keys"])
@@ -53,7 +57,7 @@ def config(folder: Path):
     """The configuration in `folder`. Raises UserError if it holds no saved model."""
     from transformers import AutoConfig
 
-    return _loaded(lambda: AutoConfig.from_pretrained(folder), folder, "not a saved model")
+    return _loaded(lambda: AutoConfig.from_pretrained(folder, **PLAIN), folder, "not a saved model")
 
 
 def positions(folder_or_config) -> int | None:
@@ -84,5 +88,5 @@ def _loaded(read: Callable, folder: Path, what: str):
     try:
         return read()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = " ".join(redact(str(error)).split())[:200]
         raise UserError(f"{folder}: {what} ({why})") from error

@@ -50,7 +50,7 @@ def config_of(source: Path | str):
     if kind not in CONFIG_MAPPING:
         raise UserError(f"{file}: model_type {kind!r} is no architecture of transformers, so it has no stand-in")
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a configuration checks what it likes
         raise UserError(f"{file}: not a usable configuration ({' '.join(str(error).split())[:200]})") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import settings_from
+from irlens.base.untrusted import check_name
 from irlens.commands import renamed
 from irlens.commands.settings import STAGES, PassK
 from irlens.reproduce import figure2
@@ -31,8 +32,11 @@ def names() -> list[str]:
 
 
 def load(name: str, preset: str) -> Recipe:
-    """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting."""
+    """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting, and for a name that
+    cannot be a folder's."""
     path, content = _content(name)
+    check_name(preset, "--preset")
+    check_name(path.stem, f"{path}: the recipe's name")
     presets = content.get("preset", {})
     if preset not in presets:
         raise UserError(
@@ -112,6 +116,7 @@ def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
         if "out" in entry:
             raise UserError(f"{here}: `out` is given by the command, not by the recipe")
         renamed.check_keys(stage, entry, here)
+        check_name(stage if name is None else name, f"{here}: name")
         steps.append(_named(Step(stage, name or stage, settings_from(STAGES[stage], entry, here)), steps, here))
     if not steps:
         raise UserError(f"{where} has no stage")

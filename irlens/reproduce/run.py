@@ -12,7 +12,9 @@ from irlens.base import files, parallel
 from irlens.base import store as stores
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.options import identity
+from irlens.base.progress import plain
 from irlens.base.seeds import check as check_seed
+from irlens.base.untrusted import file_names
 from irlens.commands import memory
 from irlens.commands.best_of_n import best_of_n
 from irlens.commands.folder import OutputFolder
@@ -222,7 +224,7 @@ def _independent(steps: Sequence[Step]) -> list[tuple[str, ...]]:
 
 def _part(recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], divided: bool) -> parallel.Part:
     words = [*([] if seed is None else [f"seed {seed}"]), *([group[0]] if divided else [])]
-    log = (f"log-{group[0]}" if divided else "log").replace(" ", "-")
+    log = f"log-{file_names(step.name for step in recipe.steps)[group[0]]}" if divided else "log"
     return parallel.Part(", ".join(words), _of_seed(out, seed) / f"{log}.txt", (recipe, out, seed, group))
 
 
@@ -231,7 +233,7 @@ def _of_seed(out: Path, seed: int | None) -> Path:
 
 
 def _run_steps(
-    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = print
+    recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], say: Callable[[str], None] = plain
 ) -> dict[str, Done]:
     """The steps of a group, in the recipe's order; training that finds nothing to rank ends, and what needs it with it."""
     if seed is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
+from irlens.base.untrusted import markdown
 from irlens.reproduce import arms as of_arms
 from irlens.reproduce.records import Recipe, Step, Study
 
@@ -136,7 +137,8 @@ def conclude(
 
     seeds, problems = shape
     basis = f"Preset {recipe.preset}: {seeds} seed{'s' * (seeds > 1)}, {problems:,} problems; intervals are 95 %."
-    text = [f"# {recipe.title}", "", f"Claim: {claim}", "", basis, "", *(f"- {s}" for s in sentences), ""]
+    said = [f"- {markdown(sentence)}" for sentence in sentences]
+    text = [f"# {markdown(recipe.title)}", "", f"Claim: {markdown(claim)}", "", basis, "", *said, ""]
     files.write_text("\n".join(text), out / "conclusions.md")
     for sentence in sentences:
         say(sentence)

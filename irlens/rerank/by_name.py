@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -14,6 +13,8 @@ from irlens.base import devices, plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
 from irlens.base.options import at_least, positive
+from irlens.base.secrets import without_text
+from irlens.base.untrusted import file_name
 from irlens.models import catalog
 from irlens.rerank.given import Given
 from irlens.rerank.options import ScoringOptions
@@ -90,7 +91,7 @@ def build(name: str, given: Given) -> Scoring:
 
 def slug(name: str) -> str:
     """A name as part of a file name; a path is shortened to its end and a digest."""
-    short = re.sub(r"[^\w.+-]+", "-", name.rpartition("/")[2] if "/" in name else name).strip("-")
+    short = file_name(name.rpartition("/")[2] if "/" in name else name)
     return f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:6]}" if "/" in name else short
 
 
@@ -325,7 +326,7 @@ def _judge_of(name: str, mode: str, given: Given) -> Scoring:
         return load
 
     identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
-    how = {"kind": mode, "seed": given.seed, "engine_args": options.engine_args, "asked": (PAIR, POINT)}
+    how = {"kind": mode, "seed": given.seed, "engine_args": without_text(options.engine_args), "asked": (PAIR, POINT)}
     return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
 
 

@@ -21,7 +21,9 @@ def load(folder: Path):
     from sentence_transformers import CrossEncoder
 
     try:
-        model = CrossEncoder(str(folder), local_files_only=True)
+        model = CrossEncoder(
+            str(folder), local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except Exception as error:  # the loader has a dozen ways to fail
         raise UserError(f"{folder}: not a usable cross-encoder ({' '.join(str(error).split())[:200]})") from error
     if model.num_labels != 1:

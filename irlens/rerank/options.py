@@ -41,8 +41,10 @@ class ScoringOptions:
         None, "Others that a pairwise judge sees per response. Default: all.", panel="Judging"
     )
     judge_tokens: int = option(64, "Longest answer of the judge.", panel="Judging")
-    base_url: str | None = option(None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True)
+    base_url: str | None = option(
+        None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
+    )
     api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
     concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
     timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
-    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine")
+    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine", secret=True)

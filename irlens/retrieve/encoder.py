@@ -44,7 +44,8 @@ class DenseEncoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        options = {"model_kwargs": {"dtype": getattr(torch, dtype)}, "device": device, "local_files_only": True}
+        kept = {"dtype": getattr(torch, dtype), "use_safetensors": True}  # never a pickle
+        options = {"model_kwargs": kept, "device": device, "local_files_only": True, "trust_remote_code": False}
         try:
             if (folder / "modules.json").is_file() or chosen.pooling is None:
                 model = SentenceTransformer(str(folder), **options)

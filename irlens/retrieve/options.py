@@ -31,7 +31,9 @@ class EngineOptions:
     batch_size: int | None = option(None, "Sequences at once; speed and memory only.", panel="Engine", free=True)
     devices: str | None = devices()
     tensor_parallel: int = option(1, "GPUs per copy of the model (vllm).", panel="Engine", free=True)
-    base_url: str | None = option(None, "openai's servers: http://host:8000/v1,…", panel="Engine", free=True)
+    base_url: str | None = option(
+        None, "openai's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
+    )
     served_model: str | None = option(None, "What the server calls the model.", panel="Engine")
     api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
     concurrency: int = option(64, "Requests in flight, over all servers.", panel="Engine", free=True)
@@ -40,7 +42,7 @@ class EngineOptions:
     messages_as: str | None = option(
         None, "Where a template refuses roles: user (system goes into it) or text (one turn).", panel="Engine"
     )
-    engine_args: str | None = option(None, "JSON for vllm's LLM(…) or every request.", panel="Engine")
+    engine_args: str | None = option(None, "JSON for vllm's LLM(…) or every request.", panel="Engine", secret=True)
 
 
 @dataclass(frozen=True, kw_only=True)

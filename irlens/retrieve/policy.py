@@ -349,7 +349,11 @@ class Policy:
         from irlens.retrieve import engines
 
         options = self.options
-        told = {"engine": options.engine or "transformers", "args": engines.engine_args(options), "chat": options.chat}
+        told = {
+            "engine": options.engine or "transformers",
+            "args": engines.engine_args_told(options),
+            "chat": options.chat,
+        }
         told |= {"model": self.digest, "served": options.served_model}
         if self.folder is not None:
             files = [self.folder / name for name in ("generation_config.json", "tokenizer.json")]

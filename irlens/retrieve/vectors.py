@@ -180,7 +180,7 @@ class InMemory(Vectors):
 
 def _open(path: Path) -> np.ndarray:
     try:
-        shard = np.load(path, mmap_mode="r")
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable array ({error}); delete it and run again") from error
     if shard.ndim != 2 or shard.dtype not in (np.float32, np.float16):

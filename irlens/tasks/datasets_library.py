@@ -13,13 +13,13 @@ from irlens.tasks.contract import pick_split
 if TYPE_CHECKING:
     from irlens.tasks.rows import Placed
 
-ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, or owner/name:configuration
+ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@\w[\w./-]*)?")  # owner/name[:configuration][@revision]
 INSTEAD = "no such file or folder here either; instead: --dataset FILE.jsonl (or .parquet, .csv) of the same rows"
 DATA = ("*.parquet", "*.jsonl", "*.json", "*.csv", "*.jsonl.gz", "*.json.gz", "*.arrow", "README.md")
 
 
 def identifier(dataset: str) -> str | None:
-    """The hub's identifier that a name means: `hf:owner/name`, or `owner/name`; with `:configuration` where given."""
+    """The hub's identifier that a name means: `hf:owner/name`, or `owner/name`; with `:configuration` and `@revision` where given."""
     name = dataset.removeprefix("hf:")
     return name if ID.fullmatch(name) else None
 
@@ -52,9 +52,10 @@ def _builder(name: str) -> tuple[Any, str]:
     from irlens.models import hub
 
     datasets = library(f"--dataset {name}")
-    repo, _, chosen = name.partition(":")
-    card = hub.snapshot(repo, "dataset", INSTEAD, allow_patterns="README.md")
-    folder = hub.snapshot(repo, "dataset", INSTEAD, allow_patterns=_patterns(card, chosen))
+    named, revision = hub.pinned(name, "--dataset")
+    repo, _, chosen = named.partition(":")
+    card = hub.snapshot(repo, "dataset", INSTEAD, revision, allow_patterns="README.md")
+    folder = hub.snapshot(repo, "dataset", INSTEAD, revision, allow_patterns=_patterns(card, chosen))
     try:
         builder = datasets.load_dataset_builder(str(folder), chosen or None)
     except Exception as error:  # a missing configuration is a ValueError, no data a class of its own

@@ -134,9 +134,11 @@ def _merged(model, state, policy: Path, temporary: Path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from irlens.models.load import WEIGHTS
+
     adapters = temporary.with_name(".adapters.tmp")
     model.save_pretrained(adapters, state_dict=state)
-    base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, **WEIGHTS)
     merged = PeftModel.from_pretrained(base, adapters).merge_and_unload()
     shutil.rmtree(adapters)
     return merged

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_parquet, write_text
+from irlens.base.secrets import without
 from irlens.negatives.lists import FAULTS, in_words
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Kept:
         if it is another's: no table of another run is ever read."""
         if self.out is None:
             return
-        path, told = self.out / "larpo.json", json.loads(json.dumps(told))
+        path, told = self.out / "larpo.json", without(json.loads(json.dumps(told)))
         if not path.is_file():
             if self.out.is_dir() and any(self.out.iterdir()):
                 raise UserError(f"{self.out}: the folder is not empty and holds nothing of `larpo`; choose another")

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from irlens.base import errors, plugins, workers
 from irlens.base.devices import Devices, environment
 from irlens.base.errors import UserError
-from irlens.base.files import write_atomically
+from irlens.base.files import write_text
 from irlens.base.progress import Say
 from irlens.train.options import TrainOptions
 
@@ -39,7 +38,20 @@ class Phase:
     @property
     def file(self) -> Path:
         """Where it is written for its processes; what comes of it lies beside it, `.ended`."""
-        return self.out / f"iteration-{self.s}" / "phase.pickle"
+        return self.out / f"iteration-{self.s}" / "phase.json"
+
+    def as_json(self) -> str:
+        """What its processes read: no code, and of the settings only those of training, which hold no secret."""
+        options = {f.name: getattr(self.options, f.name) for f in fields(TrainOptions)}
+        places = {"out": str(self.out), "base": self.base, "weights": str(self.weights)}
+        return json.dumps({"options": options, **places, "prompts": self.prompts, "s": self.s})
+
+    @classmethod
+    def of_json(cls, text: str) -> Phase:
+        """The training that `as_json` told."""
+        told = json.loads(text)
+        places = {name: Path(told[name]) for name in ("out", "weights")}
+        return cls(**told | places | {"options": TrainOptions(**told["options"])})
 
 
 def run(phase: Phase, devices: Devices, say: Say) -> None:
@@ -47,7 +59,7 @@ def run(phase: Phase, devices: Devices, say: Say) -> None:
 
     Raises what the training raises: NothingToRank, UserError; and UserError with the last words if they died too often.
     """
-    write_atomically(phase.file, lambda path: path.write_bytes(pickle.dumps(phase)))
+    write_text(phase.as_json(), phase.file)
     ended = phase.file.with_suffix(".ended")
     start: Callable[[Phase, Devices, Say], str] = on_ray if devices.kind == "ray" else on_this_machine
     for tries in range(workers.AGAIN + 1):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least, one_of, option, parse_json, positive
+from irlens.base.secrets import is_name, learn
 
 if TYPE_CHECKING:
     from irlens.models.catalog import Model
@@ -192,6 +193,11 @@ def check_arguments(given: dict) -> None:
 
     known = [f.name for f in fields(TrainingArguments) if f.init]
     for name in given:
+        if is_name(name) and isinstance(given[name], str):
+            learn(given[name])
+            raise UserError(
+                f"--trainer-args: {name} is a secret, and checkpoints keep these; set HF_TOKEN in the environment"
+            )
         if name not in known:
             raise UserError(f"--trainer-args: unknown argument {name!r}; {did_you_mean(name, known)}")
         if name in ("fsdp", "fsdp_config"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import sys
 import threading
@@ -13,7 +12,8 @@ from pathlib import Path
 from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
-from irlens.base.progress import Say, silent
+from irlens.base.progress import Say, plain, silent
+from irlens.base.secrets import kept_off_streams, redact
 from irlens.train.in_folder import Folders
 from irlens.train.iterations import Kept
 from irlens.train.launch import CONTROLLED, Phase
@@ -28,8 +28,8 @@ def main(file: str, say: Say | None = None) -> None:
         threading.Thread(target=_end_with_the_pipe, daemon=True).start()
     if not Path(file).is_file():
         raise UserError(f"{file}: is not seen on {platform.node()}; put --out on a disk that all machines see")
-    phase: Phase = pickle.loads(Path(file).read_bytes())
-    say = silent if not first() else say or (lambda line: print(line, flush=True))
+    phase = Phase.of_json(Path(file).read_text(encoding="utf-8"))
+    say = silent if not first() else say or plain
     kept, told = Kept(phase.out, say), {"error": None, "message": ""}
     try:
         import pandas as pd
@@ -43,7 +43,10 @@ def main(file: str, say: Say | None = None) -> None:
     except UserError as error:
         told = {"error": type(error).__name__, "message": str(error)}
     except torch.OutOfMemoryError as error:
-        told = {"error": "UserError", "message": f"training: the device is full: {' '.join(str(error).split())[:200]}"}
+        told = {
+            "error": "UserError",
+            "message": f"training: the device is full: {' '.join(redact(str(error)).split())[:200]}",
+        }
     if told["error"] or first():
         write_text(json.dumps(told) + "\n", Path(file).with_suffix(".ended"))
     if told["error"]:
@@ -57,4 +60,5 @@ def _end_with_the_pipe() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with kept_off_streams():
+        main(sys.argv[1])

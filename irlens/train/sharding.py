@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from irlens.base.devices import first
 from irlens.base.errors import UserError
+from irlens.train.parts import Reader
 
 LAYERS = "_no_split_modules"  # where transformers names the classes of a model's layers
 PARTS, SCHEDULE = "parts", "schedule.pt"  # of a checkpoint: every process's part of what is trained; the learning rate
@@ -182,14 +183,14 @@ class Divided:
 
         if folder is None:
             return
-        found = checkpoint.FileSystemReader(Path(folder) / PARTS).read_metadata().state_dict_metadata
+        found = Reader(Path(folder) / PARTS).read_metadata().state_dict_metadata
         weights = _trained(self.model)
         if any(found[name].size != value.shape if name in found else True for name, value in weights.items()):
             raise UserError(f"{folder}: not a checkpoint of this model; delete it and run again")
         fused = any(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
         counts = self.args.device if fused else "cpu"  # where AdamW keeps its number of steps
         moments = {n: _room(weights[n.rpartition("/")[0]], kept, counts) for n, kept in found.items() if "/" in n}
-        checkpoint.load(weights | moments, checkpoint_id=Path(folder) / PARTS)
+        checkpoint.load(weights | moments, storage_reader=Reader(Path(folder) / PARTS))
         parameters = dict(self.model.named_parameters())
         for name, value in moments.items():
             name, _, key = name.rpartition("/")

@@ -4,6 +4,7 @@ A step's loss is the objective over all lists of the step, and its gradient, how
 processes (`Steps`, `RankingTrainer.get_batch_samples`).
 """
 
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -311,6 +312,8 @@ def train(
         if last and ("size mismatch" in str(error) or "state_dict" in str(error) or "param_group" in str(error)):
             raise UserError(f"{last}: not a checkpoint of this model; delete it and run again") from error
         raise
+    except pickle.UnpicklingError as error:  # its states are read as numbers, never as code
+        raise UserError(f"{last}: not a readable checkpoint; delete it and run again") from error
     return trainer
 
 

@@ -168,13 +168,11 @@ def test_a_folder_that_another_node_does_not_see_is_one_line(cluster, tmp_path, 
     code = (
         "from irlens.train.launch import *; from irlens.base.devices import Devices\n"
         "from irlens.base.cluster import launch\n"
-        "try: launch(plugins.function(f'{PROCESS}:main', ''), '/not/there/phase.pickle', 2, print)\n"
+        "try: launch(plugins.function(f'{PROCESS}:main', ''), '/not/there/phase.json', 2, print)\n"
         "except UserError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
-    assert "/not/there/phase.pickle: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, (
-        done.stderr
-    )
+    assert "/not/there/phase.json: is not seen on" in done.stdout and "put --out on a disk" in done.stdout, done.stderr
 
 
 SCORE = """

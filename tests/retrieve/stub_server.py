@@ -7,6 +7,7 @@ sees which draws were asked for. Settings: see DEFAULTS.
 """
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -16,6 +17,9 @@ DEFAULTS = {
     "model": "stub",
     "owned_by": "vllm",
     "key": None,  # the only one that is let in
+    "user": None,  # user:password, the only ones that are let in
+    "query": None,  # of every request's URL
+    "echo": False,  # errors tell what was sent: headers, URL
     "ignore_n": False,  # one choice whatever n
     "logprobs": True,
     "token_ids": "when asked",  # "named": as `token_id:7` in the place of tokens; "short": one too few
@@ -49,8 +53,14 @@ class Stub:
     async def answer(self, writer, path: str, headers: dict, body: bytes) -> bool:
         """Writes one answer; False ends the connection."""
         s = self.settings
-        if s["key"] and headers.get("authorization") != f"Bearer {s['key']}":
-            return send(writer, 401, {"error": {"message": "Incorrect API key provided"}})
+        given = base64.b64encode(str(s["user"]).encode()).decode()
+        wanted = f"Basic {given}" if s["user"] else s["key"] and f"Bearer {s['key']}"
+        if wanted and headers.get("authorization") != wanted:
+            told = f": {headers} {path}" if s["echo"] else ""
+            return send(writer, 401, {"error": {"message": f"Incorrect API key provided{told}"}})
+        path, _, query = path.partition("?")
+        if s["query"] and query != s["query"]:
+            return send(writer, 403, {"error": {"message": f"no entry with {query}"}})
         if path == "/v1/models":
             return send(writer, 200, {"data": [{"id": s["model"], "owned_by": s["owned_by"]}]})
         if path not in ("/v1/completions", "/v1/chat/completions"):
@@ -59,7 +69,11 @@ class Stub:
         if s["die_after"] and self.count > s["die_after"]:
             os._exit(1)
         if s["status"]:
-            return send(writer, s["status"], {"error": {"message": "as the test wants it"}})
+            return send(
+                writer,
+                s["status"],
+                {"error": {"message": f"as the test wants it {(headers, path, query) if s['echo'] else ''}"}},
+            )
         if json.loads(body)["temperature"] == 0 and json.loads(body)["n"] > 1:
             return send(writer, 400, {"error": {"message": "n must be 1 when using greedy sampling"}})  # as vLLM has it
         if s["delay"]:

@@ -280,6 +280,30 @@ def test_one_whole_checkpoint_remains_and_is_marked_before_the_one_before_it_goe
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
+class Trap:
+    """What runs where it is unpickled."""
+
+    def __init__(self, to):
+        self.to = str(to)
+
+    def __reduce__(self):
+        return open, (self.to, "w")
+
+
+def test_a_pickle_that_was_planted_in_a_checkpoint_is_not_run(policy, tmp_path):
+    import shutil
+
+    model, tokenizer = adapters.load(policy)
+    train(model, tokenizer, examples(8, 2), options("pairwise", 1e-3, 1, 8, 8), tmp_path / "c")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint,) = shutil.copytree(tmp_path / "c", tmp_path / name).glob("checkpoint-*")
+        assert (checkpoint / name).is_file()
+        torch.save(Trap(tmp_path / "sprung"), checkpoint / name)
+        with pytest.raises(UserError, match="not a readable checkpoint"):
+            train(model, tokenizer, examples(8, 2), options("pairwise", 1e-3, 2, 8, 8), tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
 def run_workers(count, kind, policy, out):
     """`python this file` in `count` processes under torch's launcher; the losses that the first one wrote."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

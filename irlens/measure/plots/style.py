@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
+from irlens.base.untrusted import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,8 @@ def canvas(form: Style, labels: list[str], title: str | None, x_label: str, y_la
     from matplotlib.figure import Figure
 
     height = height or form.height
+    labels = [escaped(label) for label in labels]
+    title, x_label, y_label = (text and escaped(text) for text in (title, x_label, y_label))
     longest = max(map(len, labels))
     legend = {"labels": labels, "frameon": False, "handlelength": 3.0, "borderaxespad": 0.5}
     if form.width > 5 and longest <= 24 and 0.022 * form.points * len(labels) < height:

@@ -100,14 +100,15 @@ def _model(name: str, role: str) -> Model | None:
         entry = catalog.encoder(name)
     elif role == "cross-encoder":
         folder = Path(name).expanduser()
-        entry = catalog.Reward(name, str(folder.resolve()) if folder.is_dir() else name)
+        where = (str(folder.resolve()), None) if folder.is_dir() else hub.pinned(name, "--reranker")
+        entry = catalog.Reward(name, *where)
     elif (entry := catalog.reward(name)) is None:
         return None
     if getattr(entry, "form", "") == "pairrm":
         return Model(name, "pairrm", entry.repo, "llm-blender/PairRM", Path(entry.repo).is_dir())
     if Path(entry.repo).is_dir():
         return Model(name, role, entry.repo, Path(entry.repo), True)
-    if (cached := hub.small_files(entry.repo)) is not None:
+    if (cached := hub.small_files(entry.repo, entry.revision)) is not None:
         return Model(name, role, entry.repo, cached, False)
     if entry.repo in FAMILIES:
         return Model(name, role, entry.repo, entry.repo, False)
@@ -194,7 +195,9 @@ def furnish(needed: Sequence[Model], steps: Sequence[Step], home: Path) -> tuple
             to = home / "models" / str(number) / Path(model.repo).name
             places[model.name] = str(to)
         else:
-            to = hub.cached_as(home, model.repo, "model")
+            to = hub.cached_as(
+                home, model.repo, "model", hub.pinned(model.name, "model")[1] if hub.is_id(model.name) else None
+            )
         made, tokenizer = stand_ins.write(model.source, model.role, to)
         if model.role == "policy":
             stand_ins.teach(made, *_lessons(model, steps, made, tokenizer))

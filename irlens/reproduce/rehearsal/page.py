@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irlens.base.errors import UserError, did_you_mean
+from irlens.base.untrusted import markdown, markdown_table
 from irlens.commands.settings import Train
 from irlens.models import catalog
 from irlens.reproduce import costs
@@ -63,9 +64,9 @@ class Rehearsed:
 def written(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> str:
     """The page in Markdown."""
     real, failed = told.real, told.report["failed"]
-    head = f"# Rehearsal: {real.title} (preset {real.preset})"
+    head = f"# Rehearsal: {markdown(real.title)} (preset {real.preset})"
     if failed:
-        verdict = f"**Failed at {failed['step']}: {failed['why']}.** What the table does not call run was not tried."
+        verdict = f"**Failed at {markdown(failed['step'])}: {markdown(failed['why'])}.** What the table does not call run was not tried."
     else:
         verdict = f"All {len(real.steps)} steps, the figures and the verdicts ran, in {told.seconds:.0f} s on this CPU."
     no_meaning = (
@@ -89,7 +90,7 @@ def _ran(told: Rehearsed) -> Iterator[str]:
     rows = [
         (step.real.name, *_done(told, number, step.real), _changes(step)) for number, step in enumerate(told.cuts, 1)
     ]
-    yield _table(("step", "ran", "s here", "cut: real → rehearsed"), rows)
+    yield markdown_table(("step", "ran", "s here", "cut: real → rehearsed"), rows)
     yield (
         "Not cut: draws per prompt, temperatures, list shapes, memory, objectives and their parameters, learning rates, lists "
         "per step, limits on prompts, engines but for those named at the end, and every file that is written."
@@ -145,7 +146,7 @@ def _takes(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> Itera
     rows.append(("**all**", *_estimate(costs.total(each), every, devices, peak, gib)))
     plural = "s" * (devices > 1)
     yield f"## What it will take on {devices} {name}"
-    yield _table(("step", "hours", "GPU memory", "disk", "tokens drawn", "tokens trained"), rows)
+    yield markdown_table(("step", "hours", "GPU memory", "disk", "tokens drawn", "tokens trained"), rows)
     yield (
         f"Hours are GPU-hours over {devices} device{plural}, as if all of them always worked. Disk: policies that are kept, "
         f"{SAVED} bytes a parameter. Beside it {_downloads(told.real)} of published weights are downloaded once. {costs.FORMULA}"
@@ -206,11 +207,5 @@ def _gib(value: float | None) -> str:
     )
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def _items(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {markdown(line)}" for line in lines)

@@ -17,6 +17,7 @@ from typing import Any
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import settings_from
+from irlens.base.secrets import kept_off_streams, redacted
 from irlens.commands.settings import STAGES
 from irlens.reproduce.records import Claim, Recipe, Step, Study
 from irlens.reproduce.rehearsal.furnish import Model, data, furnish
@@ -27,7 +28,7 @@ REPORT = "report.json"
 def as_json(recipe: Recipe, needed: list[Model], out: Path, devices: str | None = None) -> str:
     """What `main` reads: a recipe whose steps are cut, the stand-ins that it needs, the folder of its steps, and the workers."""
     plain = {"name": recipe.name, "title": recipe.title, "figure": recipe.figure, "preset": recipe.preset}
-    steps = [{"stage": s.stage, "name": s.name, "settings": _given(s.settings)} for s in recipe.steps]
+    steps = [{"stage": s.stage, "name": s.name, "settings": redacted(_given(s.settings))} for s in recipe.steps]
     told = {key: getattr(recipe, key) and _given(getattr(recipe, key)) for key in ("study", "claim")}
     models = [asdict(m) | {"source": str(m.source), "folder": isinstance(m.source, Path)} for m in needed]
     return json.dumps(
@@ -107,4 +108,5 @@ def _without_training(out: Path) -> dict | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    with kept_off_streams():
+        sys.exit(main(Path(sys.argv[1])))

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from irlens.base import plugins
+from irlens.base import plugins, secrets
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least, one_of, positive
 from irlens.models.chat import MESSAGES_AS, Prompt
@@ -153,9 +153,11 @@ def guarantee(options: EngineOptions) -> str:
 
 
 def engine_args(options: EngineOptions) -> dict:
-    """`--engine-args` as a dict. Raises UserError if it is no JSON object."""
+    """`--engine-args` as a dict; secrets in it are left out of every line from here on. Raises UserError if it is no JSON
+    object."""
     import json
 
+    secrets.learn_from(options.engine_args)
     try:
         found = json.loads(options.engine_args or "{}")
     except ValueError as error:
@@ -163,6 +165,11 @@ def engine_args(options: EngineOptions) -> dict:
     if not isinstance(found, dict):
         raise UserError(f'--engine-args {options.engine_args}: expected a JSON object such as {{"top_k": -1}}')
     return found
+
+
+def engine_args_told(options: EngineOptions) -> dict:
+    """The same without its secrets: what names a result, which another key does not change."""
+    return secrets.without(engine_args(options))
 
 
 def check_lengths(prompts: Sequence[Prompt], ids: list[list[int]], max_tokens: int, positions: int | None) -> None:

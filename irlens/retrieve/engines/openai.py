@@ -18,6 +18,7 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from irlens.base import secrets
 from irlens.base.errors import UserError
 from irlens.retrieve.engines import (
     Draw,
@@ -196,7 +197,7 @@ class OpenAIEngine(Engine):
                 raise self.failure or UserError("interrupted")
             url, told = self._server(query_id), None
             try:
-                response = self.client.post(url + path, json=body)
+                response = self.client.post(_at(url, path), json=body)
                 if response.status_code == 200:
                     return _checked(response.json())
                 why = f"{response.status_code} {_message(response)}"
@@ -308,9 +309,9 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
     if not options.base_url:
         raise UserError("--engine openai needs --base-url, such as http://localhost:8000/v1 (several: comma-separated)")
     engine_args(options)
-    key, urls, served = os.environ.get(options.api_key_env), [], options.served_model
+    key, urls, served = _key(options), [], options.served_model
     with _client(key, 30.0, 1) as client:
-        for url in filter(None, (part.strip().rstrip("/") for part in options.base_url.split(","))):
+        for url in filter(None, (part.strip() for part in options.base_url.split(","))):
             url, known = _models(client, url, options.api_key_env)
             ids = [entry.get("id") for entry in known]
             if served is None:
@@ -327,7 +328,7 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
 
 def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     """The engine for options that `prepare` has seen. `weights` only give the tokenizer; a chat needs none."""
-    key, urls = os.environ.get(options.api_key_env), options.base_url.split(",")
+    key, urls = _key(options), options.base_url.split(",")
     with _client(key, 30.0, 1) as client:
         known = _models(client, urls[0], options.api_key_env)[1]
     entry = next((entry for entry in known if entry.get("id") == options.served_model), {})
@@ -348,6 +349,31 @@ def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     )
 
 
+def _key(options: EngineOptions) -> str | None:
+    """The server's key. It, and what --base-url holds, is left out of every line from here on.
+
+    Raises UserError where --api-key-env is no name of a variable: it may be the key itself.
+    """
+    name = options.api_key_env
+    if name not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+        secrets.learn(name)
+        raise UserError(
+            "--api-key-env: takes the name of an environment variable that holds the key, not the key itself"
+        )
+    key = (os.environ.get(name) or "").strip() or None
+    secrets.learn(key)
+    secrets.learn_from(options.base_url)
+    if key and not (key.isascii() and key.isprintable()):
+        raise UserError(f"--api-key-env {name}: what it holds has letters that no key has")
+    return key
+
+
+def _at(url: str, path: str) -> str:
+    """A path below a server's URL, whose query, where it has one, stays."""
+    place, mark, query = url.partition("?")
+    return place.rstrip("/") + path + mark + query
+
+
 def _client(key: str | None, timeout: float, concurrency: int):
     import httpx2
 
@@ -362,10 +388,15 @@ def _models(client, url: str, key_env: str) -> tuple[str, list[dict]]:
     """(the URL that the protocol lives at, what is served there; [] if the server does not tell)."""
     import httpx2
 
-    for base in dict.fromkeys((url, url if url.endswith("/v1") else url + "/v1")):
+    url = _at(url, "")
+    for base in dict.fromkeys((url, url if url.partition("?")[0].endswith("/v1") else _at(url, "/v1"))):
         try:
-            response = client.get(base + "/models")
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            response = client.get(_at(base, "/models"))
+        except httpx2.InvalidURL as error:  # whose words may be a part of a password
+            raise UserError(
+                f"--base-url {url}: not a URL; in a password write @ : / ? # as %40 %3A %2F %3F %23"
+            ) from error
+        except httpx2.TransportError as error:
             raise UserError(f"--base-url {url}: no server answers there ({error or type(error).__name__})") from error
         if response.status_code in (401, 403):
             raise UserError(_explain(base, response.status_code, _message(response), "", key_env))
@@ -393,7 +424,7 @@ def _message(response) -> str:
         text = error.get("message", error) if isinstance(error, dict) else error
     except (ValueError, AttributeError):
         text = response.text
-    return " ".join(str(text).split())[:300]
+    return " ".join(secrets.redact(str(text)).split())[:300]
 
 
 def _retry_after(response) -> float | None:

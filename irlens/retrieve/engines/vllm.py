@@ -126,7 +126,8 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
     """Raises UserError where vLLM is absent or the model is in more parts than there are devices here."""
     import importlib.util
 
-    engine_args(options)
+    if engine_args(options).get("trust_remote_code"):
+        raise UserError("--engine-args trust_remote_code: a model's own code is never run")
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "--engine vllm: vllm is not installed; pip install 'irlens[vllm]', or use --engine transformers"
@@ -157,5 +158,5 @@ def load(options: EngineOptions, weights: Path) -> VllmEngine:
     if options.batch_size:
         given["max_num_seqs"] = options.batch_size
     with _last_words("could not start"):
-        llm = LLM(model=str(weights), **(given | engine_args(options)))
+        llm = LLM(model=str(weights), **(given | engine_args(options) | {"trust_remote_code": False}))
     return VllmEngine(llm, options.tensor_parallel if cuda else 0)
