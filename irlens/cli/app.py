@@ -12,7 +12,7 @@ from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.cli.options import Command, takes
-from irlens.commands.exchange import Compare, Export, Import
+from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -237,6 +237,21 @@ def compare(settings: Compare) -> None:
 
     folder, values, tests = command(settings, report.say)
     report.systems(values, tests)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(MixEval)
+def mixeval(settings: MixEval) -> None:
+    """MixEval and MixEval-Hard: a table of systems, with intervals over distinct items, by type and benchmark.
+
+    Example: `irlens mixeval irlens-out/sample-mathstral-mixeval-2024-08-11 --dataset MixEval/mix_eval/data/mixeval-2024-08-11`
+    """
+    from irlens.cli import report
+    from irlens.commands.mixeval import mixeval as command
+
+    folder, results, tests = command(settings, report.say)
+    report.mixeval(results, tests)
     report.written(folder)
 
 

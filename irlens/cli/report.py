@@ -136,6 +136,32 @@ def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
         )
 
 
+def mixeval(found: pd.DataFrame, tests: pd.DataFrame) -> None:
+    """A row per system, a column per set and type, in per cent; what counts 0 for want of an answer; and the tests."""
+    from irlens.measure.mixeval import TITLES, wide
+
+    names, rows = wide(found)
+    for title, some in (("%, with 95 % intervals over distinct items", [n for n in names if n in TITLES.values()]),
+                        ("by type", [n for n in names if n not in TITLES.values()])):  # fmt: skip
+        table = new_table(title, "system", *some)
+        for system, cells in rows:
+            known = dict(zip(names, cells))
+            shown = (
+                f"{100 * c.value:.1f} [{100 * c.low:.1f}, {100 * c.high:.1f}]" if (c := known[n]) else "" for n in some
+            )
+            table.add_row(_plain(system), *map(_plain, shown))
+        tables.print(table)
+    for row in found[found["measure"].isin(TITLES.values())].itertuples():
+        lacking = f"; {row.missing:,} without a response: left out" if row.missing else ""
+        unread = f"{row.unread:,} responses say nothing that can be read: 0{lacking}"
+        say(f"{row.run}, {row.measure}: {row.n:,} items, {row.distinct:,} distinct; {unread}")
+    for row in tests.itertuples() if len(tests) <= 6 else ():
+        say(
+            f"{row.measure}: {row.after} less {row.before} {100 * row.difference:+.1f} points "
+            f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}], p = {row.p_holm:.4f} after Holm"
+        )
+
+
 def _plain(text: str) -> str:
     """Text whose brackets are brackets, not markup."""
     return text.replace("[", r"\[")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from irlens.base.errors import UserError
+from irlens.base.errors import UserError, did_you_mean
 from irlens.measure.repeats import repeated_interval
 from irlens.measure.results import Results, results_of
 from irlens.rerank import mixeval as answers
-from irlens.tasks.mixeval import KINDS, SPLITS, Item, read, version_of
+from irlens.tasks.mixeval import KINDS, SPLITS, read, version_of
 
 if TYPE_CHECKING:
     import os
@@ -39,24 +40,27 @@ def mixeval(
     and `missing` items. parity: rounded and combined as the authors do. Raises UserError: no MixEval there, a run of other
     prompts, items without a response unless `allow_missing`.
     """
-    items = [item for split in _present(folder) for item in read(folder, split)]
-    wanted = [splits] if isinstance(splits, str) else splits
-    for split in wanted or ():
-        if split not in {item.split for item in items}:
-            raise UserError(f"{folder}: no split {split!r}; present: {', '.join(_present(folder))}")
-    found = answers.answered(run, items, wanted)
+    items = [item for split in present(folder) for item in read(Path(folder), split)]
+    found = answers.answered(run, items, chosen(splits))
     if not allow_missing:
         answers.refuse_missing(found.missing, found.items)
     rows = answers.judged(found, judge or partial(answers.by_rule, parity=parity))
     return scores(rows, found, parity)
 
 
-def _present(folder: str | os.PathLike) -> list[str]:
+def present(folder: str | os.PathLike) -> list[str]:
     """The sets of a folder, without their forms for base models."""
-    from pathlib import Path
-
     version = version_of(Path(folder).expanduser())
     return [split for split in SPLITS if (version / split).is_dir()]
+
+
+def chosen(splits: str | Sequence[str] | None) -> list[str] | None:
+    """The sets that are asked for; None for those that a run answers. Raises UserError for one that is not known."""
+    found = [splits] if isinstance(splits, str) else splits
+    for split in found or ():
+        if split not in SPLITS:
+            raise UserError(f"MixEval: no split {split!r}; {did_you_mean(split, SPLITS)}")
+    return None if found is None else list(found)
 
 
 def scores(rows: pd.DataFrame, found: answers.Answered, parity: bool = False) -> Results:
@@ -111,3 +115,47 @@ def _score(part: pd.DataFrame, parity: bool) -> tuple[dict, pd.DataFrame]:
     counts = {"n": len(part), "distinct": len(copies), "unread": int(part["unread"].sum())}
     per_item = pd.DataFrame({"query_id": means.index, "value": weighted})
     return {"value": value, "low": low, "high": high} | counts, per_item
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def together(some: Sequence[Results]) -> Results:
+    """The results of several systems as one table."""
+    return results_of(pd.concat(some, ignore_index=True), pd.concat([one.per_query for one in some], ignore_index=True))
+
+
+def qrels(rows: pd.DataFrame) -> pd.DataFrame:
+    """`query_id, doc_id, relevance` and `unread` of every response that was judged, under the run's own identifiers."""
+    found = rows.drop_duplicates(["answered_by", "doc_id"])
+    grades = found["score"].to_numpy(dtype=float)
+    found = found[["answered_by", "doc_id"]].rename(columns={"answered_by": "query_id"})
+    found = found.assign(relevance=grades.astype(np.int64) if (grades % 1 == 0).all() else grades)
+    return found.assign(unread=~rows.loc[found.index, "read"].to_numpy(dtype=bool)).reset_index(drop=True)
+
+
+def wide(results: pd.DataFrame) -> tuple[list[str], list[tuple[str, list]]]:
+    """(columns, rows) of the table of systems: both sets over all, then by type; a cell is a row of `results`, or None."""
+    known = [*TITLES.values(), *(f"{title} {kind}" for title in TITLES.values() for kind in KINDS)]
+    names = [name for name in known if (results["measure"] == name).any()]
+    rows = []
+    for system, some in results.groupby("run", sort=False):
+        cells = {row.measure: row for row in some.itertuples()}
+        rows.append((str(system), [cells.get(name) for name in names]))
+    return names, rows
+
+
+def markdown(results: pd.DataFrame) -> str:
+    """The table of systems, in per cent with intervals, and what was counted."""
+    names, rows = wide(results)
+    lines = [["system", *names], ["---"] * (len(names) + 1)]
+    for system, cells in rows:
+        told = [f"{100 * c.value:.1f} [{100 * c.low:.1f}, {100 * c.high:.1f}]" if c else "" for c in cells]
+        lines.append([system.replace("|", r"\|"), *told])
+    notes = [
+        f"{row.run}, {row.measure}: {row.n:,} items ({row.distinct:,} distinct), {row.unread:,} responses unread and "
+        f"counted as 0, {row.missing:,} items without a response."
+        for row in results[results["measure"].isin(TITLES.values())].itertuples()
+    ]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([table, "95 % intervals over distinct items.", *notes]) + "\n"

@@ -38,8 +38,9 @@ def by_rule(rows: pd.DataFrame, items: Mapping[str, Item], parity: bool = False)
 @dataclass(frozen=True)
 class Answered:
     """The items of the splits that are measured, and `rows`: system, query_id (of an item), answered_by (a query of the
-    run), doc_id, text. `missing`: (system, split) → items without a response."""
+    run), doc_id, text. `missing`: (system, split) → items without a response. `known`: the items of all splits."""
 
+    known: dict[str, Item]
     items: list[Item]
     rows: pd.DataFrame
     missing: dict[tuple[str, str], list[str]]
@@ -63,7 +64,7 @@ def answered(run: pd.DataFrame, items: Sequence[Item], splits: Sequence[str] | N
     tags = run["tag"].astype(str) if "tag" in run.columns else pd.Series("run", index=run.index)
     rows, missing = [], {}
     for system, part in run.assign(tag=tags).groupby("tag", sort=False):
-        groups = {query_id: some for query_id, some in part.groupby("query_id", sort=False)}
+        groups = dict(iter(part.groupby("query_id", sort=False)))
         by_prompt: dict[str, list[str]] = {}
         for query_id in groups:
             by_prompt.setdefault(asked[query_id], []).append(query_id)
@@ -75,7 +76,7 @@ def answered(run: pd.DataFrame, items: Sequence[Item], splits: Sequence[str] | N
                 some = groups[source]
                 rows += [(system, item.query_id, source, *row) for row in zip(some["doc_id"], some["text"])]
     columns = ["system", "query_id", "answered_by", "doc_id", "text"]
-    return Answered(wanted, pd.DataFrame(rows, columns=columns), missing)
+    return Answered(known, wanted, pd.DataFrame(rows, columns=columns), missing)
 
 
 def _prompts(run: pd.DataFrame, known: Mapping[str, Item]) -> dict[str, str]:
@@ -85,7 +86,9 @@ def _prompts(run: pd.DataFrame, known: Mapping[str, Item]) -> dict[str, str]:
     texts = first["query"] if told else first["query_id"]
     found = {q: known[q].prompt if q in known else str(text) for q, text in zip(first["query_id"], texts)}
     if not told and (strange := [query_id for query_id in found if query_id not in known]):
-        raise UserError(f"query {strange[0]} of the run is no item of MixEval, and the run has no column query to tell it by")
+        raise UserError(
+            f"query {strange[0]} of the run is no item of MixEval, and the run has no column query to tell it by"
+        )
     return found
 
 
@@ -104,14 +107,15 @@ def _meant(asked: Mapping[str, str], items: Sequence[Item], known: Mapping[str, 
 
 
 def judged(found: Answered, judge: ItemJudge) -> pd.DataFrame:
-    """`rows` with `score` (0 to 1) and `read`. A response to copies of a question is judged once."""
+    """`rows` with `item` (the first copy of the question), `score` (0 to 1) and `read`. A response to copies is judged
+    once."""
     first: dict[tuple, str] = {}
-    same = {item.query_id: first.setdefault((item.prompt, *item.answers), item.query_id) for item in found.items}
+    same = {name: first.setdefault((item.prompt, *item.answers), name) for name, item in found.known.items()}
     rows = found.rows.assign(item=found.rows["query_id"].map(same))
     texts = rows[["item", "text"]].drop_duplicates(ignore_index=True).rename(columns={"item": "query_id"})
     place = texts.groupby("query_id", sort=False).cumcount()
     texts = texts.assign(doc_id=[f"{query_id}/{i:05d}" for query_id, i in zip(texts["query_id"], place)])
-    verdicts = judge(texts, {item.query_id: item for item in found.items}).reset_index(drop=True)
+    verdicts = judge(texts, found.known).reset_index(drop=True)
     verdicts = texts[["query_id", "text"]].assign(score=verdicts["score"], read=verdicts["read"])
     return rows.merge(verdicts.rename(columns={"query_id": "item"}), on=["item", "text"], how="left")
 

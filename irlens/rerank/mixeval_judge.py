@@ -178,7 +178,9 @@ def server(settings: Served) -> EngineOptions:
     if not settings.base_url:
         raise UserError("--judge needs --base-url, such as http://localhost:8000/v1, or is rules")
     given = {name: getattr(settings, name) for name in Served.__annotations__}
-    return openai.prepare(EngineOptions(engine="openai", chat=True, **given), catalog.served(settings.served_model or "judge"))
+    return openai.prepare(
+        EngineOptions(engine="openai", chat=True, **given), catalog.served(settings.served_model or "judge")
+    )
 
 
 def asker(engine: Engine, seed: int, tokens: int, temperature: float) -> Ask:
