@@ -120,6 +120,8 @@ def _draws(source: runs.Source, settings: Export) -> tuple[pd.DataFrame, pd.Data
     """The run (with its prompts, but for TREC), its judgements where there are any, and what to call these."""
     judged = settings.qrels or source.judged is not None or "reward" in source.run.columns
     qrels, called = runs.qrels_of(source, settings.qrels) if judged else (None, "")
+    if settings.to == "mixeval":
+        _benchmark(source)
     if qrels is None and settings.to == "every-eval-ever":
         raise UserError(f"{settings.run}: Every Eval Ever holds judged draws; judge it with `irlens verify` first")
     return (source.run if settings.to in ("trec", "mixeval") else _with_prompts(source)[0]), qrels, called
@@ -143,13 +145,21 @@ def _of_run(
 
 
 def _items(source: runs.Source) -> list[Item]:
-    """The items of the MixEval that a run was drawn for. Raises UserError for a run of other prompts."""
+    """The items of the MixEval that a run was drawn for."""
     from irlens.measure.mixeval import present
+    from irlens.tasks import mixeval
+
+    path = _benchmark(source)
+    return [item for split in present(path) for item in mixeval.read(path, split)]
+
+
+def _benchmark(source: runs.Source) -> Path:
+    """The folder of the MixEval that a run was drawn for. Raises UserError for a run of other prompts."""
     from irlens.tasks import mixeval
 
     if not source.dataset or not mixeval.is_folder(path := Path(mixeval.place(source.dataset))):
         raise UserError(f"{source.path}: not drawn for MixEval ({source.dataset or 'no data set'} is beside it)")
-    return [item for split in present(path) for item in mixeval.read(path, split)]
+    return path
 
 
 def _about(source: runs.Source, settings: Export) -> Source:
