@@ -51,6 +51,7 @@ def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     _check(settings)
     from irlens.measure import mixeval as scoring
     from irlens.rerank import mixeval as answers
+    from irlens.rerank.by_name import slug
     from irlens.tasks import contract
     from irlens.tasks import mixeval as benchmark
 
@@ -63,7 +64,7 @@ def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     found = {system.name: answers.answered(system.run, items, scoring.chosen(settings.split)) for system in systems}
     for one in found.values() if not settings.allow_missing else ():
         answers.refuse_missing(one.missing, one.items)
-    out = Path(settings.out or Path("irlens-out") / ("mixeval-" + "-".join(found))[:100])
+    out = Path(settings.out or Path("irlens-out") / ("mixeval-" + "-".join(map(slug, found)))[:100])
     kept = {"runs": {s.name: s.revision for s in systems}, "dataset": contract.digest(*benchmark.files_of(version))}
     kept |= {"templates": None, "asked": asked}
     with OutputFolder(
