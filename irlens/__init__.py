@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irlens import train as train
     from irlens.measure.leaderboard import winrate as winrate
+    from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
@@ -46,6 +47,7 @@ _WHERE = {
     "losses": "irlens.train.losses",
     "measure": "irlens.measure",
     "mine": "irlens.negatives.mine",
+    "mixeval": "irlens.measure.mixeval",
     "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",

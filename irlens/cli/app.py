@@ -15,7 +15,7 @@ from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import shown
 from irlens.cli.options import Command, takes
 from irlens.commands.chat import WinRate
-from irlens.commands.exchange import Compare, Export, Import
+from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -255,6 +255,21 @@ def winrate(settings: WinRate) -> None:
 
     folder, results = command(settings, report.say)
     report.win_rates(results)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(MixEval)
+def mixeval(settings: MixEval) -> None:
+    """MixEval and MixEval-Hard: a table of systems, with intervals over distinct items, by type and benchmark.
+
+    Example: `irlens mixeval irlens-out/sample-mathstral-mixeval-2024-08-11 --dataset MixEval/mix_eval/data/mixeval-2024-08-11`
+    """
+    from irlens.cli import report
+    from irlens.commands.mixeval import mixeval as command
+
+    folder, results, tests = command(settings, report.say)
+    report.mixeval(results, tests)
     report.written(folder)
 
 

@@ -148,13 +148,13 @@ def win_rates(found: pd.DataFrame) -> None:
     judges, baselines = (" and ".join(dict.fromkeys(found[name])) for name in ("judge", "baseline"))
     several = found["judge"].nunique() > 1
     head = ["system", *(["judge"] if several else []), "win rate", "LC win rate", "discrete", "prompts"]
-    table = new_table(_plain(f"Win rates against {baselines} by {judges}"), *head, left=1 + several)
+    table = new_table(f"Win rates against {baselines} by {judges}", *head, left=1 + several)
     wanted = ("WinRate", "LCWinRate", "DiscreteWinRate")
     by = {name: found[found["measure"] == name].set_index(["run", "judge"]) for name in wanted}
     for key in by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index:
         rows = [by[name].loc[key] for name in wanted]
         cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]
-        table.add_row(*map(_plain, cells))
+        table.add_row(*cells)
     tables.print(table)
 
 
@@ -175,6 +175,32 @@ def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
         say(
             f"{row.measure}: {row.after} less {row.before} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], "
             f"p = {row.p_holm:.4f}, d = {row.effect:+.2f}"
+        )
+
+
+def mixeval(found: pd.DataFrame, tests: pd.DataFrame) -> None:
+    """A row per system, a column per set and type, in per cent; what counts 0 for want of an answer; and the tests."""
+    from irlens.measure.mixeval import TITLES, wide
+
+    names, rows = wide(found)
+    for title, some in (("%, with 95 % intervals over distinct items", [n for n in names if n in TITLES.values()]),
+                        ("by type", [n for n in names if n not in TITLES.values()])):  # fmt: skip
+        table = new_table(title, "system", *some)
+        for system, cells in rows:
+            known = dict(zip(names, cells))
+            shown = (
+                f"{100 * c.value:.1f} [{100 * c.low:.1f}, {100 * c.high:.1f}]" if (c := known[n]) else "" for n in some
+            )
+            table.add_row(system, *shown)
+        tables.print(table)
+    for row in found[found["measure"].isin(TITLES.values())].itertuples():
+        lacking = f"; {row.missing:,} without a response: left out" if row.missing else ""
+        unread = f"{row.unread:,} responses say nothing that can be read: 0{lacking}"
+        say(f"{row.run}, {row.measure}: {row.n:,} items, {row.distinct:,} distinct; {unread}")
+    for row in tests.itertuples() if len(tests) <= 6 else ():
+        say(
+            f"{row.measure}: {row.after} less {row.before} {100 * row.difference:+.1f} points "
+            f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}], p = {row.p_holm:.4f} after Holm"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from irlens.base.options import argument, option
 from irlens.commands.settings import PASSK_OUT, Seeded, _out, _seed, _store
-from irlens.rerank.options import VERIFIERS
+from irlens.rerank.options import VERIFIERS, _thought
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Import:
         None, "samples_*.jsonl of lm-eval, a log of inspect_ai, a batch's output, TRL's completions, …"
     )
     format: str | None = option(
-        None, "inspect, lm-eval, batch, alpaca-eval, trl or plain. Default: as its keys tell.", panel="Data"
+        None, "inspect, lm-eval, batch, alpaca-eval, mixeval, trl or plain. Default: as its keys tell.", panel="Data"
     )
     requests: str | None = option(None, "The input of a batch, whose output holds no prompts.", panel="Data")
     dataset: str | None = option(
@@ -39,7 +39,7 @@ class Export:
     run: str = argument(PASSK_OUT, "A run, or the folder of a passk, an import, a mine-negatives, …")
     to: str = option(
         "trl",
-        "trl, kto, sentence-transformers (of lists), lm-eval, every-eval-ever, jsonl, trec, alpaca-eval (of draws).",
+        "trl, kto, sentence-transformers (of lists); lm-eval, every-eval-ever, alpaca-eval, mixeval, jsonl, trec (of draws).",
         panel="Output",
     )
     qrels: str | None = option(
@@ -66,6 +66,38 @@ class Compare(Seeded):
     reward: str | None = option(None, "Reward model that judges: fsfairx, a hub id or folder.", panel="Judging")
     dataset: str | None = option(None, "Where the gold answers come from. Default: as the folders say.", panel="Data")
     split: str | None = option(None, "Default: as the folders say.", panel="Data")
+    seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class MixEval(Seeded):
+    """Responses to MixEval's prompts, and who judges them."""
+
+    runs: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None, "Runs, their folders, or MixEval's response files or folders of these; a system each."
+    )
+    dataset: str | None = option(
+        None, "A version of MixEval, or a checkout with one. Default: as the first run's folder says.", panel="Data"
+    )
+    split: str | None = option(None, "mixeval or mixeval-hard alone. Default: those that a run answers.", panel="Data")
+    thought: str | None = _thought()
+    allow_missing: bool = option(False, "Measure the items that have a response.", panel="Measuring")
+    parity: bool = option(False, "Round, combine and read gold texts as the authors do.", panel="Measuring")
+    judge: str = option(
+        "rules", "rules, or a model told by authors (templates.json) or own (our wording).", panel="Judging"
+    )
+    templates: str | None = option(None, "The authors' messages. Default: those in the folder.", panel="Judging")
+    judge_tokens: int = option(512, "Longest answer of the judge.", panel="Judging")
+    judge_rounds: int = option(3, "Times that an unreadable verdict is asked for; then unjudged.", panel="Judging")
+    judge_temperature: float = option(0.0, "Of its first answers; of later ones 1.", panel="Judging")
+    served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
+    base_url: str | None = option(None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True)
+    api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
+    concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
+    timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
+    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine")
     seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()

@@ -14,6 +14,7 @@ from irlens.base.untrusted import file_names
 from irlens.commands import runs
 from irlens.commands.exchange import Export
 from irlens.commands.folder import OutputFolder, version
+from irlens.commands.mixeval import response_files
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from irlens.negatives.export import Prompts
     from irlens.tables.formats.write import Source
+    from irlens.tasks.mixeval import Item
 
-FORMATS = ("trl", "kto", "sentence-transformers", "lm-eval", "every-eval-ever", "jsonl", "trec", "alpaca-eval")
+FORMATS = "trl kto sentence-transformers lm-eval every-eval-ever alpaca-eval mixeval jsonl trec".split()
 OF_LISTS = FORMATS[:3]
 
 
@@ -119,9 +121,11 @@ def _draws(source: runs.Source, settings: Export) -> tuple[pd.DataFrame, pd.Data
     """The run (with its prompts, but for TREC), its judgements where there are any, and what to call these."""
     judged = settings.qrels or source.judged is not None or "reward" in source.run.columns
     qrels, called = runs.qrels_of(source, settings.qrels) if judged else (None, "")
+    if settings.to == "mixeval":
+        _benchmark(source)
     if qrels is None and settings.to == "every-eval-ever":
         raise UserError(f"{settings.run}: Every Eval Ever holds judged draws; judge it with `irlens verify` first")
-    return (source.run if settings.to == "trec" else _with_prompts(source)[0]), qrels, called
+    return (source.run if settings.to in ("trec", "mixeval") else _with_prompts(source)[0]), qrels, called
 
 
 def _of_run(
@@ -131,11 +135,33 @@ def _of_run(
     from irlens.rerank.by_name import slug
 
     tags = list(run.groupby("tag", sort=False)) if "tag" in run.columns else [("run", run)]
-    found, names = [], file_names((str(tag) for tag, _ in tags), slug)
+    names = file_names((str(tag) for tag, _ in tags), slug)
+    found, items = [], _items(source) if settings.to == "mixeval" else None
     for tag, rows in tags:
         name = names[str(tag)] if len(tags) > 1 else source.name
+        if items is not None:
+            found += response_files(rows, items, name, out)
+            continue
         found += _written(rows.reset_index(drop=True), qrels, name, _about(source, settings), settings.to, out)
     return found
+
+
+def _items(source: runs.Source) -> list[Item]:
+    """The items of the MixEval that a run was drawn for."""
+    from irlens.measure.mixeval import present
+    from irlens.tasks import mixeval
+
+    path = _benchmark(source)
+    return [item for split in present(path) for item in mixeval.read(path, split)]
+
+
+def _benchmark(source: runs.Source) -> Path:
+    """The folder of the MixEval that a run was drawn for. Raises UserError for a run of other prompts."""
+    from irlens.tasks import mixeval
+
+    if not source.dataset or not mixeval.is_folder(path := Path(mixeval.place(source.dataset))):
+        raise UserError(f"{source.path}: not drawn for MixEval ({source.dataset or 'no data set'} is beside it)")
+    return path
 
 
 def _about(source: runs.Source, settings: Export) -> Source:

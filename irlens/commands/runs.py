@@ -106,7 +106,9 @@ def _data(dataset: str | None, split: str | None, columns: str | None, verifier:
 def data_of(dataset: str, split: str, columns: str | None = None, verifier: str | None = None) -> dict:
     """What a manifest records of a data set, found again from any working directory, and of who judges it."""
     from irlens import tasks
+    from irlens.tasks import mixeval
 
+    dataset = mixeval.place(dataset)
     path = Path(dataset).expanduser()
     known = dataset in tasks.NAMES or not path.exists()
     return _data(dataset if known else str(path.resolve()), split, columns, verifier)

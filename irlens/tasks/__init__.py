@@ -38,14 +38,17 @@ def load(
 ) -> Task:
     """The first `limit` topics of a named data set, or of a file or folder (`./gsm8k` where a name is in the way).
 
-    A folder with `corpus.jsonl` is read as BEIR, one with `run.parquet` as the prompts of that run, one of `save_to_disk` through `datasets`; other files (JSON lines,
+    A folder with `corpus.jsonl` is read as BEIR, one of MixEval (which `mixeval:` may precede) as its authors lay it
+    out, one with `run.parquet` as the prompts of that run, one of `save_to_disk` through `datasets`; other files (JSON lines,
     JSON, Parquet, CSV; one per split) by the keys of their first row (`tasks.forms`). `beir/nq` and the like, or
     `irds:ID`, are identifiers of ir_datasets; any other `owner/name[:configuration]`, or `hf:…`, is a data set of the
     hub; `module:load` is a function of one's own, load(split, limit) -> Task, of a module with SPLITS. columns: which
     ones stand for which of `forms.NAMES`: `prompt=instruction,answer=output`. Without `split`: "test" if there is one,
     else the only one. Raises UserError: nothing of that name, a split or column that is not there, a row that is wrong.
     """
-    dataset = os.fspath(dataset)
+    from irlens.tasks import mixeval
+
+    dataset = mixeval.place(os.fspath(dataset))
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1, got {limit}")
     path = Path(dataset).expanduser()
@@ -81,9 +84,10 @@ def _own(dataset: str, split: str | None, limit: int | None) -> Task:
 
 def splits(dataset: str | os.PathLike) -> list[str]:
     """The splits that `load` takes for this data set; none for a path that it would refuse."""
-    if (dataset := os.fspath(dataset)) in NAMES:
+    from irlens.tasks import beir, datasets_library, drawn, irds, mixeval
+
+    if (dataset := mixeval.place(os.fspath(dataset))) in NAMES:
         return list(importlib.import_module(f"irlens.tasks.{dataset}").SPLITS)
-    from irlens.tasks import beir, datasets_library, drawn, irds
 
     path = Path(dataset).expanduser()
     if not path.exists() and _on_hub(dataset):
@@ -97,6 +101,8 @@ def splits(dataset: str | os.PathLike) -> list[str]:
         return list(split_files(path / "qrels", beir.TSV))
     if drawn.is_folder(path):
         return [drawn.SPLIT]
+    if mixeval.is_folder(path):
+        return mixeval.splits(path)
     return datasets_library.saved_splits(path) if datasets_library.is_saved(path) else list(rows.splits(path))
 
 
@@ -120,7 +126,7 @@ def _of_hub(dataset: str, split: str | None, limit: int | None, columns: str | M
 
 
 def _load_path(path: Path, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
-    from irlens.tasks import beir, datasets_library, drawn, forms
+    from irlens.tasks import beir, datasets_library, drawn, forms, mixeval
 
     if beir.is_folder(path):
         if columns is not None:
@@ -130,6 +136,10 @@ def _load_path(path: Path, split: str | None, limit: int | None, columns: str | 
         if columns is not None:
             raise UserError(f"--columns: {path} holds a run, which has names of its own")
         return drawn.load_folder(path, split, limit)
+    if mixeval.is_folder(path):
+        if columns is not None:
+            raise UserError(f"--columns: {path} holds MixEval, which has names of its own")
+        return mixeval.load_folder(path, split, limit)
     if datasets_library.is_saved(path):
         found, split, revision = datasets_library.saved_rows(path, split)
         return forms.task_of(forms.Rows(found, folder_name(path), split, revision, str(path), limit), columns)

@@ -226,7 +226,10 @@ def test_every_eval_ever_has_what_its_schema_wants(imported, tmp_path):
 
 def test_lists_and_trec_files(imported, tmp_path):
     made = {}
-    for kind in FORMATS:
+    with pytest.raises(UserError, match="not drawn for MixEval"):
+        export(exchange.Export(run=str(imported), to="mixeval", out=str(tmp_path / "none")), str)
+    assert not (tmp_path / "none").exists()
+    for kind in set(FORMATS) - {"mixeval"}:
         made[kind] = export(exchange.Export(run=str(imported), to=kind, negatives=1, out=str(tmp_path / kind)), str)[1]
     pairs = pd.read_json(made["trl"][0], lines=True)
     assert len(pairs) == 6 and pairs["chosen"].ne(pairs["rejected"]).all()

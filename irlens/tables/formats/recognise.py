@@ -15,6 +15,7 @@ FORMATS = {  # name → its module, in the order in which they are tried
     "lm-eval": "lm_eval",
     "batch": "batch",
     "alpaca-eval": "alpaca_outputs",
+    "mixeval": "mixeval_responses",
     "trl": "trl",
     "plain": "plain",
 }

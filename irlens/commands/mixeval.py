@@ -1,0 +1,296 @@
+"""Stage `mixeval`: systems' responses to MixEval's prompts judged, and the table of their scores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irlens.base import files
+from irlens.base.errors import UserError
+from irlens.base.options import at_least, identity, one_of, positive
+from irlens.commands import finished, runs
+from irlens.commands.drawing import store_of
+from irlens.commands.exchange import MixEval
+from irlens.commands.folder import OutputFolder
+from irlens.commands.settings import heat
+from irlens.retrieve.policy import Say, concat
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from irlens.rerank.mixeval import Answered, ItemJudge
+    from irlens.tasks.mixeval import Item
+
+JUDGES = ("rules", "authors", "own")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the things to be measured: what it is called, its run, and a digest of where that lies."""
+
+    name: str
+    run: pd.DataFrame
+    revision: str
+
+
+def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Judges and scores; returns the folder, the scores and, of several systems, the paired tests over distinct items.
+
+    The folder holds results.csv (by set, type and benchmark), tests.csv, per_query.parquet (of distinct items),
+    mixeval.md (the table), the manifest, and in systems/ for each a folder with its run.parquet and qrels.parquet. Raises
+    UserError: no benchmark, files that are cut or of another version, ids twice, items without a response.
+    """
+    _check(settings)
+    from irlens.measure import mixeval as scoring
+    from irlens.rerank import mixeval as answers
+    from irlens.rerank.by_name import slug
+    from irlens.tasks import contract
+    from irlens.tasks import mixeval as benchmark
+
+    version = benchmark.version_of(_dataset(settings))
+    items = [item for split in scoring.present(version) for item in benchmark.read(version, split)]
+    systems = [system for name in settings.runs or () for system in _systems(name, settings, items, say)]
+    if again := [name for name, count in Counter(system.name for system in systems).items() if count > 1]:
+        raise UserError(f"mixeval: two systems are called {again[0]!r}; give their folders or tags names of their own")
+    judge, asked = _judge(settings, version)  # refused before anything is judged
+    found = {system.name: answers.answered(system.run, items, scoring.chosen(settings.split)) for system in systems}
+    for one in found.values() if not settings.allow_missing else ():
+        answers.refuse_missing(one.missing, one.items)
+    out = Path(settings.out or Path("irlens-out") / ("mixeval-" + "-".join(map(slug, found)))[:100])
+    kept = {"runs": {s.name: s.revision for s in systems}, "dataset": contract.digest(*benchmark.files_of(version))}
+    kept |= {"templates": None, "asked": asked}
+    with OutputFolder(
+        out, "mixeval", identity(settings, **kept), store=store_of(settings, out), say=say, asked=settings
+    ) as folder:
+        if folder.finished:
+            return out, finished.table(out / "results.csv"), finished.table(out / "tests.csv")
+        scored = {
+            name: answers.judged(one, partial(judge, folder=out / "shards", say=say)) for name, one in found.items()
+        }
+        results, tests = _written(systems, found, scored, settings, out)
+        folder.note(data=runs.data_of(str(version), settings.split or ""), judge=settings.judge, systems=list(found))
+    return out, results, tests
+
+
+def _check(settings: MixEval) -> None:
+    """Raises UserError for settings that cannot be meant."""
+    from irlens.tasks.mixeval import SPLITS
+
+    if not settings.runs:
+        raise UserError("mixeval: name a run, its folder, or a response file of MixEval")
+    one_of(JUDGES, judge=settings.judge)
+    one_of(SPLITS, split=settings.split)
+    heat(judge_temperature=settings.judge_temperature)
+    positive(timeout=settings.timeout)
+    at_least(
+        1, judge_tokens=settings.judge_tokens, judge_rounds=settings.judge_rounds, concurrency=settings.concurrency
+    )
+
+
+def _dataset(settings: MixEval) -> Path:
+    """The folder asked for, else the one that the first run was drawn for."""
+    from irlens.tasks.mixeval import place
+
+    if settings.dataset:
+        return Path(place(settings.dataset)).expanduser()
+    first = Path(settings.runs[0]).expanduser()
+    recorded = runs.read(str(first)).dataset if _is_run(first) else None
+    if recorded is None:
+        raise UserError(f"{first}: nothing beside it says where MixEval is; give --dataset FOLDER")
+    return Path(recorded)
+
+
+# -- the systems ---------------------------------------------------------------------------------------------------
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "run.parquet").is_file() or path.suffix == ".parquet"
+
+
+def _systems(name: str, settings: MixEval, items: Sequence[Item], say: Say) -> list[System]:
+    """The systems of an argument: a run's tags, each one, or the response files at a path."""
+    from irlens.tasks import contract
+
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UserError(f"{name}: no such run, file or folder")
+    if not _is_run(path):
+        return [_of_files(path, items, say)]
+    source = runs.read(name, thought=settings.thought)
+    run = _without_thoughts(source)
+    tags = run["tag"].astype(str) if "tag" in run.columns else [source.name] * len(run)
+    where = source.path / "run.parquet" if source.path.is_dir() else source.path
+    parts = run.assign(tag=tags).groupby("tag", sort=False)
+    return [System(str(tag), part.reset_index(drop=True), contract.digest(where)) for tag, part in parts]
+
+
+def _without_thoughts(source: runs.Source) -> pd.DataFrame:
+    """The run with what follows a closed thought as its texts; a thought that never closes leaves nothing."""
+    from irlens.models.thoughts import answer_part
+    from irlens.rerank.scoring import need_texts
+
+    run = need_texts(source.run, "MixEval")
+    if source.thought is None:
+        return run
+    return run.assign(text=[answer_part(text, source.thought) or "" for text in run["text"]])
+
+
+def _of_files(path: Path, items: Sequence[Item], say: Say) -> System:
+    """A system's response files: one, or all in a folder that are of this version, under the items' identifiers."""
+    from irlens.tables import formats
+    from irlens.tasks import contract
+
+    some = [path] if path.is_file() else _responses(path, items[0].query_id.partition("/")[0], say)
+    parts = [_located(formats.read(one, "mixeval").run, one, items) for one in some]
+    name = (
+        path.name if path.is_dir() else re.sub(r"_close_(freeform|multichoice)(_hard)?$", "", path.name.split(".")[0])
+    )
+    run = concat(parts)
+    if (twice := run["query_id"][run["query_id"].duplicated()]).size:
+        raise UserError(f"{path}: {twice.iloc[0]} has a response in two of its files ({len(twice):,} such items)")
+    return System(name, run.assign(tag=name), contract.digest(*some))
+
+
+def _responses(folder: Path, version: str, say: Say) -> list[Path]:
+    """The response files in a folder; those of other versions, by the date in their path, are left out with a line."""
+    endings = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+    some = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.endswith(endings)]
+    some = [p for p in some if "_close_" in p.name or not p.name.startswith(("judge_results", "score", "."))]
+    date = DATE.search(version)
+    here = [p for p in some if not (found := DATE.findall(str(p.relative_to(folder)))) or not date or date[0] in found]
+    if not here:
+        raise UserError(
+            f"{folder}: no run.parquet, and no response file of {version} (.jsonl or .json, by line or list)"
+        )
+    if left := len(some) - len(here):
+        say(f"{folder}: {left:,} files are of other versions than {version}: left out")
+    return here
+
+
+def _located(run: pd.DataFrame, path: Path, items: Sequence[Item]) -> pd.DataFrame:
+    """A file's rows under the identifiers of the set that it answers: the one with most of its ids and prompts.
+
+    Raises UserError for records that are not that set's.
+    """
+    by_split: dict[str, dict[str, Item]] = {}
+    for item in items:
+        by_split.setdefault(item.split, {})[f"{item.kind}/{item.id}"] = item
+    asked = list(zip(run["query_id"], run["query"]))
+    counts = {s: sum(q in some and some[q].prompt == text for q, text in asked) for s, some in by_split.items()}
+    split = max(counts, key=lambda name: counts[name])
+    known = by_split[split]
+    strange = [q for q, text in asked if q not in known or known[q].prompt != text]
+    if strange:
+        version = items[0].query_id.partition("/")[0]
+        raise UserError(
+            f"{path}: {len(strange):,} of {len(run):,} records ({strange[0]}, …) are not in {version}, {split}"
+        )
+    names = run["query_id"].map({key: item.query_id for key, item in known.items()})
+    return run.assign(query_id=names, doc_id=names + "/00000")
+
+
+# -- judging -------------------------------------------------------------------------------------------------------
+
+
+def _judge(settings: MixEval, version: Path) -> tuple[ItemJudge, object]:
+    """Who judges, called with `folder` and `say` too; and what it is told, for the manifest."""
+    from irlens.rerank import mixeval as answers
+    from irlens.rerank import mixeval_judge as judging
+    from irlens.tasks.mixeval import templates
+
+    if settings.judge == "rules":
+        return lambda rows, items, folder, say: answers.by_rule(rows, items, settings.parity), None
+    path = Path(settings.templates).expanduser() if settings.templates else templates(version)
+    wording = judging.OWN if settings.judge == "own" else judging.of_file(path)
+    options = judging.server(settings)
+    told = {"free": wording.free, "choice": wording.choice, "model": options.served_model}
+
+    def judge(rows: pd.DataFrame, items: Mapping[str, Item], folder: Path, say: Say) -> pd.DataFrame:
+        from irlens.rerank.scoring import ALONE, score_in_shards
+        from irlens.retrieve.engines import openai
+
+        def load() -> judging.Judge:
+            engine = openai.load(options, None)
+            seed, heat = settings.seed_of("judging"), settings.judge_temperature
+            ask = judging.asker(engine, seed, settings.judge_tokens, heat)
+            return judging.Judge(ask, wording, items, settings.judge_rounds, engine.close)
+
+        asked = {query_id: wording.asked(items[query_id], "") for query_id in rows["query_id"].unique()}
+        letters = sum(len(json.dumps(asked[q])) + len(text) for q, text in zip(rows["query_id"], rows["text"]))
+        say(
+            f"{options.served_model} judges {len(rows):,} responses, {letters:,} characters of questions, but for those kept"
+        )
+        more = {name: getattr(settings, name) for name in ("seed", "judge_tokens", "judge_rounds", "judge_temperature")}
+        made_by = {"kind": "mixeval", "engine_args": settings.engine_args} | told | more
+        return score_in_shards(rows, load, folder, "the judge", 256, made_by=made_by, asked=asked, stored=ALONE)
+
+    return judge, told
+
+
+# -- the folder ----------------------------------------------------------------------------------------------------
+
+
+def _written(
+    systems: Sequence[System],
+    found: Mapping[str, Answered],
+    scored: Mapping[str, pd.DataFrame],
+    settings: MixEval,
+    out: Path,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables in the folder; returns scores and tests."""
+    import pandas as pd
+
+    from irlens.measure import mixeval as scoring
+    from irlens.measure.results import compare
+    from irlens.rerank.by_name import slug
+
+    each = [scoring.scores(scored[name], one, settings.parity) for name, one in found.items()]
+    results = scoring.together(each)
+    tests = pd.DataFrame(
+        columns=["before", "after", "measure", "difference", "low", "high", "p", "effect", "n", "p_holm"]
+    )
+    if len(found) > 1:
+        common = [title for title in scoring.TITLES.values() if all((one["measure"] == title).any() for one in each)]
+        tests = compare(*each, measures=common, seed=settings.seed) if common else tests
+    files.write_csv(results, out / "results.csv")
+    files.write_csv(tests, out / "tests.csv")
+    files.write_parquet(results.per_query, out / "per_query.parquet")
+    files.write_text(scoring.markdown(results), out / "mixeval.md")
+    for system in systems:
+        folder = out / "systems" / slug(system.name)
+        files.write_parquet(system.run, folder / "run.parquet")
+        files.write_parquet(scoring.qrels(scored[system.name]), folder / "qrels.parquet")
+    return results, tests
+
+
+def response_files(run: pd.DataFrame, items: Sequence[Item], name: str, out: Path) -> list[Path]:
+    """Writes a system's first response to each item as MixEval's own code reads it: `SET/VERSION/NAME_close_….jsonl`.
+
+    Raises UserError for a run that answers none of the items by their identifiers.
+    """
+    from irlens.negatives.export import write_jsonl
+
+    first = run.sort_values("rank", kind="stable").drop_duplicates("query_id")
+    texts, rows = dict(zip(first["query_id"], first["text"])), {}
+    for item in items:
+        if item.query_id in texts:
+            date = DATE.search(item.query_id.partition("/")[0])
+            kind = item.kind.replace("-form", "form").replace("multiple-", "multi") + "_hard" * item.split.endswith(
+                "hard"
+            )
+            where = Path(item.split.replace("-", "_")) / (date[0] if date else "version") / f"{name}_close_{kind}.jsonl"
+            row = item.record | {"formated_input": item.prompt, "id": item.id, "response": texts[item.query_id]}
+            rows.setdefault(out / name / where, []).append(row)
+    if not rows:
+        raise UserError(f"{name}: no query of the run is an item of MixEval by its identifier")
+    for path, some in rows.items():
+        write_jsonl(some, path)
+    return list(rows)
