@@ -12,7 +12,7 @@ import pandas as pd
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.seeds import derive
 from irlens.measure import best_of_n as picking
-from irlens.measure import stats
+from irlens.measure import power, stats
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -99,14 +99,17 @@ def compare(
     measures: str | Sequence[str] | None = None,
     correction: str | None = "holm",
     seed: int | None = None,
+    baseline: str | None = None,
 ) -> pd.DataFrame:
-    """Paired tests of every two runs: before, after, measure, difference, low, high, p, effect, n, p_holm.
+    """Paired tests of every two runs: before, after, measure, difference, low, high, p, effect, n, p_holm, detectable.
 
     systems: Results, or frames of values per query (query_id, measure, value, and run); one that holds several runs
     gives each of them. Runs of one name get the number of their argument. difference: mean of after − before with its
     95 % interval; p: a paired randomisation test, adjusted over all rows by Holm's method ("holm"; None leaves it out);
-    effect: Cohen's d_z. measures: some of those that all have; default all of these. Raises UserError: fewer than two
-    runs, a measure that one lacks, other queries on the two sides.
+    effect: Cohen's d_z; detectable: the smallest difference that the test would find four times in five at the level
+    that Holm leaves it (`irlens.measure.power`). measures: some of those that all have; default all of these. baseline:
+    the name of a run; each other one is tested against it alone. Raises UserError: fewer than two runs, a measure that
+    one lacks, other queries on the two sides, a baseline that is none of the runs.
     """
     if correction not in ("holm", None):
         raise UserError(f"compare: {did_you_mean(str(correction), ('holm',))}, or None for no correction")
@@ -114,14 +117,33 @@ def compare(
     if len(runs) < 2:
         raise UserError(f"compare: needs two runs or more, got {len(runs)}")
     seed = next((s.seed for s in systems if isinstance(s, Results)), 0) if seed is None else seed
-    rows = []
+    rows, sides = [], []
     for name in _measures(runs, measures):
-        for (a, first), (b, second) in combinations(runs.items(), 2):
-            before, after = _paired(first[name], second[name], a, b)
+        for a, b in pairs_of(list(runs), baseline):
+            before, after = _paired(runs[a][name], runs[b][name], a, b)
             test = stats.paired_test(before, after, seed=derive(seed, 0, "bootstrap"))
             rows.append({"before": a, "after": b, "measure": name, **asdict(test)})
-    found = pd.DataFrame(rows)
-    return found.assign(p_holm=stats.holm(found["p"])) if correction else found
+            sides.append((before, after))
+    return corrected(pd.DataFrame(rows), sides, correction)
+
+
+def pairs_of(names: Sequence[str], baseline: str | None = None) -> list[tuple[str, str]]:
+    """Every two names, or the baseline with each other one. Raises UserError for a baseline that is none of them."""
+    if baseline is None:
+        return list(combinations(names, 2))
+    if baseline not in names:
+        raise UserError(f"compare: the baseline {baseline!r} is no system here; {did_you_mean(baseline, names)}")
+    return [(baseline, name) for name in names if name != baseline]
+
+
+def corrected(
+    tests: pd.DataFrame, sides: Sequence[tuple[stats.Numbers, stats.Numbers]], correction: str | None = "holm"
+) -> pd.DataFrame:
+    """`tests` with p_holm over all of its rows, and what each could have seen of its two sides' values per query."""
+    levels = power.holm_levels(tests["p"]) if correction else [power.ALPHA] * len(tests)
+    if correction:
+        tests = tests.assign(p_holm=stats.holm(tests["p"]))
+    return tests.assign(detectable=[power.detectable(*both, level) for both, level in zip(sides, levels)])
 
 
 def _runs(systems: Sequence[Results | pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
