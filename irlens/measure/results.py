@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
@@ -12,7 +11,7 @@ import pandas as pd
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.seeds import derive
 from irlens.measure import best_of_n as picking
-from irlens.measure import power, stats
+from irlens.measure import groups, power, stats, wins
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -104,7 +103,8 @@ def compare(
     """Paired tests of every two runs: before, after, measure, difference, low, high, p, effect, n, p_holm, detectable.
 
     systems: Results, or frames of values per query (query_id, measure, value, and run); one that holds several runs
-    gives each of them. Runs of one name get the number of their argument. difference: mean of after − before with its
+    gives each of them. Runs of one name get the number of their argument. Preferences between systems
+    (`irlens.preferences`) are tested too: the win rate against one half. difference: mean of after − before with its
     95 % interval; p: a paired randomisation test, adjusted over all rows by Holm's method ("holm"; None leaves it out);
     effect: Cohen's d_z; detectable: the smallest difference that the test would find four times in five at the level
     that Holm leaves it (`irlens.measure.power`). measures: some of those that all have; default all of these. baseline:
@@ -113,30 +113,28 @@ def compare(
     """
     if correction not in ("holm", None):
         raise UserError(f"compare: {did_you_mean(str(correction), ('holm',))}, or None for no correction")
-    runs = _runs(systems)
-    if len(runs) < 2:
+    given = [s for s in systems if not _are_preferences(s)]
+    runs, rows, sides = _runs(given), [], []
+    if len(runs) < 2 and (given or not systems):
         raise UserError(f"compare: needs two runs or more, got {len(runs)}")
     seed = next((s.seed for s in systems if isinstance(s, Results)), 0) if seed is None else seed
-    rows, sides = [], []
-    for name in _measures(runs, measures):
-        for a, b in pairs_of(list(runs), baseline):
+    for name in _measures(runs, measures) if runs else ():
+        for a, b in groups.pairs(list(runs), baseline):
             before, after = _paired(runs[a][name], runs[b][name], a, b)
             test = stats.paired_test(before, after, seed=derive(seed, 0, "bootstrap"))
             rows.append({"before": a, "after": b, "measure": name, **asdict(test)})
             sides.append((before, after))
-    return corrected(pd.DataFrame(rows), sides, correction)
+    for some in filter(_are_preferences, systems):
+        more = wins.tested(some, seed)
+        rows, sides = rows + more[0], sides + more[1]
+    return _corrected(pd.DataFrame(rows), sides, correction)
 
 
-def pairs_of(names: Sequence[str], baseline: str | None = None) -> list[tuple[str, str]]:
-    """Every two names, or the baseline with each other one. Raises UserError for a baseline that is none of them."""
-    if baseline is None:
-        return list(combinations(names, 2))
-    if baseline not in names:
-        raise UserError(f"compare: the baseline {baseline!r} is no system here; {did_you_mean(baseline, names)}")
-    return [(baseline, name) for name in names if name != baseline]
+def _are_preferences(system: object) -> bool:
+    return isinstance(system, pd.DataFrame) and "preference" in system.columns
 
 
-def corrected(
+def _corrected(
     tests: pd.DataFrame, sides: Sequence[tuple[stats.Numbers, stats.Numbers]], correction: str | None = "holm"
 ) -> pd.DataFrame:
     """`tests` with p_holm over all of its rows, and what each could have seen of its two sides' values per query."""
