@@ -1,0 +1,194 @@
+"""Win rates: the published leaderboard on real judgements, hand-worked numbers, and what is no preference."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irlens.base.errors import UserError
+from irlens.measure import winrate
+
+
+@pytest.fixture(scope="module")
+def judged(real_data):
+    """system → (preferences, length differences) of the published judgements, in the order of the prompts."""
+    with gzip.open(real_data("alpaca/candidates.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    found = {}
+    for row in rows:
+        for c in row["candidates"]:
+            found.setdefault(c["system"], []).append(
+                (1 + c["win_probability"], len(row["baseline"]) - len(c["response"]))
+            )
+    return {system: np.array(values).T for system, values in found.items()}
+
+
+@pytest.fixture(scope="module")
+def board(real_data):
+    return pd.read_csv(real_data("alpaca/leaderboard.csv")).set_index("system")
+
+
+@pytest.fixture(scope="module")
+def difficulty(real_data):
+    return pd.read_csv(real_data("alpaca/instruction_difficulty.csv"))["instruction_difficulty"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def gamed(real_data):
+    g = pd.read_csv(real_data("alpaca/df_gamed.surrogate.csv"))
+    return winrate.Gamed(*(g[c].to_numpy() for c in ("std_delta_len", "instruction_difficulty", "preference")))
+
+
+def off(judged, board, *files) -> tuple[np.ndarray, pd.Series]:
+    """Points between each system's length-controlled win rate and the published one; and the rates."""
+    rates = {s: winrate.length_controlled(p, d, *files, resamples=0).value for s, (p, d) in judged.items()}
+    rates = 100 * pd.Series(rates).reindex(board.index)
+    return (rates - board["length_controlled_winrate"]).abs().to_numpy(), rates
+
+
+def test_the_published_win_rates_and_errors(judged, board):
+    for system, (preferences, _) in judged.items():
+        found, row = winrate.win_rate(preferences), board.loc[system]
+        assert found.value == pytest.approx(row["win_rate"] / 100, abs=1e-6)
+        assert found.standard_error == pytest.approx(row["standard_error"] / 100, abs=1e-8)
+        assert found.low < found.value < found.high and (found.n, found.missing) == (805, 0)
+
+
+def test_the_published_length_controlled_win_rates_by_both_files(judged, board, difficulty, gamed):
+    points, _ = off(judged, board, difficulty, gamed)
+    assert points.mean() <= 0.05 and points.max() <= 0.15
+
+
+def test_without_the_gamed_rows_about_one_point_off(judged, board, difficulty):
+    points, _ = off(judged, board, difficulty)
+    assert points.mean() <= 1.3 and points.max() <= 3
+
+
+def test_without_any_file_the_order_of_the_systems_is_kept(judged, board):
+    from scipy.stats import spearmanr
+
+    points, rates = off(judged, board)
+    assert points.mean() <= 1.5
+    assert spearmanr(rates, board["length_controlled_winrate"]).statistic >= 0.97
+
+
+def test_the_published_error_is_of_the_chances_and_the_interval_of_the_fit_too(judged, difficulty, gamed):
+    preferences, delta = judged["claude-2.1"]
+    found = winrate.length_controlled(preferences, delta, difficulty, gamed, resamples=60)
+    w = found.weights
+    each = 1 / (1 + np.exp(-(w.difficulty * difficulty + w.constant)))
+    assert found.standard_error == pytest.approx(each.std(ddof=1) / np.sqrt(805), rel=1e-9)
+    assert found.low < found.value < found.high
+    assert found.high - found.low > 2 * 1.96 * found.standard_error
+    assert found.fit_error > 1.2 * found.standard_error
+
+
+def test_two_systems_against_each_other(judged, difficulty, gamed):
+    """Against itself one half, the two ways add to 1, and the baseline (weights of 0) gives the win rate back."""
+    a, b = (
+        winrate.length_controlled(*judged[s], difficulty, gamed, resamples=20)
+        for s in ("FuseChat-Gemma-2-9B-Instruct", "claude-2.1")
+    )
+    there, back = (winrate.between(x.weights, y.weights, difficulty) for x, y in ((a, b), (b, a)))
+    assert winrate.between(a.weights, a.weights, difficulty) == 0.5
+    assert there + back == pytest.approx(1) and there > 0.8
+    assert winrate.between(a.weights, winrate.Weights(0, 0, 0), difficulty) == pytest.approx(a.value)
+    error, low, high = winrate.between_interval(a, b, difficulty)
+    assert 0 < error < 0.1 and low < there < high
+    assert winrate.between_interval(a, a, difficulty)[0] == 0
+    with pytest.raises(UserError, match="same prompts"):
+        winrate.between_interval(a, b, difficulty[:3])
+
+
+def test_worked_by_hand():
+    """Shares 1, .5, 0 and .75, and three that say nothing: a mean of .5625; two wins and a draw of four."""
+    found = winrate.win_rate([2, 0, 1, 1.75, -1, float("nan"), None])
+    assert (found.value, found.n, found.missing) == (0.5625, 4, 3)
+    assert found.standard_error == pytest.approx(np.sqrt((0.4375**2 + 0.0625**2 + 0.5625**2 + 0.1875**2) / 3) / 2)
+    assert winrate.discrete_win_rate([2, 0, 1, 1.75, -1]).value == 2.5 / 4
+    assert winrate.discrete_win_rate([1.5 + 1e-9, 1.5 - 1e-9]).value == 0.5
+
+
+def test_what_is_no_preference_is_refused():
+    with pytest.raises(UserError, match=r"2 of 4 preferences are not from 1 to 2 \(the first, number 2, is 0\.5\)"):
+        winrate.win_rate([1, 0.5, 2, 3])
+    with pytest.raises(UserError, match="none of the 2 prompts has one"):
+        winrate.win_rate([-1, None])
+    with pytest.raises(UserError, match="none of the 2 prompts"):
+        winrate.length_controlled([-1, None], [1, 2])
+    with pytest.raises(UserError, match="delta must be 2 finite numbers"):
+        winrate.length_controlled([1, 2], [1, 2, 3])
+    with pytest.raises(UserError, match="difficulty must be 2 finite"):
+        winrate.length_controlled([1, 2], [1, 2], [np.nan, 1])
+    with pytest.raises(UserError, match="need each prompt's difficulty"):
+        winrate.length_controlled([1, 2], [1, 2], gamed=winrate.Gamed(*np.zeros((3, 1))))
+
+
+def test_a_prompt_without_a_preference_is_no_part_of_the_fit_but_of_the_mean(judged, difficulty, gamed):
+    """As published: its length counts in the standardisation, its difficulty in the mean."""
+    preferences, delta = (values.copy() for values in judged["claude-2.1"])
+    preferences[:5] = [np.nan, -1, np.nan, -1, np.nan]
+    found = winrate.length_controlled(preferences, delta, difficulty, gamed, resamples=0)
+    whole = winrate.length_controlled(*judged["claude-2.1"], difficulty, gamed, resamples=0)
+    assert found.n == 805 and found.value != whole.value
+    assert found.value == pytest.approx(whole.value, abs=0.01)
+    preferences[5:10] = 0  # a draw of older files
+    again = preferences.copy()
+    again[5:10] = 1.5
+    a, b = (winrate.length_controlled(p, delta, difficulty, gamed, resamples=0).value for p in (preferences, again))
+    assert a == b
+
+
+def test_a_difficulty_without_gamed_rows_where_all_or_none_is_won():
+    """liblinear needs both labels, and a sure judge gives one."""
+    hard = np.linspace(-1, 1, 50)
+    sure = [winrate.length_controlled(np.full(50, p), np.arange(50.0), hard, resamples=0).value for p in (1.0, 2.0)]
+    assert sure[0] < 0.05 and sure[1] > 0.95
+
+
+@pytest.mark.parametrize("preference", [1.0, 2.0, 1.5])
+@pytest.mark.parametrize("files", [(), (True,)])
+def test_a_judge_that_always_says_the_same_leaves_a_finite_rate_and_an_interval(preference, files):
+    """And all answers of one length: nothing to standardise by."""
+    n = 60
+    files = [np.linspace(-1, 1, n)] if files else []
+    found = winrate.length_controlled(np.full(n, preference), np.full(n, 7.0), *files, resamples=10)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    if preference != 1.5:
+        assert found.high - found.low > 0.04 and abs(found.value - (preference - 1)) < 0.05
+    else:
+        assert found.value == pytest.approx(0.5)
+
+
+def test_a_constant_answer_that_wins_by_its_shortness_alone(difficulty, gamed, judged):
+    """One text for every prompt: the difference is the baseline's length, always on one side, so that tanh saturates and
+    length and constant are nearly one feature. What the judge gave stays; the control neither explodes nor explains it."""
+    _, delta = judged["claude-2.1"]
+    delta = delta + 1000.0  # always shorter, by about the same
+    preferences = np.where(np.arange(805) % 7, 1.95, 1.1)
+    plain = winrate.win_rate(preferences).value
+    for files in ((difficulty, gamed), ()):
+        found = winrate.length_controlled(preferences, delta, *files, resamples=20)
+        assert plain - 0.02 < found.value < 1 and found.low < found.value < found.high
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_its_own():
+    rng = np.random.default_rng(3)
+    data = 1 + rng.random(40), rng.normal(size=40) * 100
+    first, again = (winrate.length_controlled(*data, resamples=30) for _ in range(2))
+    other = winrate.length_controlled(*data, resamples=30, seed=1)
+    assert (first.low, first.high) == (again.low, again.high) != (other.low, other.high)
+
+
+def test_the_interval_covers_the_truth(judged, difficulty, gamed):
+    """Of prompts drawn from a system's own, whose rate over all of them is known."""
+    preferences, delta = judged["gemma-7b-it"]
+    truth = winrate.length_controlled(preferences, delta, resamples=0).value
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(100):
+        rows = rng.integers(0, 805, 300)
+        found = winrate.length_controlled(preferences[rows], delta[rows], resamples=60)
+        hits += found.low <= truth <= found.high
+    assert hits >= 88
