@@ -145,7 +145,7 @@ def _test_in_words(row) -> str:
     from irlens.commands.compare_pages import interval, number, seen
 
     less = "against" if row.measure == "win rate" else "less"
-    more = " above one half" if row.measure == "win rate" else ""
+    more = " from one half" if row.measure == "win rate" else ""
     could = f"the smallest that it could see: {seen(row.detectable)}"
     if row.detectable == float("inf"):
         could = f"with {row.n:,} prompts it could see none"

@@ -72,7 +72,7 @@ def _kept(settings: Compare, systems: list[System], judge: Scoring | None, grade
     told = {name: value for name, value in told.items() if name not in idle}
     if grader:
         told["reward"] = grader.identity
-    return told | ({"judge": judge.identity, "shown": settings.pairs} if judge else {})
+    return told | ({"judge": judge.identity} if judge else {})
 
 
 def _values_in(out: Path) -> pd.DataFrame:

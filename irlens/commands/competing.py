@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import devices
 from irlens.base.errors import UserError
-from irlens.base.options import at_least
+from irlens.base.options import at_least, flags_of
 from irlens.commands.exchange import Compare
 from irlens.models import catalog
 from irlens.retrieve.policy import Say
@@ -26,9 +26,9 @@ OF_JUDGES = ("judge_tokens", "pairs", "judge_key_env")
 def check(settings: Compare) -> None:
     """Raises UserError for a judge's option without a judge, and for measures of a judge that gives win rates alone."""
     judge = settings.judge or settings.judge_url
-    idle = [name for name in OF_JUDGES if getattr(settings, name) != getattr(Compare, name)]
-    if not judge and idle:
-        raise UserError(f"--{idle[0].replace('_', '-')} is for --judge, and there is none")
+    idle = [f for f in fields(Compare) if f.name in OF_JUDGES and getattr(settings, f.name) != f.default]
+    if idle and not judge:
+        raise UserError(f"{flags_of(idle)}: for a judge, and there is no --judge")
     if judge and settings.measures:
         raise UserError("--measures: a judge of pairs gives win rates and no other values")
     at_least(1, pairs=settings.pairs, judge_tokens=settings.judge_tokens)

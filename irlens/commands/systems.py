@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
+from irlens.base.options import flags_of
 from irlens.commands import drawing, runs
 from irlens.commands.exchange import Compare
 from irlens.commands.settings import Sample
@@ -44,14 +45,14 @@ class System:
 
     def drawn(self, settings: Compare, folder: Path, say: Say) -> System:
         """The system with its run, drawn into `folder` if it is a policy."""
-        from dataclasses import replace
-
         from irlens.commands.sample import drawn
 
         if self.policy is None:
             return self
         say(f"{self.name}: draws")
-        where, _ = drawn(replace(self.draws, out=str(folder / self.name)), self.policy, say)
+        store = drawing.store_of(settings, folder.parent)  # that of the comparison, not one beside the draws
+        told = replace(self.draws, out=str(folder / self.name), store="none" if store is None else str(store))
+        where, _ = drawn(told, self.policy, say)
         return System(self.name, source=runs.read(str(where), None, None, settings.verifier, settings.thought))
 
 
@@ -75,9 +76,9 @@ def given(settings: Compare, say: Say) -> list[System]:
     for name, place in places.items():
         if isinstance(place, Path) and not place.exists():
             raise UserError(f"{name}: no such run or folder, and no model of that name")
-    told = {f.name: f.default for f in fields(Compare)}
-    if not models and (idle := [name for name in OF_DRAWS if getattr(settings, name) != told[name]]):
-        raise UserError(f"--{idle[0].replace('_', '-')} is for models that draw, and only runs are given")
+    idle = [f for f in fields(Compare) if f.name in OF_DRAWS and getattr(settings, f.name) != f.default]
+    if idle and not models:
+        raise UserError(f"{flags_of(idle)}: for models that draw, and only runs are given")
     called = _names([place if isinstance(place, Path) else Path(place) for place in places.values()])
     if len(named) > len(places) or len(set(called.values())) < len(named):
         raise UserError("compare: name each run once")

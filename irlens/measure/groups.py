@@ -33,7 +33,7 @@ def letters(tests: pd.DataFrame, order: Sequence[str], alpha: float = 0.05) -> d
             alike[row.before].add(row.after)
             alike[row.after].add(row.before)
     place = {name: i for i, name in enumerate(order)}
-    groups = sorted((sorted(group, key=place.get) for group in _cliques(set(), set(order), set(), alike)),
+    groups = sorted((sorted(group, key=place.__getitem__) for group in _cliques(set(), set(order), set(), alike)),
                     key=lambda group: [place[name] for name in group])  # fmt: skip
     named = [(ascii_lowercase[i % 26] * (1 + i // 26), group) for i, group in enumerate(groups)]
     return {name: "".join(letter for letter, group in named if name in group) for name in order}

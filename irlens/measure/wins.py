@@ -75,7 +75,8 @@ def by_scores(systems: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFrame
 
 def by_judge(systems: Mapping[str, pd.DataFrame], judge: Scoring, pairs: Pairs, most: int = 1) -> pd.DataFrame:
     """The preferences of a judge of pairs: the first response of each system, the second of each, … up to `most`."""
-    met, shown = [], []
+    met: list[tuple] = []
+    shown: list[dict] = []
     for before, after, query_id, first, second in _prompts(systems, pairs):
         count = min(most, len(first), len(second))
         met.append((query_id, before, after, count, _length(first[:count]), _length(second[:count])))
