@@ -77,7 +77,7 @@ def _kept(settings: Compare, systems: list[System], judge: Scoring | None, grade
 
 def _values_in(out: Path) -> pd.DataFrame:
     found = finished.table(out / "values.csv")
-    return found.assign(**{name: found[name].fillna("") for name in ("against", "group")})
+    return found.assign(**{name: found[name].astype(object).fillna("") for name in ("against", "group")})
 
 
 def _write(out: Path, values, tests, each, prefer, baseline: str | None) -> None:

@@ -42,7 +42,8 @@ def markdown(values: pd.DataFrame, tests: pd.DataFrame, baseline: str | None = N
 def latex(values: pd.DataFrame) -> str:
     """The values as a LaTeX table (package booktabs), groups as superscripts."""
     rows = [
-        " & ".join((_tex(m), _tex(s), f"${v}^{{{g}}}$" if g else f"${v}$", e, i.replace("–", "--"), n)) + r" \\"
+        " & ".join((_tex(m), _tex(s), f"${v}^{{{g}}}$" if g else f"${v}$", *(x.replace("–", "--") for x in (e, i)), n))
+        + r" \\"
         for m, s, v, e, i, n, g in _cells(values)
     ]
     head = " & ".join(_tex(name) for name in HEAD[:-1]) + r" \\"

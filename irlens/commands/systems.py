@@ -191,7 +191,10 @@ def stored(name: str, file: Path) -> pd.DataFrame:
             f"{file}: {row['measure']} of query_id={row['query_id']} is {row['value']}, not a finite number "
             f"({int(bad.sum()):,} such values)"
         )
-    about = [c for c in ("run", "tag", "temperature") if c in found.columns and found[c].nunique() > 1]
+    about, apart = [], 1
+    for column in (c for c in ("run", "tag", "temperature") if c in found.columns):
+        if (count := len(found[[*about, column]].drop_duplicates())) > apart:  # it tells apart what those before do not
+            about, apart = [*about, column], count
     labels = found[about].astype(str).agg(", ".join, axis=1) if about else None
     if "cutoff" in found.columns:  # best of N: "best-of-N" at N
         exact = found["measure"].astype(str).str.removesuffix("N") + found["cutoff"].astype(str)
