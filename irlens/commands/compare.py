@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import identity
+from irlens.base.progress import silent
 from irlens.commands import competing, finished, runs
 from irlens.commands.compare_pages import latex, markdown
 from irlens.commands.drawing import store_of
@@ -37,7 +38,7 @@ def compare(settings: Compare, say: Say = print) -> tuple[Path, pd.DataFrame, pd
         raise UserError(f"compare: one judge, not {' and '.join('--' + name for name in who)}")
     competing.check(settings)
     systems, judge = given(settings, say), competing.judge_of(settings)
-    _need_texts(systems, judge)
+    _check(systems, judge, settings)
     out = Path(settings.out or Path("irlens-out") / ("compare-" + "-".join(one.name for one in systems))[:100])
     grader = competing.reward_of(settings, out, say)
     kept, growing = _kept(settings, systems, judge, grader), ("n",)
@@ -58,10 +59,26 @@ def compare(settings: Compare, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     return out, values, tests
 
 
-def _need_texts(systems: list[System], judge: Scoring | None) -> None:
-    """Raises UserError for a folder of values that a judge of pairs could not read."""
+def _check(systems: list[System], judge: Scoring | None, settings: Compare) -> None:
+    """Raises UserError, before a folder is made, for what can be known of systems that are still to draw or be judged: a
+    folder of values that a judge of pairs could not read, one system alone, another baseline, another measure."""
+    from irlens.measure import groups, measures
+
     if judge and (bare := [one for one in systems if one.values]):
         raise UserError(f"{bare[0].values.parent}: holds values and no texts, so a judge of pairs cannot read it")
+    parts = [stored(one.name, one.values) for one in systems if one.values]
+    if settings.measures and len(parts) < len(systems):
+        measures.parse(settings.measures)
+    if len(parts) == len(systems):
+        _shared(concat(parts), settings, False, silent)
+    if any(one.policy and len(settings.temperature) > 1 for one in systems):
+        return  # a system for each temperature, named by its draws
+    labels = list(dict.fromkeys(name for part in parts for name in part["run"]))
+    labels += [name for one in systems if one.source for name in parts_of(one.name, one.source.run)]
+    labels += [one.name for one in systems if one.policy]
+    if len(labels) < 2:
+        raise UserError(f"compare: needs two systems or more, got {len(labels)}")
+    groups.pairs(labels, settings.baseline)
 
 
 def _kept(settings: Compare, systems: list[System], judge: Scoring | None, grader: Grader | None) -> dict:
@@ -130,8 +147,6 @@ def _common(asked: Mapping[str, set[str]], say: Say) -> set[str]:
 def _texts(by_name: Mapping[str, pd.DataFrame], say: Say) -> dict[str, pd.DataFrame]:
     """Label → rows of every system over the prompts that all have."""
     found = {label: rows for name, run in by_name.items() for label, rows in parts_of(name, run).items()}
-    if len(found) < 2:
-        raise UserError(f"compare: needs two systems or more, got {len(found)}")
     common = _common({label: set(rows["query_id"]) for label, rows in found.items()}, say)
     return {label: rows[rows["query_id"].isin(common)] for label, rows in found.items()}
 
@@ -168,7 +183,7 @@ def _measured(
     each = _shared(concat(parts), settings, bool(judged), say)
     if not grader or len(scored) < len(systems):
         return each, None
-    texts = _texts(scored, lambda line: None)  # the same prompts, of which was told
+    texts = _texts(scored, silent)  # the same prompts, of which was told
     return each, wins.by_scores(texts, groups.pairs(list(texts), settings.baseline))
 
 

@@ -58,6 +58,8 @@ def export_draws(
     settings = Export(run="the run", to=to, **options)
     exports.check(settings)
     tables.check(run, "run", "export_draws")
+    if task is None and to != "trec" and not {"query", "messages"} & set(run.columns):
+        raise UserError("export_draws: the run has no column query, so its prompts are not known; give its task")
     told = {"settings": {"model": model}, "task": task.name if task else None}
     source = Source(Path("draws"), run, qrels, told, None, None, "", loaded=task)
     return exports.write(source, settings, Path(out), silent)
