@@ -73,7 +73,7 @@ def test_from_own_prompts_to_a_policy(tmp_path, irlens, monkeypatch):
     tests = pd.read_csv(tmp_path / "trained" / "tests.csv").set_index("measure")
     assert {"win rate", "reward"} == set(tests.index) and (tests["n"] == 7).all()
     compared = pd.read_csv(tmp_path / "compared" / "values.csv")
-    assert (compared["n"] == 60).all() and {"tiny", "trained-iteration-1"} == set(compared["run"])
+    assert (compared["n"] == 60).all() and {"tiny", "iteration-1"} == set(compared["run"])
     reward = compared[compared["against"].isna()].set_index(["run", "measure"])["value"]
     assert all(reward[name, "Reward@1"] < reward[name, "Reward@8"] for name in set(compared["run"]))
     assert {"win rate", "length-controlled win rate"} < set(compared["measure"])
