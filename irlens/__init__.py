@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irlens import train as train
+    from irlens.commands.in_python import export_draws as export_draws
+    from irlens.commands.in_python import import_draws as import_draws
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
     from irlens.measure.results import measure as measure
+    from irlens.measure.wins import preferences as preferences
+    from irlens.measure.wins import win_rates as win_rates
     from irlens.negatives import export as export
     from irlens.negatives.lists import lists as lists
     from irlens.negatives.mine import mine as mine
@@ -41,6 +45,8 @@ _WHERE = {
     "best_of_n": "irlens.measure.results",
     "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",
+    "export_draws": "irlens.commands.in_python",
+    "import_draws": "irlens.commands.in_python",
     "larpo": "irlens.train.larpo",
     "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",
@@ -48,12 +54,14 @@ _WHERE = {
     "measure": "irlens.measure",
     "mine": "irlens.negatives.mine",
     "mixeval": "irlens.measure.mixeval",
+    "preferences": "irlens.measure.wins",
     "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",
     "topics": "irlens.tables",
     "train": "irlens.train",
     "verify": "irlens.rerank.judges",
     "winrate": "irlens.measure.leaderboard",
+    "win_rates": "irlens.measure.wins",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

@@ -44,6 +44,24 @@ def tiny_engine():
 
 
 @pytest.fixture(scope="session")
+def shaken(tmp_path_factory):
+    """The folder of a model like `tiny`, its weights shaken: another policy for the same prompts."""
+    import torch
+
+    from irlens.models import catalog, load
+
+    folder, given = tmp_path_factory.mktemp("models") / "shaken", catalog.fetch(catalog.model("tiny"))
+    model, tokenizer = load.causal_lm(given), load.tokenizer(given)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * weight.std() * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sums_prompts(tiny_engine):
     from irlens import tasks
     from irlens.models.chat import prompts

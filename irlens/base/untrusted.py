@@ -21,9 +21,8 @@ UNSAFE = re.compile(r"[^\w.+-]+")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|\.*", re.I)  # no files of these names on some systems
 LONGEST = 100  # letters of a name; file systems take 255 bytes, with what commands put before and behind it
 
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: "\\" + c for c in "&%$#_{}"
-}
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+       ">": r"\textgreater{}", "|": r"\textbar{}"} | {c: "\\" + c for c in "&%$#_{}"}  # fmt: skip
 
 
 # -- on a terminal -------------------------------------------------------------------------------------------------

@@ -231,9 +231,11 @@ def evaluate(settings: Evaluate) -> None:
 @app.command(cls=Command)
 @takes(Compare)
 def compare(settings: Compare) -> None:
-    """Two systems or more over the same prompts: paired tests, Holm over all, and which cannot be told apart.
+    """Two systems or more over the same prompts: paired tests, Holm over all, what they could see, win rates of texts.
 
-    Example: `irlens compare irlens-out/import-a irlens-out/import-b --measures 'Pass@1 Pass@4'`
+    A system is a run, a folder of values, or a model, which draws first.
+
+    Example: `irlens compare tiny irlens-out/import-a --dataset sums -n 8 --measures 'Pass@1 Pass@8'`
     """
     from irlens.cli import report
     from irlens.commands.compare import compare as command

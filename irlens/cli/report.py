@@ -166,16 +166,35 @@ def _points(row) -> str:
 
 def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
+    from irlens.commands.compare_pages import system
+
     table = new_table("", "measure", "system", "value and 95 % interval", "group", "prompts", left=2)
     for row in found.itertuples():
-        table.add_row(str(row.measure), str(row.run), format_value(row), row.group, f"{row.n:,}")
+        table.add_row(row.measure, system(row), format_value(row), row.group, f"{row.n:,}")
     tables.print(table)
-    say("systems that share a letter cannot be told apart (paired randomisation test, p of 0.05 or more after Holm)")
-    for row in tests.itertuples() if len(tests) <= 6 else ():
+    if "*" in set(found["group"]):
+        say("a star: differs from the baseline (paired randomisation test, p below 0.05 after Holm)")
+    elif (found["group"] != "").any():
         say(
-            f"{row.measure}: {row.after} less {row.before} {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], "
-            f"p = {row.p_holm:.4f}, d = {row.effect:+.2f}"
+            "systems that share a letter cannot be told apart (paired randomisation test, p of 0.05 or more after Holm)"
         )
+    for row in tests.itertuples() if len(tests) <= 6 else ():
+        say(_test_in_words(row))
+
+
+def _test_in_words(row) -> str:
+    """A paired test, and what it could have seen."""
+    from irlens.commands.compare_pages import interval, number, seen
+
+    less = "against" if row.measure == "win rate" else "less"
+    more = " from one half" if row.measure == "win rate" else ""
+    could = f"the smallest that it could see: {seen(row.detectable)}"
+    if row.detectable == float("inf"):
+        could = f"with {row.n:,} prompts it could see none"
+    return (
+        f"{row.measure}: {row.after} {less} {row.before} {row.difference:+.3f}{more} {interval(row.low, row.high, '+.3f')}, "
+        f"p = {row.p_holm:.4f}, d = {number(row.effect, '+.2f')}; {could}"
+    )
 
 
 def mixeval(found: pd.DataFrame, tests: pd.DataFrame) -> None:

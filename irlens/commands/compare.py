@@ -1,190 +1,211 @@
-"""Stage `compare`: several runs or result folders against each other, by paired tests over the prompts that all have."""
+"""Stage `compare`: several systems against each other, by paired tests and win rates over the prompts that all have."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlens.base import files
-from irlens.base.errors import UserError
+from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import identity
-from irlens.base.untrusted import file_name, file_names, markdown_table, tex
-from irlens.commands import finished, runs
+from irlens.base.progress import silent
+from irlens.commands import competing, finished, runs
+from irlens.commands.compare_pages import latex, markdown
 from irlens.commands.drawing import store_of
 from irlens.commands.exchange import Compare
 from irlens.commands.folder import OutputFolder
+from irlens.commands.systems import OF_DRAWS, System, given, judges_in, parts_of, stored
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUES = ("per_query.parquet", "per_query.csv")  # of a folder without a run: what `recall` and `evaluate` leave
+    from irlens.commands.competing import Grader
+    from irlens.rerank.reranker import Scoring
 
 
 def compare(settings: Compare, say: Say = print) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Measures and tests; returns the folder, the values (measure, run, value, low, high, n, group) and the tests.
+    """Draws where models are named, measures and tests; returns the folder, the values (measure, run, against, value, se,
+    low, high, n, group) and the tests (every pair, or each and the baseline).
 
-    The folder holds values.csv, tests.csv (every pair, Holm over all), per_query.parquet, compare.md, compare.tex and the
-    manifest. Systems of one group cannot be told apart (`measure.groups`). Raises UserError: fewer than two systems, no
-    prompt or no measure that all have, judgements that are missing, more than one judge.
+    The folder holds values.csv, tests.csv (Holm over all), per_query.parquet or preferences.parquet or both, compare.md,
+    compare.tex, the draws of models in draws/, and the manifest. Systems of one group cannot be told apart
+    (`measure.groups`). Raises UserError: fewer than two systems, no prompt or no measure that all have, judgements that
+    are missing, more than one judge.
     """
-    paths = _paths(settings)
-    given = [name for name in ("qrels", "verifier", "reward") if getattr(settings, name)]
-    if len(given) > 1:
-        raise UserError(f"compare: one judge, not {' and '.join('--' + name for name in given)}")
-    sources = {path: _source(path, settings) for path in paths}
-    out = Path(settings.out or Path("irlens-out") / ("compare-" + "-".join(_names(paths).values()))[:100])
-    content = [source.revision if source else _digest(path) for path, source in sources.items()]
-    kept = identity(settings, runs=list(_names(paths).values()), content=content)
-    with OutputFolder(out, "compare", kept, store=store_of(settings, out), say=say, asked=settings) as folder:
+    if len(who := judges_in(settings)) > 1:
+        raise UserError(f"compare: one judge, not {' and '.join('--' + name for name in who)}")
+    competing.check(settings)
+    systems, judge = given(settings, say), competing.judge_of(settings)
+    _check(systems, judge, settings)
+    out = Path(settings.out or Path("irlens-out") / ("compare-" + "-".join(one.name for one in systems))[:100])
+    grader = competing.reward_of(settings, out, say)
+    kept, growing = _kept(settings, systems, judge, grader), ("n",)
+    with OutputFolder(out, "compare", kept, growing, store_of(settings, out), say, settings) as folder:
         if folder.finished:
-            return out, finished.table(out / "values.csv"), finished.table(out / "tests.csv")
-        each = _per_query(sources, settings, out, say)
-        values, tests = _tested(each, settings)
-        files.write_parquet(each, out / "per_query.parquet")
-        files.write_csv(values, out / "values.csv")
-        files.write_csv(tests, out / "tests.csv")
-        files.write_text(markdown(values, tests), out / "compare.md")
-        files.write_text(latex(values), out / "compare.tex")
-        folder.note(systems=values["run"].drop_duplicates().tolist(), queries=int(each["query_id"].nunique()))
+            return out, _values_in(out), finished.table(out / "tests.csv")
+        drawn = [one.drawn(settings, out / "draws", say) for one in systems]
+        names = _by_text(drawn, say)
+        if judge:
+            asked = {one.name: _named(competing.asked_in(one.source), names.get(one.name)) for one in drawn}
+            each, prefer = None, competing.preferred(judge, _texts(asked, say), settings, out / "scores", say)
+        else:
+            each, prefer = _measured(drawn, names, grader, settings, say)
+        values, tests = _tested(each, prefer, settings)
+        _write(out, values, tests, each, prefer, settings.baseline)
+        queries = (prefer if each is None else each)["query_id"].nunique()
+        folder.note(systems=values["run"].drop_duplicates().tolist(), queries=int(queries))
     return out, values, tests
 
 
-def _paths(settings: Compare) -> list[Path]:
-    found = [Path(name).expanduser() for name in settings.runs or ()]
-    if not found:
-        raise UserError("compare: name two or more runs or result folders")
-    for path in found:
-        if not path.exists():
-            raise UserError(f"{path}: no such run or folder")
-    if len({path.resolve() for path in found}) < len(found):
-        raise UserError("compare: name each run once")
-    return found
+def _check(systems: list[System], judge: Scoring | None, settings: Compare) -> None:
+    """Raises UserError, before a folder is made, for what can be known of systems that are still to draw or be judged: a
+    folder of values that a judge of pairs could not read, one system alone, another baseline, another measure."""
+    from irlens.measure import groups, measures
+
+    if judge and (bare := [one for one in systems if one.values]):
+        raise UserError(f"{bare[0].values.parent}: holds values and no texts, so a judge of pairs cannot read it")
+    parts = [stored(one.name, one.values) for one in systems if one.values]
+    if settings.measures and len(parts) < len(systems):
+        measures.parse(settings.measures)
+    if len(parts) == len(systems):
+        _shared(concat(parts), settings, False, silent)
+    if any(one.policy and len(settings.temperature) > 1 for one in systems):
+        return  # a system for each temperature, named by its draws
+    labels = list(dict.fromkeys(name for part in parts for name in part["run"]))
+    labels += [name for one in systems if one.source for name in parts_of(one.name, one.source.run)]
+    labels += [one.name for one in systems if one.policy]
+    if len(labels) < 2:
+        raise UserError(f"compare: needs two systems or more, got {len(labels)}")
+    groups.pairs(labels, settings.baseline)
 
 
-def _names(paths: list[Path]) -> dict[Path, str]:
-    """What each is called: its folder, with as much above it as tells them apart."""
-    parts = {path: path.resolve().with_suffix("").parts if path.is_file() else path.resolve().parts for path in paths}
-    for depth in range(1, max(map(len, parts.values())) + 1):
-        names = {path: "/".join(some[-depth:]) for path, some in parts.items()}
-        if len(set(names.values())) == len(names):
-            short = file_names(names.values(), lambda name: name.replace("/", "-"))
-            return {path: short[name] for path, name in names.items()}
-    raise UserError("compare: name each run once")
+def _kept(settings: Compare, systems: list[System], judge: Scoring | None, grader: Grader | None) -> dict:
+    """What makes the result what it is: options that nobody reads here are no part of it."""
+    told = identity(settings, runs=[one.name for one in systems], content=[one.content for one in systems])
+    idle = set() if any(one.policy for one in systems) else {*OF_DRAWS}
+    idle |= set() if judge else {*competing.OF_JUDGES, "judge"}
+    told = {name: value for name, value in told.items() if name not in idle}
+    if grader:
+        told["reward"] = grader.identity
+    return told | ({"judge": judge.identity} if judge else {})
 
 
-# -- what is compared ----------------------------------------------------------------------------------------------
+def _values_in(out: Path) -> pd.DataFrame:
+    found = finished.table(out / "values.csv")
+    return found.assign(**{name: found[name].astype(object).fillna("") for name in ("against", "group")})
 
 
-def _values_of(path: Path) -> Path | None:
-    """The values per query of a folder without a run."""
-    if not path.is_dir() or (path / "run.parquet").is_file():
-        return None
-    return next((path / name for name in VALUES if (path / name).is_file()), None)
+def _write(out: Path, values, tests, each, prefer, baseline: str | None) -> None:
+    if each is not None:
+        files.write_parquet(each, out / "per_query.parquet")
+    if prefer is not None:
+        files.write_parquet(prefer, out / "preferences.parquet")
+    files.write_csv(values, out / "values.csv")
+    files.write_csv(tests, out / "tests.csv")
+    files.write_text(markdown(values, tests, baseline), out / "compare.md")
+    files.write_text(latex(values), out / "compare.tex")
 
 
-def _source(path: Path, settings: Compare) -> runs.Source | None:
-    """The run at `path`; None for a folder of values."""
-    if _values_of(path):
-        return None
-    return runs.read(str(path), settings.dataset, settings.split, settings.verifier)
+# -- the same prompts ----------------------------------------------------------------------------------------------
 
 
-def _digest(path: Path) -> str:
-    from irlens.tasks import contract
+def _by_text(systems: list[System], say: Say) -> dict[str, dict[str, str]]:
+    """System → query_id → one made of the prompt's text, where no identifier is in all runs and all tell their prompts."""
+    from irlens.tables import query_id_of
 
-    return contract.digest(_values_of(path))
+    found = [one.source.run for one in systems if one.source]
+    apart = found and not set.intersection(*(set(run["query_id"]) for run in found))
+    if not apart or len(found) < len(systems) or not all("query" in run.columns for run in found):
+        return {}
+    say("the runs name their prompts in other ways: joined by their text")
+    asked = {one.name: one.source.run.drop_duplicates("query_id") for one in systems}
+    return {name: dict(zip(rows["query_id"], rows["query"].map(query_id_of))) for name, rows in asked.items()}
 
 
-def _per_query(sources: dict[Path, runs.Source | None], settings: Compare, out: Path, say: Say) -> pd.DataFrame:
-    """run, query_id, measure, value of every system, of the measures and the queries that all have."""
-    names = _names(list(sources))
-    judged = {path: _judged(source, names[path], settings, out, say) for path, source in sources.items() if source}
-    if not (settings.qrels or settings.verifier or settings.reward):
-        by = {names[p]: s.manifest.get("settings", {}).get("judged_by") for p, s in sources.items() if s}
+def _named(frame: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
+    """A frame with the names of its queries that all systems share."""
+    return frame if names is None else frame.assign(query_id=frame["query_id"].map(names))
+
+
+def _common(asked: Mapping[str, set[str]], say: Say) -> set[str]:
+    """The prompts that all have; those that some lack are counted, and named."""
+    common = set.intersection(*asked.values())
+    if not common:
+        raise UserError("compare: the systems have no prompt in common; a paired test needs the same ones")
+    if left := set.union(*asked.values()) - common:
+        lacking = {name: sorted(left - some) for name, some in asked.items() if left - some}
+        told = "; ".join(
+            f"{name} lacks {len(some):,}: {', '.join(some[:3])}" + (", …" if len(some) > 3 else "")
+            for name, some in lacking.items()
+        )
+        say(f"{len(common):,} prompts that all have; {len(left):,} that some lack are left out ({told})")
+    return common
+
+
+def _texts(by_name: Mapping[str, pd.DataFrame], say: Say) -> dict[str, pd.DataFrame]:
+    """Label → rows of every system over the prompts that all have."""
+    found = {label: rows for name, run in by_name.items() for label, rows in parts_of(name, run).items()}
+    common = _common({label: set(rows["query_id"]) for label, rows in found.items()}, say)
+    return {label: rows[rows["query_id"].isin(common)] for label, rows in found.items()}
+
+
+# -- what each is worth --------------------------------------------------------------------------------------------
+
+
+def _measured(
+    systems: list[System], names: Mapping[str, dict], grader: Grader | None, settings: Compare, say: Say
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """(run, query_id, measure, value of every system, preferences between their texts by a reward model)."""
+    from irlens.measure import groups, wins
+    from irlens.rerank.scoring import grades_of
+
+    judged = {one.name: _judged(one, grader, settings) for one in systems if one.source}
+    if not judges_in(settings):
+        by = {o.name: o.source.manifest.get("settings", {}).get("judged_by") for o in systems if o.source}
         if len(set(by.values())) > 1:
             told = ", ".join(f"{name} by {what or 'what lies beside it'}" for name, what in by.items())
             say(f"judged in other ways: {told}; --verifier NAME judges all alike")
-    wanted = settings.measures or _measures([(sources[path].run, qrels) for path, qrels in judged.items()])
-    parts, texts = [], _by_text(sources)
-    if texts:
-        say("the runs name their prompts in other ways: joined by their text")
-    for path, source in sources.items():
-        found = _stored(path) if source is None else _measured(source.run, judged[path], wanted)
-        found = found.assign(query_id=found["query_id"].replace(texts.get(path, {})))
-        several = found["run"].nunique() > 1
-        parts.append(found.assign(run=names[path] + (": " + found["run"].astype(str) if several else "")))
-    each = concat(parts)
-    if settings.measures and not judged:
-        each = each[each["measure"].isin(settings.measures.split())]
-    count = each["run"].nunique()
-    if count < 2:
-        raise UserError(f"compare: needs two systems or more, got {count}")
-    each = each[each.groupby("measure")["run"].transform("nunique") == count]
-    if each.empty:
-        raise UserError("compare: the systems have no measure in common")
-    asked = each["query_id"].nunique()
-    each = each[each.groupby(["measure", "query_id"])["run"].transform("nunique") == count]
-    if each.empty:
-        raise UserError("compare: the systems have no prompt in common; a paired test needs the same ones")
-    if (left := asked - each["query_id"].nunique()) > 0:
-        say(f"{each['query_id'].nunique():,} prompts that all have; {left:,} that some lack are left out")
-    return each.reset_index(drop=True)
+    sources = {one.name: one.source.run for one in systems if one.source}
+    wanted = settings.measures or _measures([(sources[name], qrels) for name, qrels in judged.items()])
+    parts, scored = [], {}
+    for one in systems:
+        if one.values:
+            parts.append(stored(one.name, one.values))
+            continue
+        run, qrels, called = one.source.run, judged[one.name], names.get(one.name)
+        parts += [
+            _named(_values(label, rows, qrels, wanted), called) for label, rows in parts_of(one.name, run).items()
+        ]
+        if grader:
+            scored[one.name] = _named(run.assign(reward=grades_of(run, qrels)), called)
+    each = _shared(concat(parts), settings, bool(judged), say)
+    if not grader or len(scored) < len(systems):
+        return each, None
+    texts = _texts(scored, silent)  # the same prompts, of which was told
+    return each, wins.by_scores(texts, groups.pairs(list(texts), settings.baseline))
 
 
-def _by_text(sources: dict[Path, runs.Source | None]) -> dict[Path, dict[str, str]]:
-    """Path → query_id → one made of the prompt's text, where no identifier is in all runs and all tell their prompts."""
-    from irlens.tables import query_id_of
-
-    found = [source.run for source in sources.values() if source]
-    apart = found and not set.intersection(*(set(run["query_id"]) for run in found))
-    if not apart or len(found) < len(sources) or not all("query" in run.columns for run in found):
-        return {}
-    asked = {path: source.run.drop_duplicates("query_id") for path, source in sources.items()}
-    return {path: dict(zip(rows["query_id"], rows["query"].map(query_id_of))) for path, rows in asked.items()}
-
-
-def _stored(path: Path) -> pd.DataFrame:
-    """run, query_id, measure, value of a folder that an earlier command measured."""
-    import pandas as pd
-
-    file = _values_of(path)
-    found = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"query_id": str})
-    if missing := {"query_id", "measure", "value"} - set(found.columns):
-        raise UserError(f"{file}: no values per query; it has no column {sorted(missing)[0]}")
-    about = [c for c in ("run", "tag", "temperature") if c in found.columns and found[c].nunique() > 1]
-    label = found[about].astype(str).agg(", ".join, axis=1) if about else "run"
-    if "cutoff" in found.columns:  # best of N: "best-of-N" at N
-        exact = found["measure"].astype(str).str.removesuffix("N") + found["cutoff"].astype(str)
-        found = found.assign(measure=found["measure"].where(~found["measure"].str.endswith("-N"), exact))
-    return found.assign(run=label)[["run", "query_id", "measure", "value"]]
+def _judged(system: System, grader: Grader | None, settings: Compare) -> pd.DataFrame:
+    """The judgements of a run: by the judge that was asked for, else what lies beside it, else the data set's verifier
+    for what a model drew here."""
+    source = system.source
+    if settings.verifier:
+        return source.judge(source.run)
+    if grader:
+        return grader.grade(source, system.name)
+    bare = source.judged is None and "reward" not in source.run.columns
+    if bare and not settings.qrels and source.manifest.get("command") == "sample" and source.task.verifier:
+        return source.judge(source.run)
+    return runs.qrels_of(source, settings.qrels)[0]
 
 
-def _measured(run: pd.DataFrame, qrels: pd.DataFrame, wanted: str) -> pd.DataFrame:
+def _values(label: str, run: pd.DataFrame, qrels: pd.DataFrame, wanted: str) -> pd.DataFrame:
     import irlens.measure
 
     found = irlens.measure(run, qrels[qrels["query_id"].isin(run["query_id"])], wanted).per_query
-    heat = found["temperature"] if "temperature" in found.columns else None
-    several = heat is not None and heat.nunique() > 1 and found["run"].nunique() == 1
-    label = [f"T = {t:g}" for t in heat] if several else found["run"]
     return found.assign(run=label)[["run", "query_id", "measure", "value"]]
-
-
-def _judged(source: runs.Source, name: str, settings: Compare, out: Path, say: Say) -> pd.DataFrame:
-    """The judgements of a run: by the judge that was asked for, else what lies beside it."""
-    if settings.verifier:
-        return source.judge(source.run)
-    if not settings.reward:
-        return runs.qrels_of(source, settings.qrels)[0]
-    from irlens.rerank import judges
-
-    judge = judges.of_reward(settings.reward, source.task.instruction, say=say)
-    if judge.relative:
-        raise UserError(
-            f"--reward {settings.reward}: its scores hold within one list, so runs cannot be compared by them"
-        )
-    run = source.run if "tag" in source.run.columns else source.run.assign(tag="run")
-    return judge.grade(run, source.task.topics, out / "scores" / file_name(name))
 
 
 def _measures(judged: list[tuple[pd.DataFrame, pd.DataFrame]]) -> str:
@@ -200,62 +221,92 @@ def _measures(judged: list[tuple[pd.DataFrame, pd.DataFrame]]) -> str:
     return f"{kind}@1" + (f" {kind}@{most}" if most > 1 else "")
 
 
+def _shared(each: pd.DataFrame, settings: Compare, measured: bool, say: Say) -> pd.DataFrame:
+    """The values of the measures and the queries that all systems have. Raises UserError where there are none."""
+    count = each["run"].nunique()
+    if count < 2:
+        raise UserError(f"compare: needs two systems or more, got {count}")
+    by = each.groupby("measure", sort=False)["run"].nunique()
+    common = by.index[by == count].tolist()
+    if not common:
+        own = each.groupby("run", sort=False)["measure"].unique()
+        told = "; ".join(f"{name}: {', '.join(some[:4])}" for name, some in own.items())
+        raise UserError(f"compare: the systems have no measure in common ({told})")
+    if settings.measures and not measured:
+        for name in settings.measures.split():
+            if name not in common:
+                raise UserError(f"--measures: not all systems have {name}; {did_you_mean(name, common)}")
+        common = settings.measures.split()
+    each, parts, told = each[each["measure"].isin(common)], [], set()
+    for measure, some in each.groupby("measure", sort=False):  # one may be defined for fewer queries than another
+
+        def once(line: str, measure=measure) -> None:
+            if line not in told:
+                say(line if not told else f"{measure}: {line}")
+            told.add(line)
+
+        keep = _common(some.groupby("run", sort=False)["query_id"].agg(set).to_dict(), once)
+        parts.append(some[some["query_id"].isin(keep)])
+    return concat(parts)
+
+
 # -- tests and tables ----------------------------------------------------------------------------------------------
 
 
-def _tested(each: pd.DataFrame, settings: Compare) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tested(
+    each: pd.DataFrame | None, prefer: pd.DataFrame | None, settings: Compare
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(values with their intervals and groups, tests)."""
     import pandas as pd
 
-    from irlens.measure import groups, results, stats
+    from irlens.measure import results, wins
 
-    tests = results.compare(each, seed=settings.seed)
+    given = [frame for frame in (each, prefer) if frame is not None]
+    tests = results.compare(*given, seed=settings.seed, baseline=settings.baseline)
+    parts = [] if each is None else [part for _, part in each.groupby("measure", sort=False)]
+    if prefer is not None and not settings.baseline:
+        parts.append(_over_others(prefer))
+    rows = [row for part in parts for row in _rows(part, tests, settings.baseline)]
+    if prefer is None:
+        return pd.DataFrame(rows), tests
+    differ = _told_apart(tests[tests["measure"] == wins.RATE]) if settings.baseline else set()
+    rates = wins.win_rates(prefer, settings.seed)
+    rates["group"] = [
+        "*" if m == wins.RATE and name in differ else "" for m, name in zip(rates["measure"], rates["run"])
+    ]
+    return concat([pd.DataFrame(rows, columns=rates.columns), rates]) if rows else rates, tests
+
+
+def _over_others(prefer: pd.DataFrame) -> pd.DataFrame:
+    """run, query_id, measure, value: each system's win rate over all the others."""
+    from irlens.measure import wins
+
+    after = prefer[["query_id", "after", "preference"]].rename(columns={"after": "run", "preference": "value"})
+    before = prefer[["query_id", "before"]].rename(columns={"before": "run"}).assign(value=1 - prefer["preference"])
+    found = concat([before, after]).groupby(["run", "query_id"], sort=False, as_index=False)["value"].mean()
+    return found.assign(measure=wins.RATE)
+
+
+def _told_apart(tests: pd.DataFrame) -> set[str]:
+    """The systems that differ from the baseline."""
+    return set(tests[tests["p_holm"] < 0.05]["after"])
+
+
+def _rows(part: pd.DataFrame, tests: pd.DataFrame, baseline: str | None) -> list[dict]:
+    """The values of one measure, best first."""
+    import numpy as np
+
+    from irlens.measure import groups, stats
+
+    measure = part["measure"].iloc[0]
+    means = part.groupby("run", sort=False)["value"].mean().sort_values(ascending=False, kind="stable")
+    own = tests[tests["measure"] == measure]
+    of = dict.fromkeys(_told_apart(own), "*") if baseline else groups.letters(own, list(means.index))
     rows = []
-    for measure, part in each.groupby("measure", sort=False):
-        means = part.groupby("run", sort=False)["value"].mean().sort_values(ascending=False, kind="stable")
-        of = groups.letters(tests[tests["measure"] == measure], list(means.index))
-        for run, value in means.items():
-            some = part[part["run"] == run]["value"].to_numpy(dtype=float)
-            low, high = stats.mean_interval(some)
-            row = {"measure": measure, "run": run, "value": value, "low": low, "high": high, "n": len(some)}
-            rows.append(row | {"group": of[run]})
-    return pd.DataFrame(rows), tests
-
-
-HEAD = ("measure", "system", "value", "95 % interval", "n", "group")
-
-
-def _cells(values: pd.DataFrame) -> list[tuple[str, ...]]:
-    return [
-        (row.measure, row.run, f"{row.value:.3f}", f"[{row.low:.3f}, {row.high:.3f}]", f"{row.n:,}", row.group)
-        for row in values.itertuples()
-    ]
-
-
-def markdown(values: pd.DataFrame, tests: pd.DataFrame) -> str:
-    """Both tables, with what they mean."""
-    head = ["measure", "before", "after", "difference", "95 % interval", "p (Holm)", "d", "n"]
-    pairs = [
-        (
-            row.measure,
-            row.before,
-            row.after,
-            f"{row.difference:+.3f}",
-            f"[{row.low:+.3f}, {row.high:+.3f}]",
-            f"{row.p_holm:.4f}",
-            f"{row.effect:+.2f}",
-            f"{row.n:,}",
-        )
-        for row in tests.itertuples()
-    ]
-    said = "Systems that share a letter cannot be told apart (paired randomisation test, Holm over all rows, 0.05)."
-    return "\n\n".join([markdown_table(HEAD, _cells(values)), said, markdown_table(head, pairs)]) + "\n"
-
-
-def latex(values: pd.DataFrame) -> str:
-    """The values as a LaTeX table (package booktabs), groups as superscripts."""
-    rows = [f"{tex(m)} & {tex(s)} & ${v}^{{{g}}}$ & {i} & {n} \\\\" for m, s, v, i, n, g in _cells(values)]
-    head = " & ".join(tex(name) for name in HEAD[:-1]) + r" \\"
-    return "\n".join(
-        [r"\begin{tabular}{llrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""]
-    )
+    for run, value in means.items():
+        some = part[part["run"] == run]["value"].to_numpy(dtype=float)
+        low, high = stats.mean_interval(some)
+        error = some.std(ddof=1) / np.sqrt(len(some)) if len(some) > 1 else np.nan
+        row = {"measure": measure, "run": run, "against": "", "value": value, "se": error, "low": low, "high": high}
+        rows.append(row | {"n": len(some), "group": of.get(run, "")})
+    return rows

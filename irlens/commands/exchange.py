@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irlens.base.options import argument, option
-from irlens.commands.settings import PASSK_OUT, Seeded, _out, _seed, _store
-from irlens.rerank.options import VERIFIERS, _thought
+from irlens.commands.settings import (
+    PASSK_OUT,
+    Seeded,
+    _draws,
+    _limit,
+    _max_prompt_length,
+    _max_tokens,
+    _out,
+    _reward,
+    _seed,
+    _store,
+)
+from irlens.rerank.options import VERIFIERS, _thought, columns
+from irlens.retrieve.options import EngineOptions
 
 
 @dataclass(frozen=True)
@@ -52,21 +64,40 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Compare(Seeded):
+class Compare(Seeded, EngineOptions):
     """Several systems over the same prompts."""
 
     runs: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
-        None, "Two or more: runs, folders with a run, folders of recall or evaluate."
+        None, "Two or more: runs, folders with a run, of recall, evaluate or best-of-n, and models, which draw first."
     )
+    baseline: str | None = option(None, "Compare the others with this one alone, by its name.", panel="Measuring")
     measures: str | None = option(
         None, "Such as 'Pass@1 Pass@8'. Default: Pass@1 and Pass@N of draws, nDCG@10 RR Success@10.", panel="Measuring"
     )
     qrels: str | None = option(None, "Judgements for all. Default: those beside each run.", panel="Judging")
     verifier: str | None = option(None, f"{VERIFIERS}.", panel="Judging")
-    reward: str | None = option(None, "Reward model that judges: fsfairx, a hub id or folder.", panel="Judging")
-    dataset: str | None = option(None, "Where the gold answers come from. Default: as the folders say.", panel="Data")
-    split: str | None = option(None, "Default: as the folders say.", panel="Data")
+    reward: str | None = _reward("Scores all: ", "Win rates too.")
+    judge: str | None = option(
+        None,
+        "Prefers one of two texts: pairrm, a chat model, or what --judge-url calls it. Win rates.",
+        panel="Judging",
+    )
+    judge_url: str | None = option(
+        None, "The judge's servers: http://host:8000/v1,…", panel="Judging", free=True, secret=True
+    )
+    judge_key_env: str = option("OPENAI_API_KEY", "Variable with their key.", panel="Judging", free=True)
+    judge_tokens: int = option(64, "Longest answer of the judge.", panel="Judging")
+    pairs: int = option(1, "Pairs of responses per prompt that it sees.", panel="Judging")
+    dataset: str | None = option(None, "Of the prompts and gold answers. Default: as the folders say.", panel="Data")
+    columns: str | None = columns()
+    split: str | None = option(None, "Default: as the folders say; test for models.", panel="Data")
+    limit: int | None = _limit()
+    n: int = _draws(16)
+    temperature: tuple[float, ...] = option((1.0,), "Of models' draws, by commas; 0 is greedy.", panel="Draws")
     seed: int = _seed()
+    max_tokens: int | None = _max_tokens()
+    thought: str | None = _thought()
+    max_prompt_length: int | None = _max_prompt_length()
     out: str | None = _out()
     store: str | None = _store()
 
@@ -93,11 +124,13 @@ class MixEval(Seeded):
     judge_rounds: int = option(3, "Times that an unreadable verdict is asked for; then unjudged.", panel="Judging")
     judge_temperature: float = option(0.0, "Of its first answers; of later ones 1.", panel="Judging")
     served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
-    base_url: str | None = option(None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True)
+    base_url: str | None = option(
+        None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
+    )
     api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
     concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
     timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
-    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine")
+    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine", secret=True)
     seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     from irlens.tables.formats.write import Source
     from irlens.tasks.mixeval import Item
 
-FORMATS = "trl kto sentence-transformers lm-eval every-eval-ever alpaca-eval mixeval jsonl trec".split()
+FORMATS = [
+    "trl",
+    "kto",
+    "sentence-transformers",
+    "lm-eval",
+    "every-eval-ever",
+    "alpaca-eval",
+    "mixeval",
+    "jsonl",
+    "trec",
+]
 OF_LISTS = FORMATS[:3]
 
 
@@ -35,8 +46,7 @@ def export(settings: Export, say: Say = print) -> tuple[Path, list[Path]]:
     Raises UserError: an unknown format, a run that nothing judges where judgements are needed, none of whose prompts
     gives a list, with white space in an identifier (trec).
     """
-    one_of(FORMATS, to=settings.to)
-    at_least(1, positives=settings.positives, negatives=settings.negatives)
+    check(settings)
     given, kind = Path(settings.run).expanduser(), settings.to
     lists = given if (given / "lists.parquet").is_file() else None
     source = None if lists and kind in OF_LISTS else runs.read(settings.run)
@@ -55,6 +65,20 @@ def export(settings: Export, say: Say = print) -> tuple[Path, list[Path]]:
             say(f"{len(run):,} draws" + (f", judged by {called}" if called else ", not judged"))
         folder.note(data=source.data() if source else {}, files=[path.name for path in found])
     return out, found
+
+
+def check(settings: Export) -> None:
+    """Raises UserError for a format that is not known, and for lists of no row."""
+    one_of(FORMATS, to=settings.to)
+    at_least(1, positives=settings.positives, negatives=settings.negatives)
+
+
+def write(source: runs.Source, settings: Export, out: Path, say: Say) -> list[Path]:
+    """The files of a run that is at hand. Raises UserError: see `export`."""
+    if settings.to in OF_LISTS:
+        return _of_lists(*_lists(source, source.path, settings), settings.to, out, say)
+    run, qrels, _ = _draws(source, settings)
+    return _of_run(run, qrels, source, settings, out)
 
 
 def _digest(path: Path) -> str:
@@ -171,7 +195,12 @@ def _about(source: runs.Source, settings: Export) -> Source:
     path = source.path / "run.parquet" if source.path.is_dir() else source.path
     model = source.policy or source.manifest.get("settings", {}).get("file") or "unknown"
     dataset = source.manifest.get("task") or source.dataset or source.name
-    about = Source(str(model), Path(str(dataset)).name, version("irlens") or "unknown", time=int(path.stat().st_mtime))
+    about = Source(
+        str(model),
+        Path(str(dataset)).name,
+        version("irlens") or "unknown",
+        time=int(path.stat().st_mtime if path.exists() else time.time()),
+    )
     return replace(about, organization=settings.organization) if settings.organization else about
 
 

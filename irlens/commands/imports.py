@@ -30,14 +30,7 @@ def import_draws(settings: Import, say: Say = print) -> tuple[Path, pd.DataFrame
     The folder holds run.parquet, qrels.parquet (of verdicts) or the run's column `reward` (of other scores), results.csv
     and per_query.parquet where there is any judgement, and the manifest. Raises UserError: see `tables.formats.read`.
     """
-    if settings.file is None:
-        raise UserError("import: name a file of draws, such as lm-eval's samples_gsm8k.jsonl")
-    heat(temperature=settings.temperature)
-    from irlens.tables import formats
-
-    path = Path(settings.file).expanduser()
-    found = formats.read(path, settings.format, settings.judged_by, settings.requests)
-    found, task = _completed(found, settings, path)
+    found, task, path = read(settings)
     out = Path(settings.out or Path("irlens-out") / f"import-{_stem(path)}")
     kept = {
         "file": path.name,
@@ -53,6 +46,18 @@ def import_draws(settings: Import, say: Say = print) -> tuple[Path, pd.DataFrame
         _tell(found, results, out, say)
         folder.note(**_facts(found), data=data_of(settings.dataset, task.split) if task else {})
     return out, results
+
+
+def read(settings: Import) -> tuple[Imported, Task | None, Path]:
+    """(what the file holds, the data set that was named for it, the file). Raises UserError: see `import_draws`."""
+    if settings.file is None:
+        raise UserError("import: name a file of draws, such as lm-eval's samples_gsm8k.jsonl")
+    heat(temperature=settings.temperature)
+    from irlens.tables import formats
+
+    path = Path(settings.file).expanduser()
+    found = formats.read(path, settings.format, settings.judged_by, settings.requests)
+    return *_completed(found, settings, path), path
 
 
 def _stem(path: Path) -> str:

@@ -25,7 +25,11 @@ def sample(settings: Sample, say: Say = print) -> tuple[Path, pd.DataFrame]:
     manifest. With a larger `n` than before it keeps the draws and makes the rest.
     """
     check_draws(settings)
-    policy = load_policy(settings, settings.split, settings.limit, say, verified=False)
+    return drawn(settings, load_policy(settings, settings.split, settings.limit, say, verified=False), say)
+
+
+def drawn(settings: Sample, policy: Policy, say: Say = print) -> tuple[Path, pd.DataFrame]:
+    """`sample`, of a policy that is ready (`drawing.load_policy`)."""
     from irlens import tables
     from irlens.retrieve.sample import Draws
 

@@ -273,8 +273,8 @@ class Rerank(Seeded, ScoringOptions):
     reranker: str = option(
         "majority",
         "majority, likelihood, mean-likelihood, length, random, oracle, fsfairx, pairrm, reward:MODEL, "
-        "cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER (weighted by its scores), a hub id or folder of a "
-        "reward model, or module:function.",
+        "cross-encoder:MODEL, judge, judge:pointwise (at a server), judge:MODEL (of this machine), vote:RERANKER (weighted "
+        "by its scores), a hub id or folder of a reward model, or module:function.",
         panel="Judging",
         first=True,
     )

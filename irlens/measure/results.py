@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
@@ -12,7 +11,7 @@ import pandas as pd
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.seeds import derive
 from irlens.measure import best_of_n as picking
-from irlens.measure import stats
+from irlens.measure import groups, power, stats, wins
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -99,29 +98,50 @@ def compare(
     measures: str | Sequence[str] | None = None,
     correction: str | None = "holm",
     seed: int | None = None,
+    baseline: str | None = None,
 ) -> pd.DataFrame:
-    """Paired tests of every two runs: before, after, measure, difference, low, high, p, effect, n, p_holm.
+    """Paired tests of every two runs: before, after, measure, difference, low, high, p, effect, n, p_holm, detectable.
 
     systems: Results, or frames of values per query (query_id, measure, value, and run); one that holds several runs
-    gives each of them. Runs of one name get the number of their argument. difference: mean of after − before with its
+    gives each of them. Runs of one name get the number of their argument. Preferences between systems
+    (`irlens.preferences`) are tested too: the win rate against one half. difference: mean of after − before with its
     95 % interval; p: a paired randomisation test, adjusted over all rows by Holm's method ("holm"; None leaves it out);
-    effect: Cohen's d_z. measures: some of those that all have; default all of these. Raises UserError: fewer than two
-    runs, a measure that one lacks, other queries on the two sides.
+    effect: Cohen's d_z; detectable: the smallest difference that the test would find four times in five at the level
+    that Holm leaves it (`irlens.measure.power`). measures: some of those that all have; default all of these. baseline:
+    the name of a run; each other one is tested against it alone. Raises UserError: fewer than two runs, a measure that
+    one lacks, other queries on the two sides, a baseline that is none of the runs.
     """
     if correction not in ("holm", None):
         raise UserError(f"compare: {did_you_mean(str(correction), ('holm',))}, or None for no correction")
-    runs = _runs(systems)
-    if len(runs) < 2:
+    given = [s for s in systems if not _are_preferences(s)]
+    runs, rows, sides = _runs(given), [], []
+    if len(runs) < 2 and (given or not systems):
         raise UserError(f"compare: needs two runs or more, got {len(runs)}")
     seed = next((s.seed for s in systems if isinstance(s, Results)), 0) if seed is None else seed
-    rows = []
-    for name in _measures(runs, measures):
-        for (a, first), (b, second) in combinations(runs.items(), 2):
-            before, after = _paired(first[name], second[name], a, b)
+    for name in _measures(runs, measures) if runs else ():
+        for a, b in groups.pairs(list(runs), baseline):
+            before, after = _paired(runs[a][name], runs[b][name], a, b)
             test = stats.paired_test(before, after, seed=derive(seed, 0, "bootstrap"))
             rows.append({"before": a, "after": b, "measure": name, **asdict(test)})
-    found = pd.DataFrame(rows)
-    return found.assign(p_holm=stats.holm(found["p"])) if correction else found
+            sides.append((before, after))
+    for some in filter(_are_preferences, systems):
+        more = wins.tested(some, seed)
+        rows, sides = rows + more[0], sides + more[1]
+    return _corrected(pd.DataFrame(rows), sides, correction)
+
+
+def _are_preferences(system: object) -> bool:
+    return isinstance(system, pd.DataFrame) and "preference" in system.columns
+
+
+def _corrected(
+    tests: pd.DataFrame, sides: Sequence[tuple[stats.Numbers, stats.Numbers]], correction: str | None = "holm"
+) -> pd.DataFrame:
+    """`tests` with p_holm over all of its rows, and what each could have seen of its two sides' values per query."""
+    levels = power.holm_levels(tests["p"]) if correction else [power.ALPHA] * len(tests)
+    if correction:
+        tests = tests.assign(p_holm=stats.holm(tests["p"]))
+    return tests.assign(detectable=[power.detectable(*both, level) for both, level in zip(sides, levels)])
 
 
 def _runs(systems: Sequence[Results | pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:

@@ -351,9 +351,7 @@ def paired_test(
     Source: Smucker, Allan and Carterette 2007; Phipson and Smyth 2010 for the 1.
     """
     before, after = _finite(before, 1), _finite(after, 1)
-    if len(before) != len(after):
-        raise UserError(f"a paired test needs the same queries on both sides, not {len(before)} and {len(after)}")
-    differences = _differences(before, after)
+    differences = paired_differences(before, after)
     low, high = difference_interval(differences, level, difference_bounds(before, after))
     return Comparison(
         difference=float(differences.mean()),
@@ -365,9 +363,12 @@ def paired_test(
     )
 
 
-def _differences(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def paired_differences(before: Numbers, after: Numbers) -> np.ndarray:
     """after - before in whole steps of 2^-40 of the largest value: what rounding alone tells apart is equal, and sums of
-    differences that cancel are 0 to the last bit."""
+    differences that cancel are 0 to the last bit. Raises UserError: see `paired_test`."""
+    before, after = _finite(before, 1), _finite(after, 1)
+    if len(before) != len(after):
+        raise UserError(f"a paired test needs the same queries on both sides, not {len(before)} and {len(after)}")
     step = 4096 * np.spacing(max(np.abs(before).max(), np.abs(after).max()))
     return np.rint((after - before) / step) * step
 

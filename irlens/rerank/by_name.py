@@ -45,8 +45,8 @@ def reranker(
     """A reranker: called with a run it gives the same rows in a new order, its own number as `reward`.
 
     name: majority, likelihood, mean-likelihood, length, random, oracle, score, fsfairx, pairrm, reward:MODEL,
-    cross-encoder:MODEL, judge, judge:pointwise, vote:RERANKER, a folder or hub id of a reward model, module:function, or
-    a function of a run that gives a score per row or a run. task: the run's prompts and how answers are read; without it
+    cross-encoder:MODEL, judge, judge:pointwise, judge:MODEL, vote:RERANKER, a folder or hub id of a reward model,
+    module:function, or a function of a run that gives a score per row or a run. task: the run's prompts and how answers are read; without it
     the run's own column `query` is what was asked. qrels: for the oracle. folder: where a model's scores are kept, so
     that none is computed twice. options: fields of `ScoringOptions`, such as policy, verifier, thought, batch_size,
     base_url. Raises UserError: an unknown name or option, a model that cannot be had.
@@ -301,19 +301,50 @@ def _cross_encoder(name: str, argument: str, given: Given) -> Scoring:
     return _scored(name, given, loader, made_by, cross_encoder.PAIRS, identity, ALONE)
 
 
-# -- by a language model at a server -------------------------------------------------------------------------------
+# -- by a language model -------------------------------------------------------------------------------
 
 
 def _judge(name: str, given: Given) -> Scoring:
     return _judge_of(name, "pairwise", given)
 
 
-def _judge_of(name: str, mode: str, given: Given) -> Scoring:
+def _judge_of(name: str, argument: str, given: Given) -> Scoring:
+    """A judge at a server, or of this machine where a model is named and no server."""
+    from irlens.rerank import local_judge
+
+    mode, model = local_judge.parsed(name, argument)
+    if model and not given.options.base_url:
+        return _judge_here(name, mode, model, given)
+    return _judge_served(name, mode, replace(given, options=_names_model(given.options, model)))
+
+
+def _names_model(options: ScoringOptions, model: str | None) -> ScoringOptions:
+    return options if model is None else replace(options, served_model=options.served_model or model)
+
+
+def _judge_here(name: str, mode: str, model: str, given: Given) -> Scoring:
+    """A judge whose engine is in this process, or spread over the devices."""
+    from irlens.rerank.llm_judge import PAIR, POINT
+    from irlens.rerank.local_judge import LocalJudge
+
+    _check_opponents(given.options)
+    judge = LocalJudge(model, given.options, given.devices)
+    given = replace(given, devices=devices.HERE)  # its engine spreads itself
+
+    def loader(run: pd.DataFrame, given: Given) -> Callable[[], Scorer]:
+        return partial(judge.load, given.conversations(run), mode)
+
+    identity = judge.identity | {"opponents": given.options.judge_opponents}
+    how = {"kind": mode, "asked": (PAIR, POINT)}
+    return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
+
+
+def _judge_served(name: str, mode: str, given: Given) -> Scoring:
     """A judge at a server, its temperature 0; the second try of a question is another request with its own seed."""
     from irlens.rerank.llm_judge import PAIR, POINT, Judge
     from irlens.retrieve.engines import openai
 
-    options = _served(name, mode, given.options)
+    options = _served(name, given.options)
     opponents = given.options.judge_opponents
 
     given = replace(given, devices=devices.HERE)  # it is a server that works
@@ -330,19 +361,24 @@ def _judge_of(name: str, mode: str, given: Given) -> Scoring:
     return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
 
 
-def _served(name: str, mode: str, options: ScoringOptions) -> EngineOptions:
-    """The judge's server, reached. Raises UserError: another mode, numbers out of range, no server there."""
+def _check_opponents(options: ScoringOptions) -> None:
     from irlens.rerank.llm_judge import pairings
-    from irlens.retrieve.engines import openai
 
-    if mode not in ("pairwise", "pointwise"):
-        raise UserError(f"--reranker {name}: {did_you_mean(mode, ('pairwise', 'pointwise'))}")
-    positive(timeout=options.timeout)
-    at_least(1, concurrency=options.concurrency)
     if options.judge_opponents:
         pairings([""] * 9999, options.judge_opponents)  # refuses an odd number
+
+
+def _served(name: str, options: ScoringOptions) -> EngineOptions:
+    """The judge's server, reached. Raises UserError: numbers out of range, no server there."""
+    from irlens.retrieve.engines import openai
+
+    positive(timeout=options.timeout)
+    at_least(1, concurrency=options.concurrency)
+    _check_opponents(options)
     if not options.base_url:
-        raise UserError(f"--reranker {name} needs --base-url, such as http://localhost:8000/v1")
+        raise UserError(
+            f"--reranker {name} needs --base-url, such as http://localhost:8000/v1, or judge:MODEL, a model of this machine"
+        )
     shared = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args")
     served = EngineOptions(
         engine="openai",

@@ -16,6 +16,7 @@ from irlens.models import catalog
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from irlens.models.thoughts import Thought
@@ -205,6 +206,12 @@ def cut_in_words(cut: int, texts: int, name: str) -> str:
     return f"{name}: {cut:,} of {texts:,} texts were longer than the model reads, and were cut"
 
 
+def beats(mine: np.ndarray, other: np.ndarray) -> float:
+    """The chance that one of `mine` [m] is above one of `other` [n], a tie being half of one."""
+    above = mine[:, None] - other[None, :]
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
+
+
 def against_start(
     judge: Judge, run: pd.DataFrame, start: pd.DataFrame, topics: pd.DataFrame, here: Path, before: Path
 ) -> pd.DataFrame:
@@ -228,7 +235,6 @@ def against_start(
     lists = {name: dict(iter(t.groupby(["query_id", "temperature"], sort=False))) for name, t in tables.items()}
     for (query_id, temperature), own in lists["a"].items():
         mine, other = (t["relevance"].to_numpy() for t in (own, lists["b"][query_id, temperature]))
-        above = mine[:, None] - other[None, :]
-        row = {"query_id": query_id, "temperature": temperature, "win rate": ((above > 0) + 0.5 * (above == 0)).mean()}
+        row = {"query_id": query_id, "temperature": temperature, "win rate": beats(mine, other)}
         rows.append(row if judge.relative else row | {"reward": mine.mean()})
     return pd.DataFrame(rows)

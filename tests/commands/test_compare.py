@@ -18,30 +18,6 @@ from irlens.measure import groups
 PROMPTS = 12
 
 
-def saved(path, right, name="p"):
-    """A folder of draws: of prompt i the draws `right[i]` say whether they are right."""
-    rows = [
-        (f"{name}-{i}", f"prompt {i}", f"{name}-{i}/{d}", f"#### {i if r else -1}", d, float(r), [str(i)])
-        for i, some in enumerate(right)
-        for d, r in enumerate(some)
-    ]
-    columns = ["query_id", "query", "doc_id", "text", "draw", "right", "answers"]
-    frame = pd.DataFrame(rows, columns=columns)
-    run = tables.run(frame.drop(columns="right").assign(score=-frame["draw"])).drop(columns="reward")
-    files.write_parquet(run, path / "run.parquet")
-    qrels = frame[["query_id", "doc_id"]].assign(relevance=frame["right"].astype(int))
-    files.write_parquet(qrels, path / "qrels.parquet")
-    return path
-
-
-@pytest.fixture
-def three(tmp_path):
-    """good: right in both draws of all but one prompt; twin: the same; bad: never right."""
-    good = [[1, 1]] * (PROMPTS - 1) + [[1, 0]]
-    made = {"good": good, "twin": good, "bad": [[0, 0]] * PROMPTS}
-    return [str(saved(tmp_path / name, right)) for name, right in made.items()]
-
-
 def test_values_tests_and_groups(three, tmp_path):
     folder, values, tests = compare(exchange.Compare(runs=three, measures="Pass@1", out=str(tmp_path / "c")), str)
     assert dict(zip(values["run"], values["value"])) == pytest.approx({"good": 23 / 24, "twin": 23 / 24, "bad": 0.0})
@@ -60,12 +36,12 @@ def test_values_tests_and_groups(three, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(folder / "tests.csv"), tests, check_dtype=False)
 
 
-def test_the_tables_in_markdown_and_latex(three, tmp_path):
+def test_the_tables_in_markdown_and_latex(three, saved, tmp_path):
     odd = saved(tmp_path / "a_b&c", [[1, 0]] * PROMPTS)
     folder, values, _ = compare(exchange.Compare(runs=[*three, str(odd)], out=str(tmp_path / "c")), str)
     assert values["measure"].drop_duplicates().tolist() == ["Pass@1", "Pass@2"]
     page, table = (folder / "compare.md").read_text(), (folder / "compare.tex").read_text()
-    assert "| Pass@1 | good | 0.958 | [" in page and page.count("\n| Pass@") == 4 * 2 + 6 * 2
+    assert "| Pass@1 | good | 0.958 | 0.042 | [" in page and page.count("\n| Pass@") == 4 * 2 + 6 * 2
     assert r"Pass@1 & a\_b\&c & $0.500^{" in table and table.count(r"\\") == 1 + 8
     assert r"\toprule" in table and table.strip().endswith(r"\end{tabular}")
 
@@ -79,7 +55,7 @@ def test_groups_where_being_alike_does_not_carry_over():
     assert set(groups.letters(tests.assign(p_holm=1.0), list("abcd")).values()) == {"a"}
 
 
-def test_runs_that_name_their_prompts_otherwise_are_joined_by_text(three, tmp_path):
+def test_runs_that_name_their_prompts_otherwise_are_joined_by_text(three, saved, tmp_path):
     other = saved(tmp_path / "other", [[0, 0]] * PROMPTS, name="q")
     told = []
     _, values, tests = compare(exchange.Compare(runs=[three[0], str(other)], out=str(tmp_path / "c")), told.append)
@@ -87,11 +63,13 @@ def test_runs_that_name_their_prompts_otherwise_are_joined_by_text(three, tmp_pa
     assert values["group"].tolist() == ["a", "b"] * 2
 
 
-def test_only_prompts_that_all_have_are_compared_and_that_is_said(three, tmp_path):
+def test_only_prompts_that_all_have_are_compared_and_that_is_said(three, saved, tmp_path):
     few = saved(tmp_path / "few", [[1, 0]] * 8)
     told = []
     _, _, tests = compare(exchange.Compare(runs=[three[0], str(few)], out=str(tmp_path / "c")), told.append)
-    assert set(tests["n"]) == {8} and "8 prompts that all have; 4 that some lack are left out" in told
+    assert set(tests["n"]) == {8}
+    lacking = "few lacks 4: p-10, p-11, p-8, …"
+    assert told == [f"8 prompts that all have; 4 that some lack are left out ({lacking})"]
 
 
 def test_a_verifier_judges_all_alike_and_other_judgements_are_told(three, tmp_path):
@@ -163,7 +141,7 @@ def test_folders_that_were_measured_before_and_several_temperatures(three, tmp_p
         (["good", "far"], "no prompt in common"),
     ],
 )
-def test_what_cannot_be_compared(three, tmp_path, refused, args, message):
+def test_what_cannot_be_compared(three, saved, tmp_path, refused, args, message):
     far = saved(tmp_path / "far", [[1, 0]] * 2, name="z")
     run = tables.read_run(far)
     files.write_parquet(run.assign(query="far " + run["query"]), far / "run.parquet")

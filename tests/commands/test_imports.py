@@ -272,3 +272,46 @@ def test_exports_that_cannot_be(imported, tmp_path, refused):
         assert message in refused("export", str(folder), "--to", kind, "--out", str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
     assert "--to 'trll'; did you mean 'trl'" in refused("export", str(folder), "--to", "trll")
+
+
+def test_a_notebook_brings_draws_in_and_sends_them_out(tmp_path):
+    """`import_draws` and `export_draws` give what the commands give, and need no output folder of irlens's own."""
+    rows = [
+        {"prompt": f"ask {i}", "responses": [f"#### {i}", "no"], "scores": [1, 0], "answer": str(i)} for i in range(3)
+    ]
+    path = tmp_path / "draws.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run, qrels = irlens.import_draws(path, model="mine", temperature=0.7)
+    folder, results = import_draws(
+        exchange.Import(file=str(path), model="mine", temperature=0.7, out=str(tmp_path / "i")), str
+    )
+    pd.testing.assert_frame_equal(run, tables.read_run(folder))
+    pd.testing.assert_frame_equal(qrels, tables.read_qrels(folder))
+    assert irlens.measure(run, qrels, "Pass@1")["value"].tolist() == results["value"].tolist()[:1]
+    for kind in FORMATS:
+        out = tmp_path / kind
+        made = irlens.export_draws(run, out, kind, qrels=qrels, model="mine")
+        assert made and all(one.parent == out and one.stat().st_size for one in made)
+        again, files = export(exchange.Export(run=str(folder), to=kind, out=str(tmp_path / f"{kind}-by-command")), str)
+        if kind not in ("every-eval-ever", "lm-eval", "jsonl", "trec"):  # these are named after the folder
+            assert [one.read_text() for one in made] == [one.read_text() for one in files]
+        elif kind != "every-eval-ever":  # which tells when it was made
+            assert sorted(one.read_text() for one in made) == sorted(one.read_text() for one in files), again
+    back, judged = irlens.import_draws(tmp_path / "jsonl" / "draws.jsonl")
+    assert sorted(back["text"]) == sorted(run["text"]) and judged["relevance"].sum() == 3
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda path, run: irlens.import_draws(path, modell="x"), "unknown option 'modell'; did you mean 'model'"),
+    (lambda path, run: irlens.import_draws(path / "none.jsonl"), "none.jsonl"),
+    (lambda path, run: irlens.export_draws(run, path, "trll"), "'trll'; did you mean 'trl'"),
+    (lambda path, run: irlens.export_draws(run.drop(columns="rank"), path), "export_draws: a run table needs"),
+    (lambda path, run: irlens.export_draws(run, path, "every-eval-ever"), "holds judged draws"),
+    (lambda path, run: irlens.export_draws(run.drop(columns="query"), path), "its prompts are not known"),
+    (lambda path, run: irlens.export_draws(run, path, "jsonl", negative=2), "unknown option 'negative'; did you mean"),
+])  # fmt: skip
+def test_what_a_notebook_may_not_bring_or_send(call, message, tmp_path):
+    run = irlens.run([("ask", "a", 1.0), ("ask", "b", 0.0)]).drop(columns="reward", errors="ignore")
+    with pytest.raises(UserError, match=message):
+        call(tmp_path, run)
+    assert not list(tmp_path.iterdir())

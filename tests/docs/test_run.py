@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -61,7 +62,7 @@ def test_from_own_prompts_to_a_policy(tmp_path, irlens, monkeypatch):
     (tmp_path / "my_reward.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     commands = [line for block in blocks(page, "sh") for line in joined(block)]
-    assert len(commands) == 10 and all(line.startswith("irlens ") for line in commands)
+    assert len(commands) == 7 and all(line.startswith("irlens ") for line in commands)
     told = {line: irlens(*shlex.split(line)[1:], cwd=tmp_path).stdout for line in commands}
     assert any("trained on 45, held out 15" in text for text in told.values())
     for folder in ("mined", "again"):
@@ -71,8 +72,34 @@ def test_from_own_prompts_to_a_policy(tmp_path, irlens, monkeypatch):
         assert len(best) > 5 and (lists["reward"] <= lists["query_id"].map(best)).all()
     tests = pd.read_csv(tmp_path / "trained" / "tests.csv").set_index("measure")
     assert {"win rate", "reward"} == set(tests.index) and (tests["n"] == 7).all()
-    measured = [pd.read_csv(tmp_path / f"{name}-measured" / "results.csv") for name in ("start", "after")]
-    assert all((one["n"] == 60).all() and one["value"].is_monotonic_increasing for one in measured)
+    compared = pd.read_csv(tmp_path / "compared" / "values.csv")
+    assert (compared["n"] == 60).all() and {"tiny", "iteration-1"} == set(compared["run"])
+    reward = compared[compared["against"].isna()].set_index(["run", "measure"])["value"]
+    assert all(reward[name, "Reward@1"] < reward[name, "Reward@8"] for name in set(compared["run"]))
+    assert {"win rate", "length-controlled win rate"} < set(compared["measure"])
+
+
+def test_two_systems_are_compared(tmp_path, irlens, monkeypatch, shaken):
+    """docs/howto/compare.md: models that draw, their runs, both together, a reward; but for judges that are not here."""
+    page = "docs/howto/compare.md"
+    shutil.copytree(shaken, tmp_path / "tiny-trained")
+    (tmp_path / "my_reward.py").write_text("def score(run):\n    return -run['text'].str.len()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    commands = [line for block in blocks(page, "sh") for line in joined(block)]
+    here = [
+        line.replace("--limit 40 -n 8", "--limit 8 -n 2").replace("Pass@8", "Pass@2")
+        for line in commands
+        if "--judge" not in line
+    ]
+    assert len(commands) == 6 and len(here) == 4
+    for line in here:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    values = {name: pd.read_csv(tmp_path / name / "values.csv") for name in ("models", "runs", "mixed", "by-reward")}
+    assert values["models"]["value"].tolist() == values["runs"]["value"].tolist()
+    assert set(values["mixed"]["run"]) == {"tiny", "tiny-trained"} and "win rate" in set(values["by-reward"]["measure"])
+    (code,) = blocks(page, "python")
+    found = execute(code.replace("limit=20", "limit=6").replace("n=4", "n=2"), page)
+    assert set(found["preferred"]["before"]) == {"T = 0.7"} and len(found["preferred"]) == 6
 
 
 def test_own_draws(capsys):

@@ -110,3 +110,32 @@ def test_lists_of_one_and_shards_close_the_judge(tmp_path):
     judge = Judge(lambda *_: pytest.fail("asked"), TALK, close=lambda: closed.append(1))
     assert score_in_shards(rows, lambda: judge, tmp_path, "judge", made_by={})["score"].tolist() == [0.5]
     assert closed == [1]
+
+
+@pytest.mark.parametrize("argument, expected", [
+    ("pairwise", ("pairwise", None)), ("pointwise", ("pointwise", None)), ("tiny", ("pairwise", "tiny")),
+    ("pointwise:tiny", ("pointwise", "tiny")), ("owner/chat", ("pairwise", "owner/chat")),
+])  # fmt: skip
+def test_what_follows_judge_is_a_mode_a_model_or_both(argument, expected):
+    from irlens.rerank import local_judge
+
+    assert local_judge.parsed(f"judge:{argument}", argument) == expected
+
+
+def test_a_model_without_a_template_is_asked_again_in_one_turn_and_long_questions_are_refused(monkeypatch):
+    """The embedded model says nothing that can be read; what it is asked is its own prompt, and must fit."""
+    import irlens
+
+    run = irlens.run([("how many", "one"), ("how many", "two")])
+    judge = irlens.reranker("judge:tiny", judge_tokens=4)
+    found = judge.scores(run)
+    assert found.scores.tolist() == [0.5, 0.5] and found.facts["asked"] == found.facts["nonsense"] == 4
+    assert judge.identity["judge"] == "tiny" and judge.identity["judge_digest"]
+    with pytest.raises(
+        UserError, match="question 0 to the judge tiny: prompt of .* exceeds the model's 1024 positions"
+    ):
+        judge.scores(irlens.run([("how many " * 600, "one"), ("how many " * 600, "two")]))
+    with pytest.raises(UserError, match="judge:pontwise: did you mean 'pointwise'"):
+        irlens.reranker("judge:pontwise")
+    with pytest.raises(UserError, match="needs --base-url.*or judge:MODEL"):
+        irlens.reranker("judge:pointwise")

@@ -117,6 +117,19 @@ def test_lists_of_other_tags_do_not_compete(model):
     assert apart[2:].tolist() == pytest.approx(model(rows[2:])["score"].tolist())
 
 
+def test_it_prefers_one_of_two_systems_texts_by_both_orders(model, folder):
+    import irlens
+
+    runs = {
+        "a": irlens.run([("what is it", "hi"), ("what is it", "no")]),
+        "b": irlens.run([("what is it", "cat dog"), ("what is it", "no")]),
+    }
+    found = irlens.preferences(runs, irlens.reranker(f"reward:{folder}"), pairs=2)
+    margin = by_hand(model, "what is it", "cat dog", "hi") - by_hand(model, "what is it", "hi", "cat dog")
+    assert found["preference"].tolist() == [(float(margin > 0) + 0.5) / 2]  # the second responses are equal texts
+    assert found["length_before"].tolist() == [2.0] and found["length_after"].tolist() == [4.5]
+
+
 def test_source_and_candidates_are_cut(model):
     assert model.lengths == (1224, 412)
     source, candidate = "it " * 2000, "cat " * 1000
