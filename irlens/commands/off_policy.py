@@ -97,7 +97,8 @@ def _columns(settings: Train) -> tuple[dict[str, str], str | None]:
     from irlens.tasks import forms
     from irlens.train import list_files, preferences
 
-    mapped = forms.parse_columns(settings.columns, tuple(dict.fromkeys((*preferences.NAMES, *forms.NAMES))))
+    names = preferences.NAMES if settings.dataset is None else (*preferences.NAMES, *forms.NAMES)
+    mapped = forms.parse_columns(settings.columns, tuple(dict.fromkeys(names)))
     if not mapped or settings.dataset is None:
         return mapped, None
     named = {settings.list_file: preferences.NAMES, settings.dataset: forms.NAMES}

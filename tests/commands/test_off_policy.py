@@ -131,6 +131,7 @@ def test_a_folder_goes_on_with_the_same_lists_only(tmp_path, file):
         (PAIRS, ("--iterations", "2"), "leave out --iterations"),
         (PAIRS, ("-n", "4", "--memory", "all"), "leave out -n, --memory"),
         (PAIRS, ("--lists-per-prompt", "2"), "leave out --lists-per-prompt"),
+        (PAIRS, ("--columns", "answer=prompt"), "--columns answer=…: known: chosen, completion"),
         (PAIRS, ("--reward", "fsfairx"), "measures nothing: leave out --reward, or add --dataset"),
         (PAIRS, ("--max-length", "5"), "none of 24 lists fits into --max-length 5; the shortest has"),
         (PAIRS, ("--export", "trl,csv"), "--export 'csv'"),
