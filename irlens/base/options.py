@@ -9,6 +9,10 @@ from irlens.base import secrets
 from irlens.base.errors import UserError, did_you_mean
 
 
+class Default(int):
+    """A whole number that a setting has because nobody gave one: one that was given is an int, even if it is equal."""
+
+
 def option(default, text: str, *flags: str, panel: str, free: bool = False, first: bool = False, secret: bool = False):
     """A setting with its default, what it means, and its flags on the command line (default: --its-name).
 
@@ -82,8 +86,8 @@ def _fits(value, annotation: str) -> bool:
     if isinstance(value, (list, tuple)):
         inner = next((part[len("tuple[") :].split(",")[0] for part in allowed if part.startswith("tuple[")), None)
         return inner is not None and len(value) > 0 and all(_fits(v, inner) for v in value)
-    if isinstance(value, int) and "float" in allowed:
-        return True
+    if isinstance(value, int):
+        return "int" in allowed or "float" in allowed
     return type(value).__name__ in allowed
 
 

@@ -43,7 +43,7 @@ class Command(typer.core.TyperCommand):
 def takes(kind: type) -> Callable:
     """Makes `command(settings)` a command whose options are the fields of `kind`, in the panels of --help that they name.
 
-    A tuple is written with commas.
+    A tuple is written with commas. What was not typed is left to `kind`, whose defaults know that they are defaults.
     """
     types = get_type_hints(kind)
     known = sorted(fields(kind), key=_place)
@@ -51,14 +51,17 @@ def takes(kind: type) -> Callable:
 
     def decorate(command: Callable) -> Callable:
         @functools.wraps(command)
-        def wrapped(**given) -> None:
+        def wrapped(context: typer.Context, **given) -> None:
+            typed = {name: context.get_parameter_source(name) for name in given}
+            given = {name: value for name, value in given.items() if typed[name].name != "DEFAULT"}
             check_secrets(given, kind)
             for name, number in tuples.items():
-                if given[name] is not None:
+                if given.get(name) is not None:
                     given[name] = numbers(given[name], "--" + name.replace("_", "-"), number)
             command(kind(**given))
 
-        parameters = [_parameter(f, str | None if f.name in tuples else types[f.name]) for f in known]
+        asked = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [asked] + [_parameter(f, str | None if f.name in tuples else types[f.name]) for f in known]
         wrapped.__signature__ = inspect.Signature(parameters)
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapped

@@ -35,6 +35,7 @@ def load_policy(
     that does not answer or refuses.
     """
     from irlens.models import thoughts
+    from irlens.rerank import verifiers
 
     policy = open_policy(settings, say)
     task = task_of(settings, settings.dataset or policy.entry.dataset, split, limit)
@@ -44,6 +45,8 @@ def load_policy(
             f"data set {task.name!r} has no verifier, so right and wrong cannot be told; give --verifier (gsm8k, nq-exact, "
             f"…, where it has answers), or {other}, for a reward model to judge"
         )
+    if verified:
+        verifiers.ready(task.verifier)
     if task.unused:
         other = "; --lists FILE trains on them" if _command(settings) == "train" else ""
         say(

@@ -168,18 +168,22 @@ def format_value(row) -> str:
 
 
 def in_words(tests: pd.DataFrame, alpha: float = 0.05) -> list[str]:
-    """One sentence per paired test: what changed, by how much, and whether it can be told from chance."""
+    """One sentence per paired test: what changed, by how much, and whether it can be told from chance. A reward has units of
+    its own; everything else is a rate, in points of a hundred."""
     out = []
     for row in tests.itertuples():
         verb = "rose" if row.difference > 0 else "fell" if row.difference < 0 else "did not change"
-        by = (
-            f" by {100 * abs(row.difference):.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-            if row.difference
-            else ""
-        )
+        by = f" by {_change(row)}" if row.difference else ""
         verdict = "a significant change" if row.p_holm < alpha else "not significant: it may be chance"
         out.append(
             f"{row.measure} {verb}{by} over {row.n} problems (paired randomisation test, p = {row.p_holm:.4f} "
             f"after Holm's correction, d = {row.effect:+.2f}): {verdict}."
         )
     return out
+
+
+def _change(row) -> str:
+    """`4.1 points [+2.0, +6.2]` of a rate, `0.41 [+0.20, +0.62] of the reward's own units` of a reward."""
+    if not str(row.measure).lower().startswith("reward"):
+        return f"{100 * abs(row.difference):.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    return f"{abs(row.difference):.3g} [{row.low:+.3g}, {row.high:+.3g}] of the reward's own units"

@@ -41,7 +41,7 @@ DRAWN = (
     "lists",
     "patience",
 )  # what says which lists are drawn and cut: here they are given
-MEASURED = ("split", "columns", "verifier", "reward", "eval_reward", "eval_split")  # what a data set is measured by
+MEASURED = ("split", "verifier", "reward", "eval_reward", "eval_split")  # what a data set is measured by
 
 
 def prepare(settings: Train, say: Say) -> Job:
@@ -54,7 +54,8 @@ def prepare(settings: Train, say: Say) -> Job:
     from irlens.train import in_memory, list_files
 
     _check(settings)
-    lists = list_files.read(settings.list_file)
+    of_lists, of_data = _columns(settings)
+    lists = list_files.read(settings.list_file, of_lists)
     settings = replace(settings, iterations=1, prompts=0)  # no prompt of the data set is trained on
     topics = lists.drop_duplicates("query_id", ignore_index=True)[["query_id", "query"]]
     if settings.dataset is None:
@@ -64,7 +65,7 @@ def prepare(settings: Train, say: Say) -> Job:
         held_out, test, judge = None, None, None
         say(f"no --dataset: {policy.name} is trained, and measured on nothing")
     else:
-        policy, judge, held_out, test = _measured(settings, topics, say)
+        policy, judge, held_out, test = _measured(replace(settings, columns=of_data), topics, say)
         task = replace(policy.task, topics=topics)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
@@ -85,6 +86,30 @@ def _check(settings: Train) -> None:
     alone = [f for f in fields(Train) if f.name in MEASURED and getattr(settings, f.name) is not None]
     if settings.dataset is None and alone:
         raise UserError(f"--lists without --dataset measures nothing: leave out {flags_of(alone)}, or add --dataset")
+
+
+def _columns(settings: Train) -> tuple[dict[str, str], str | None]:
+    """(the columns that --columns names of the lists, those of the data set as it is typed): each is wherever it is found.
+
+    Raises UserError for one that is nowhere.
+    """
+    from irlens import tasks
+    from irlens.tasks import forms
+    from irlens.train import list_files, preferences
+
+    names = preferences.NAMES if settings.dataset is None else (*preferences.NAMES, *forms.NAMES)
+    mapped = forms.parse_columns(settings.columns, tuple(dict.fromkeys(names)))
+    if not mapped or settings.dataset is None:
+        return mapped, None
+    named = {settings.list_file: preferences.NAMES, settings.dataset: forms.NAMES}
+    there = {settings.list_file: list_files.columns(settings.list_file)}
+    there[settings.dataset] = tasks.columns(settings.dataset, train_split(settings))
+    for name, column in mapped.items():
+        if not any(name in named[where] and column in there[where] for where in named):
+            found = "; ".join(f"{where}: {', '.join(there[where]) or 'names of its own'}" for where in named)
+            raise UserError(f"--columns {name}={column}: no such column ({found})")
+    lists, data = ({n: c for n, c in mapped.items() if n in named[w] and c in there[w]} for w in named)
+    return lists, ",".join(f"{name}={column}" for name, column in data.items()) or None
 
 
 def _measured(settings: Train, asked: pd.DataFrame, say: Say) -> tuple[Policy, Judge, Task, Task | None]:

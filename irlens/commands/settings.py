@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from irlens.base import seeds
 from irlens.base.errors import UserError
-from irlens.base.options import argument, option
+from irlens.base.options import Default, argument, option
 from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought, columns
 from irlens.retrieve.options import EncoderOptions, EngineOptions, devices
 from irlens.train.options import LarpoOptions
@@ -251,10 +251,10 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     eval_split: str | None = option(
         None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
     )
-    eval_limit: int = option(200, "Held-out problems in between.", panel="Measuring")
+    eval_limit: int = option(Default(200), "Held-out problems in between.", panel="Measuring")
     eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring")
     eval_temperature: tuple[float, ...] = option((1.0,), "Of these draws; the first chooses.", panel="Measuring")
-    test_limit: int = option(500, "Test problems at the end; 0: none.", panel="Measuring")
+    test_limit: int = option(Default(500), "Test problems at the end; 0: none.", panel="Measuring")
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
     max_prompt_length: int | None = _max_prompt_length()

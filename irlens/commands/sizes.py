@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from irlens.base.options import Default
 from irlens.commands.settings import Train
 from irlens.retrieve.policy import Say
 
@@ -14,14 +15,14 @@ PLACES = {"eval_limit": "in between", "test_limit": "at the end"}
 def shrunk(settings: Train, distinct: int, lent: list[str], name: str, say: Say) -> Train:
     """`settings` with the sizes that were left at their defaults made to fit into so many `distinct` prompts.
 
-    lent: which of eval_limit and test_limit come out of these prompts too. A size that was asked for stays as it is; what
+    lent: which of eval_limit and test_limit come out of these prompts too. A size that was asked for stays as it is, even one that is the default; what
     then still does not fit is refused, with all sizes named, by whoever takes the prompts. A line says what became of
     them.
     """
     sizes = {size: getattr(settings, size) for size in ("prompts", *lent)}
     if sum(sizes.values()) <= distinct:
         return settings
-    free = [size for size in sizes if sizes[size] == getattr(Train, size)]
+    free = [size for size in sizes if isinstance(sizes[size], Default)]
     fixed = sum(value for size, value in sizes.items() if size not in free)
     if not free or distinct - fixed < len(free):
         return settings

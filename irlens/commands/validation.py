@@ -114,7 +114,8 @@ def _lend(policy: Policy, sizes: dict[str, int], prompts: int, say: Say) -> tupl
         which = " and ".join(f"--{name.replace('_', '-')} {size}" for name, size in sizes.items())
         raise UserError(
             f"--prompts {prompts}: the split {task.split!r} of {task.name} has only {stays.sum()} of {len(topics)} left "
-            f"once {which} are held out of it, as the data set has no other split for them; make them smaller"
+            f"once {which} are held out of it, as the data set has no other split for them; make them "
+            "smaller, or leave them out: sizes that nobody gives shrink to what is there"
         )
     again = int((~stays).sum()) - len(places)
     if again:

@@ -1,6 +1,7 @@
 """What a recipe will cost: tokens from its settings, GPU-hours and memory from parameter counts, CPU minutes from rates.
 
 Estimates from above: every prompt is taken to give all its lists, every response to have its data set's typical length.
+Lists that are given (`list_file`) are counted where they are there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ TOKENS = {  # data set → typical tokens of a prompt, of a response
     "math": (110, 400),
     "ultrafeedback": (160, 400),
 }
+CHARACTERS = 2.4  # of a token of `tiny`; those of others have 3 to 4
 SIZES = {"sums": 1000, "gsm8k": 1319, "math": 5000}  # problems in the split test
 CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
 DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
@@ -105,25 +107,66 @@ def _policy(name: str) -> catalog.Model:
 
 def _train(settings: Train, policy: catalog.Model) -> Cost:
     """All iterations, the held-out draws before and after each, and the test draws of the start and the chosen."""
-    dataset = settings.dataset or policy.dataset
-    asked, answer = TOKENS.get(dataset, TOKENS["gsm8k"])
+    if settings.list_file:
+        return _off_policy(settings, policy)
+    asked, answer = _tokens(settings, policy)
     rounds = settings.iterations * settings.prompts
     draws = rounds * settings.n * len(settings.temperature)
     draws += 2 * rounds * settings.lists * (settings.tier == "easiest")  # answers to unrelated prompts
-    tested = 0 if settings.eval_split == "test" else 2 * settings.test_limit
-    problems = (settings.iterations + 1) * settings.eval_limit + tested
-    held_out = problems * settings.eval_n * len(settings.eval_temperature)
     lists, size = rounds * settings.lists, sum(settings.shape)
     once = lists * (asked + size * answer)
-    generated, trained = (draws + held_out) * answer, settings.epochs * once
-    read, scored = once, 0.0
+    return _of_training(settings, policy, _Lists(rounds, lists, size, once), draws, settings.iterations + 1)
+
+
+def _off_policy(settings: Train, policy: catalog.Model) -> Cost:
+    """One training on lists that are given, and with a data set the held-out draws before and after it; of lists that are
+    not there (yet) nothing is known."""
+    measured = 2 if settings.dataset else 0
+    given = _given(settings)
+    if given is None:
+        return replace(
+            _of_training(settings, policy, _Lists(), 0, measured), gpu_hours=None, gpu_gib=None, cpu_minutes=None
+        )
+    return _of_training(settings, policy, given, 0, measured)
+
+
+def _given(settings: Train) -> _Lists | None:
+    """What the file of lists holds; None where there is none. Its tokens are reckoned from its characters."""
+    from irlens.tasks import forms
+    from irlens.train import list_files, preferences
+
+    if not Path(settings.list_file).exists():
+        return None
+    mapped = forms.parse_columns(settings.columns, (*preferences.NAMES, *forms.NAMES))
+    there = list_files.columns(settings.list_file) if mapped else []
+    found = list_files.read(settings.list_file, {name: column for name, column in mapped.items() if column in there})
+    lists = found.groupby(["query_id", "iteration", "list"], sort=False)
+    asked = lists["query"].first().str.len().sum()
+    once = int((asked + found["text"].str.len().sum()) / CHARACTERS) + len(found)  # each response has an end
+    return _Lists(found["query_id"].nunique(), lists.ngroups, len(found) / lists.ngroups, once)
+
+
+def _tokens(settings: Train, policy: catalog.Model) -> tuple[int, int]:
+    """Typical tokens of a prompt and of a response."""
+    return TOKENS.get(settings.dataset or policy.dataset, TOKENS["gsm8k"])
+
+
+def _of_training(settings: Train, policy: catalog.Model, lists: _Lists, draws: int, measured: int) -> Cost:
+    """What it costs to train on lists out of so many draws, and to measure so many policies, the start among them; the
+    start and the chosen one also on test problems."""
+    asked, answer = _tokens(settings, policy)
+    tested = 0 if settings.eval_split == "test" or not measured else 2 * settings.test_limit
+    held_out = (measured * settings.eval_limit + tested) * settings.eval_n * len(settings.eval_temperature)
+    generated, trained = (draws + held_out) * answer, settings.epochs * lists.once
+    read, scored = lists.once, 0.0
     for name, count, of in _judges(settings, draws, held_out):
         judged = count * _read_by(name, asked, answer, of)
         read += judged
         known = (found := catalog.reward(name)) and found.parameters
         scored = None if known is None or scored is None else scored + 2 * known * judged
-    work = _Work(generated, draws + held_out, trained, once, scored, settings.epochs * lists, size)
-    return Cost(rounds, draws + held_out, lists, generated, trained, read, **_machine(policy, work, settings))
+    work = _Work(generated, draws + held_out, trained, lists.once, scored, settings.epochs * lists.count, lists.size)
+    cost = _machine(policy, work, settings)
+    return Cost(lists.prompts, draws + held_out, lists.count, generated, trained, read, **cost)
 
 
 def _judges(settings: Train, draws: int, held_out: int) -> list[tuple[str, int, int]]:
@@ -142,6 +185,16 @@ def _read_by(name: str, asked: int, answer: int, of: int) -> int:
 
 
 @dataclass(frozen=True)
+class _Lists:
+    """Prompts that give lists, lists of so many candidates in the mean, and the tokens of reading all of them once."""
+
+    prompts: int = 0
+    count: int = 0
+    size: float = 0.0
+    once: int = 0
+
+
+@dataclass(frozen=True)
 class _Work:
     """What a machine does: tokens generated, trained on (over all epochs) and read by the reference; FLOP of scoring (None:
     not known); draws, and lists trained on (over all epochs) of so many candidates."""
@@ -152,7 +205,7 @@ class _Work:
     reference: int = 0
     scored: float | None = 0.0
     lists: int = 0
-    size: int = 0
+    size: float = 0
 
 
 def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK | Sample) -> dict[str, float | None]:

@@ -45,15 +45,17 @@ class Verifier:
 
     @property
     def read(self) -> verifiers.Verifier:
-        """The rule, reading what follows the thought. Raises UserError where there is none."""
+        """The rule, reading what follows the thought. Raises UserError where there is none, or its extra is missing."""
         from irlens.models import thoughts
         from irlens.rerank.verifiers import Verifier as Rule
+        from irlens.rerank.verifiers import ready
 
         rule = self.rule
         if rule is None:
             if self.task is None or self.task.verifier is None:
                 name = "the run's prompts have" if self.task is None else f"data set {self.task.name!r} has"
                 raise UserError(f"{name} no verifier of its own; give --verifier")
+            ready(self.task.verifier)
             rule = Rule(self.task.name, self.task.verifier, self.task.extract)
         return thoughts.of_verifier(rule, self.thought)
 

@@ -62,6 +62,14 @@ def _math() -> Verifier:
     return Verifier("math", math.is_correct, math.boxed)
 
 
+def ready(judge: Callable[[str, str], bool]) -> None:
+    """Raises UserError, naming the extra, where what a task's verifier needs is absent: before anything is drawn for it."""
+    from irlens.tasks import math
+
+    if judge is math.is_correct:
+        math.need_math_verify()
+
+
 # -- answers in words ----------------------------------------------------------------------------------------------
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")

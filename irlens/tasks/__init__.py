@@ -14,11 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.tasks import rows
 from irlens.tasks.contract import UNSAFE, Task, digest, folder_name, pick_split, split_files
+
+if TYPE_CHECKING:
+    from irlens.tasks import forms
 
 NAMES = {
     "sums": "generated word problems in GSM8K's format, with a verifier; needs no download",
@@ -51,16 +55,17 @@ def load(
     dataset = mixeval.place(os.fspath(dataset))
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1, got {limit}")
+    from irlens.tasks import forms, irds
+
+    if (given := _rows(dataset, split)) is not None:
+        return forms.task_of(replace(given, limit=limit), columns)
     path = Path(dataset).expanduser()
     if dataset not in NAMES and dataset and path.exists():
-        return _load_path(path, split, limit, columns)
-    if _on_hub(dataset):
-        return _of_hub(dataset, split, limit, columns)
+        return _of_tables(path, split, limit, columns)
     if columns is not None:
         raise UserError(f"--columns: for files, folders and data sets of the hub; {dataset} has names of its own")
     if dataset in NAMES:
         return importlib.import_module(f"irlens.tasks.{dataset}").load(split, limit)
-    from irlens.tasks import irds
 
     if identifier := irds.identifier(dataset):
         return irds.load_id(identifier, split, limit)
@@ -80,6 +85,12 @@ def _own(dataset: str, split: str | None, limit: int | None) -> Task:
         raise UserError(f"--dataset {dataset}: it must return an irlens.tasks.Task, got {type(task).__name__}")
     content = tables.check(task.topics, "topics", dataset).to_json(orient="records")
     return replace(task, revision=task.revision or hashlib.sha256(content.encode()).hexdigest()[:16])
+
+
+def columns(dataset: str | os.PathLike, split: str | None = None) -> list[str]:
+    """The columns that `load`'s `columns` may name: of the first row; none where a data set has names of its own."""
+    given = _rows(os.fspath(dataset), split)
+    return [] if given is None else [str(name) for name in next(iter(given.rows), ("", {}))[1]]
 
 
 def splits(dataset: str | os.PathLike) -> list[str]:
@@ -117,36 +128,36 @@ def _on_hub(dataset: str) -> bool:
     return dataset.startswith("hf:") or not irds.is_collection(dataset)
 
 
-def _of_hub(dataset: str, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
-    from irlens.tasks import datasets_library, forms
-
-    name = str(datasets_library.identifier(dataset))
-    found, split, revision = datasets_library.hub_rows(name, split)
-    return forms.task_of(forms.Rows(found, UNSAFE.sub("-", name), split, revision, name, limit), columns)
-
-
-def _load_path(path: Path, split: str | None, limit: int | None, columns: str | Mapping[str, str] | None) -> Task:
+def _rows(dataset: str, split: str | None) -> forms.Rows | None:
+    """The rows of a file, folder or data set of the hub that is read by its keys; None of what has names of its own."""
     from irlens.tasks import beir, datasets_library, drawn, forms, mixeval
 
-    if beir.is_folder(path):
-        if columns is not None:
-            raise UserError(f"--columns: {path} is a BEIR folder, which has names of its own")
-        return beir.load_folder(path, split, limit)
-    if drawn.is_folder(path):
-        if columns is not None:
-            raise UserError(f"--columns: {path} holds a run, which has names of its own")
-        return drawn.load_folder(path, split, limit)
-    if mixeval.is_folder(path):
-        if columns is not None:
-            raise UserError(f"--columns: {path} holds MixEval, which has names of its own")
-        return mixeval.load_folder(path, split, limit)
+    path = Path(dataset).expanduser()
+    there = dataset not in NAMES and bool(dataset) and path.exists()
+    if not there and _on_hub(dataset):
+        name = str(datasets_library.identifier(dataset))
+        found, split, revision = datasets_library.hub_rows(name, split)
+        return forms.Rows(found, UNSAFE.sub("-", name), split, revision, name)
+    if not there or beir.is_folder(path) or drawn.is_folder(path) or mixeval.is_folder(path):
+        return None
     if datasets_library.is_saved(path):
         found, split, revision = datasets_library.saved_rows(path, split)
-        return forms.task_of(forms.Rows(found, folder_name(path), split, revision, str(path), limit), columns)
+        return forms.Rows(found, folder_name(path), split, revision, str(path))
     files = rows.splits(path)
     if not files:
         raise UserError(f"{path}: expected {rows.ENDINGS}, one per split, or a BEIR corpus.jsonl")
     split = pick_split(split, files, str(path))
     some = files[split]
     found = chain.from_iterable(map(rows.read, some))
-    return forms.task_of(forms.Rows(found, folder_name(path), split, digest(*some), str(some[0]), limit), columns)
+    return forms.Rows(found, folder_name(path), split, digest(*some), str(some[0]))
+
+
+def _of_tables(path: Path, split: str | None, limit: int | None, columns: object) -> Task:
+    """A BEIR folder, the prompts of a folder with a run, or MixEval; none knows other `columns`."""
+    from irlens.tasks import beir, drawn, mixeval
+
+    known = ((beir, "is a BEIR folder"), (drawn, "holds a run"), (mixeval, "holds MixEval"))
+    reader, what = next(one for one in known if one[0].is_folder(path))
+    if columns is not None:
+        raise UserError(f"--columns: {path} {what}, which has names of its own")
+    return reader.load_folder(path, split, limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from irlens.base.errors import UserError, did_you_mean
@@ -47,7 +47,7 @@ def task_of(given: Rows, columns: str | Mapping[str, str] | None = None) -> Task
     rows = iter(given.rows)
     if (first := next(rows, None)) is None:
         raise UserError(f"{given.called}: no rows")
-    _check_columns(mapped, first[1], given.called)
+    check_columns(mapped, first[1], given.called)
     rows = ((where, _renamed(row, mapped, where)) for where, row in itertools.chain([first], rows))
     where, row = next(rows)
     form = next((form for form in FORMS if form.fits(row)), None)
@@ -63,8 +63,8 @@ def task_of(given: Rows, columns: str | Mapping[str, str] | None = None) -> Task
 # -- columns -------------------------------------------------------------------------------------------------------
 
 
-def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
-    """{our name: theirs}. Raises UserError for what is not of the form NAME=COLUMN,…"""
+def parse_columns(columns: str | Mapping[str, str] | None, names: Sequence[str] = NAMES) -> dict[str, str]:
+    """{our name: theirs}. Raises UserError for what is not of the form NAME=COLUMN,…, or a name that is none of `names`."""
     if columns is None:
         return {}
     if isinstance(columns, str):
@@ -77,12 +77,13 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
     else:
         found = dict(columns)
     for name in found:
-        if name not in NAMES:
-            raise UserError(f"--columns {name}=…: {did_you_mean(name, NAMES)}")
+        if name not in names:
+            raise UserError(f"--columns {name}=…: {did_you_mean(name, names)}")
     return found
 
 
-def _check_columns(mapped: dict[str, str], row: dict, called: str) -> None:
+def check_columns(mapped: dict[str, str], row: dict, called: str) -> None:
+    """Raises UserError for a column that is mapped and that this row of the file, or data set, does not have."""
     for name, column in mapped.items():
         if column not in row:
             raise UserError(f"{called}: --columns {name}={column}: no such column; {did_you_mean(column, row)}")

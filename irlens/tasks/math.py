@@ -35,8 +35,9 @@ def need_math_verify() -> None:
 def is_correct(text: str, gold: str) -> bool:
     """Whether math-verify finds the answer of a response equivalent to `gold` (LaTeX, a number, or a whole solution).
 
-    Raises UserError for a gold answer in which nothing is found.
+    Raises UserError for a gold answer in which nothing is found, and where math-verify is absent.
     """
+    need_math_verify()
     from math_verify import verify
 
     if not (wanted := _gold_formula(gold)):
@@ -99,14 +100,13 @@ def from_rows(
 ) -> Task:
     r"""The task of rows of `problem`, and `solution` (its answer in `\boxed{…}`) or `answer` (MATH-500, AIME) or both.
 
-    Raises UserError for another row, and where math-verify is absent.
+    math-verify is needed once something is judged. Raises UserError for another row.
     """
     import pandas as pd
 
     from irlens.tables import check
     from irlens.tasks.contract import Task, query_id
 
-    need_math_verify()
     topics = []
     for i, (where, row) in enumerate(islice(rows, limit)):
         known = [field for field in ("solution", "answer") if row.get(field) is not None] or ["solution"]

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.tables import files as tables
-from irlens.train.preferences import are_own, as_lists
+from irlens.train.preferences import FORMS, RESPONSES, VALUES, are_own, as_lists
 
 OWN = "lists.parquet"  # of a folder that mining or an iteration of training wrote
 TYPED = ("completions", "scores", "rejected", "label", "score", "reward", "grade")  # what a CSV holds as text
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """The lists of a file or folder, as `preferences.as_lists` has them.
+def read(path: str | Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The lists of a file or folder, as `preferences.as_lists` has them. columns: {name of `preferences.NAMES`: theirs}.
 
     A file: JSON lines, JSON, Parquet or CSV (lists in a cell as JSON). A folder: one with lists.parquet, one of
     `datasets.save_to_disk`, or one of such files, of which the split train is read, or the only one. Raises UserError,
     naming the file and the row: no such file, a format or form that is none of these, what cannot be trained on.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(
-            f"--lists {path}: no such file or folder (how many lists each prompt gives is --lists-per-prompt)"
-        )
+    path = _there(path)
     own = path / OWN if path.is_dir() else path
     if own.suffix == ".parquet" and own.is_file():
         import pyarrow as pa
@@ -39,8 +35,28 @@ def read(path: str | Path) -> pd.DataFrame:
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{own}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
         if are_own(names):
+            if columns:
+                raise UserError(f"--columns: {own} holds irlens' own lists, which have names of their own")
             return as_lists(tables.read_lists(own))
-    return _of_rows(_placed(path), path)
+    return _of_rows(_placed(path), path, dict(columns or {}))
+
+
+def columns(path: str | Path) -> list[str]:
+    """The columns of the first row of a file or folder of lists; none of irlens' own, which have names of their own."""
+    path = _there(path)
+    if path.is_dir() and (path / OWN).is_file():
+        path = path / OWN
+    first = next(iter(_placed(path)), ("", {}))[1]
+    return [] if are_own(first) else list(map(str, first))
+
+
+def _there(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise UserError(
+            f"--lists {path}: no such file or folder (how many lists each prompt gives is --lists-per-prompt)"
+        )
+    return path
 
 
 def digest(lists: pd.DataFrame) -> str:
@@ -75,10 +91,12 @@ def _training(splits: Iterable[str], path: Path) -> str:
     raise UserError(f"{path}: holds {', '.join(present)} and no split train; name the file to train on")
 
 
-def _of_rows(placed: Iterable[tuple[str, dict]], path: Path) -> pd.DataFrame:
+def _of_rows(placed: Iterable[tuple[str, dict]], path: Path, mapped: dict[str, str]) -> pd.DataFrame:
     """Lists of rows; what is wrong with a column is said of the file, what is wrong with a row of its place."""
     places, found = [], []
     for where, row in placed:
+        if mapped:
+            row = _renamed(row, mapped, where if found else str(path))
         places.append(where)
         found.append(_typed(row) if path.suffix == ".csv" else row)
     try:
@@ -88,7 +106,19 @@ def _of_rows(placed: Iterable[tuple[str, dict]], path: Path) -> pd.DataFrame:
     except UserError as error:
         if str(error).startswith(str(path)):  # it names the row
             raise
-        raise UserError(f"{path}: {error}") from error
+        which = "; --columns prompt=COLUMN,… says which is which" if str(error).startswith("no column") else ""
+        raise UserError(f"{path}: {error}{which}") from error
+
+
+def _renamed(row: dict, mapped: dict[str, str], where: str) -> dict:
+    """A row by our names. What the same could be read from is left out: another form of lists, another value."""
+    from irlens.tasks import forms
+
+    forms.check_columns(mapped, row, where)
+    asked = [form for form in (*FORMS, VALUES) if mapped.keys() & {*form}]
+    others = {name for form in FORMS if form not in asked for name in form} if {*asked} & {*FORMS} else set()
+    others |= {name for form in asked if form in (RESPONSES, VALUES) for name in form}
+    return {name: value for name, value in row.items() if name not in others} | {n: row[c] for n, c in mapped.items()}
 
 
 def _typed(row: dict) -> dict:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
-from irlens.base.options import at_least, one_of, option, parse_json, positive
+from irlens.base.options import Default, at_least, one_of, option, parse_json, positive
 from irlens.base.secrets import is_name, learn
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class LarpoOptions(TrainOptions):
     """What Algorithm 1 does: which prompts, how many draws, which lists, and how each iteration trains on them."""
 
     iterations: int = option(3, "Rounds of sampling, judging, training.", panel="Data")
-    prompts: int = option(500, "Prompts per iteration.", panel="Data")
+    prompts: int = option(Default(500), "Prompts per iteration.", panel="Data")
     same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
     n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws")
     temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")

@@ -15,6 +15,8 @@ NEEDED = (
     "rejected, or rows of prompt, completion, label (or score)"
 )
 RESPONSES, VALUES = ("completion", "response"), ("label", "score", "reward")  # of rows that hold one response each
+FORMS = (("chosen", "rejected"), ("completions", "scores"), RESPONSES)  # what tells one form of rows from another
+NAMES = ("prompt", "query", *FORMS[0], *FORMS[1], *RESPONSES, *VALUES)  # what a column may stand for
 
 
 def as_lists(data, places: Sequence[str] | None = None) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """`irlens train --lists`: training on what exists, and `--export`: what a training leaves for others."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import pandas as pd
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 import irlens
 from irlens.base.errors import UserError
+from irlens.commands import off_policy
 from irlens.commands.settings import Train
 from irlens.commands.train import train as run_train
 from irlens.models import catalog
@@ -91,6 +93,25 @@ def test_what_is_held_out_is_never_what_the_lists_ask(tmp_path, file):
         train(tmp_path / "b", file(every), **more)
 
 
+@pytest.mark.parametrize("of_data", ["prompt", "asked"])
+def test_columns_are_named_of_the_lists_and_of_the_data_set_at_once(tmp_path, file, of_data):
+    """`--columns` is of whichever has the column, be it both; and changes nothing but the names."""
+    lists = [{"asked": r["prompt"], "best": r["chosen"], "rejected": r["rejected"]} for r in PAIRS]
+    problems = file([{of_data: f"What is {i} + 1?", "gold": f"{i + 1}"} for i in range(90, 99)], "data.jsonl")
+    settings = Train(list_file=file(lists), dataset=problems, columns="prompt=asked,chosen=best,answer=gold", verifier="gsm8k",
+                     objective="pairwise", eval_limit=3, eval_n=2, test_limit=2, out=str(tmp_path / "a"), **QUICK)  # fmt: skip
+    job = off_policy.prepare(settings, str)
+    assert list_files.digest(job.lists) == list_files.digest(list_files.read(file(PAIRS, "same.jsonl")))
+    assert job.held_out.topics["answers"].tolist() == [["95"], ["96"], ["97"]]
+    for wrong in ("prompt=nothing", "completions=gold", "answer=best"):
+        with pytest.raises(
+            UserError, match=f"--columns {wrong}: no such column .*asked, best, rejected; .*data.jsonl: "
+        ):
+            off_policy.prepare(replace(settings, columns=wrong), str)
+    alone = replace(settings, dataset=None, verifier=None, columns="prompt=asked,chosen=best")
+    assert off_policy.prepare(alone, str).lists.equals(job.lists)
+
+
 def test_a_folder_goes_on_with_the_same_lists_only(tmp_path, file):
     lists = file()
     folder, *_ = train(tmp_path / "a", lists, objective="pairwise")
@@ -110,6 +131,7 @@ def test_a_folder_goes_on_with_the_same_lists_only(tmp_path, file):
         (PAIRS, ("--iterations", "2"), "leave out --iterations"),
         (PAIRS, ("-n", "4", "--memory", "all"), "leave out -n, --memory"),
         (PAIRS, ("--lists-per-prompt", "2"), "leave out --lists-per-prompt"),
+        (PAIRS, ("--columns", "answer=prompt"), "--columns answer=…: known: chosen, completion"),
         (PAIRS, ("--reward", "fsfairx"), "measures nothing: leave out --reward, or add --dataset"),
         (PAIRS, ("--max-length", "5"), "none of 24 lists fits into --max-length 5; the shortest has"),
         (PAIRS, ("--export", "trl,csv"), "--export 'csv'"),

@@ -220,6 +220,20 @@ def test_sizes_left_alone_shrink_to_what_is_there(tmp_path):
     assert [len(task.topics) for task in (job.policy.task, job.held_out)] == [50, 10] and job.test is None
     with pytest.raises(UserError, match="only .* of 60 left once --eval-limit 30 and --test-limit 20 are held out"):
         training._prepare(Train(dataset=str(tmp_path), prompts=40, eval_limit=30, test_limit=20), said.append)
+    with pytest.raises(
+        UserError, match="--prompts 500: .* of 60 left .* sizes that nobody gives shrink to what is there"
+    ):
+        training._prepare(Train(dataset=str(tmp_path), prompts=500), said.append)
+
+
+def test_a_size_that_is_typed_is_no_default_even_if_it_is_equal(tmp_path, refused):
+    (tmp_path / "t.jsonl").write_text(
+        "".join(f'{{"question": "{i}+1?", "answer": "#### {i + 1}"}}\n' for i in range(60))
+    )
+    data = ("--dataset", tmp_path / "t.jsonl", "--out", tmp_path / "o")
+    assert "--prompts 500: the split" in refused("train", "--prompts", "500", *data)
+    assert "--eval-limit 200" in refused("train", "--eval-limit", "200", *data)
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_the_prompts_do_not_allow_is_refused_together():
@@ -240,7 +254,7 @@ OPTIONS = {"prompts": 500, "eval_limit": 200, "test_limit": 500}
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 2000), st.sets(st.sampled_from(["eval_limit", "test_limit"])),
-       st.dictionaries(st.sampled_from(sorted(OPTIONS)), st.integers(1, 900)))  # fmt: skip
+       st.dictionaries(st.sampled_from(sorted(OPTIONS)), st.integers(1, 900) | st.sampled_from([*OPTIONS.values()])))  # fmt: skip
 def test_shrunk_sizes_fit_and_what_was_asked_for_stays(distinct, lent, given_sizes):
     lent, said = sorted(lent), []
     before = Train(**given_sizes)
@@ -249,16 +263,14 @@ def test_shrunk_sizes_fit_and_what_was_asked_for_stays(distinct, lent, given_siz
     for size in OPTIONS:
         value = getattr(after, size)
         assert 1 <= value <= getattr(before, size)
-        if getattr(before, size) != OPTIONS[size] or size not in used:
+        if size in given_sizes or size not in used:
             assert value == getattr(before, size)
     assert bool(said) == (after != before) and len(said) <= 1
     if after != before:
         assert sum(getattr(after, size) for size in used) <= distinct
     elif sum(getattr(before, size) for size in used) > distinct:  # nothing could be done: others refuse it
-        fixed = sum(getattr(before, size) for size in used if getattr(before, size) != OPTIONS[size])
-        assert distinct - fixed < sum(getattr(before, size) == OPTIONS[size] for size in used) or not {
-            size for size in used if getattr(before, size) == OPTIONS[size]
-        }
+        fixed = sum(getattr(before, size) for size in used if size in given_sizes)
+        assert distinct - fixed < len({*used} - {*given_sizes}) or {*used} <= {*given_sizes}
 
 
 def test_a_table_of_own_prompts_is_the_same_in_python(prompts):

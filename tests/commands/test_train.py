@@ -15,6 +15,7 @@ from irlens.base.errors import NothingToRank, UserError
 from irlens.commands import train as training
 from irlens.commands import validation as held_out
 from irlens.commands.drawing import load_policy, train_split
+from irlens.commands.evaluate import in_words
 from irlens.commands.passk import passk as run_passk
 from irlens.commands.settings import PassK, Train
 from irlens.commands.train import train as run_train
@@ -383,3 +384,18 @@ def test_wrong_settings_are_named(tmp_path, more, message):
         train(tmp_path / "a", **more)
     if message != "no list fits":
         assert not (tmp_path / "a").exists()  # refused before anything is made
+
+
+def test_a_reward_is_said_in_its_own_units_and_a_rate_in_points():
+    """A reward model's score is no share of a hundred."""
+    same = {"low": -0.25, "high": 1.5, "p_holm": 0.01, "effect": 0.3, "n": 40}
+    names = {"reward": 0.625, "reward, T = 0.7": -12.5, "Reward@4": 0.0, "Pass@1": 0.625, "win rate": -0.125}
+    tests = pd.DataFrame([{"measure": name, "difference": by, **same} for name, by in names.items()])
+    told = [line.split(" over 40")[0] for line in in_words(tests)]
+    assert told == [
+        "reward rose by 0.625 [-0.25, +1.5] of the reward's own units",
+        "reward, T = 0.7 fell by 12.5 [-0.25, +1.5] of the reward's own units",
+        "Reward@4 did not change",
+        "Pass@1 rose by 62.5 points [-25.0, +150.0]",
+        "win rate fell by 12.5 points [-25.0, +150.0]",
+    ]

@@ -195,6 +195,27 @@ def test_verdicts_and_tables_are_filled_in(tools):
     assert "<!--" not in filled and "| flattened list |" in filled
 
 
+def test_what_is_said_of_trl_is_in_its_tables():
+    """Every interval, and who took how long."""
+    import pandas as pd
+
+    bench, page = ROOT / "experiments" / "bench", PAGES["docs/howto/against-trl.md"].replace("−", "-")
+    tests = pd.read_csv(bench / "against_trl_tests.csv")
+    known = {
+        f"[{100 * row.low_over_seeds:+.{digits}f}, {100 * row.high_over_seeds:+.{digits}f}]"
+        for row in tests.itertuples()
+        for digits in (1, 2)
+    }
+    told = re.findall(r"\[[+-][\d.]+, [+-][\d.]+\]", page)
+    assert len(told) == 5 and set(told) <= known, set(told) - known
+    took = pd.read_csv(bench / "against_trl.csv").set_index("system")["cpu_s"]
+    ours, theirs, faster = re.search(r"took (\d+) CPU seconds where TRL took (\d+): ([\d.]+) times", page).groups()
+    assert (round(took["irlens, pairs"]), round(took["TRL, pairs"])) == (int(ours), int(theirs))
+    assert round(took["TRL, pairs"] / took["irlens, pairs"], 1) == float(faster)
+    same = pd.read_csv(bench / "against_trl_seeds.csv")["steps_within_1e-4"].tolist()
+    assert same[1] == int(re.search(r"the same for (\d+)\s+steps", page)[1])
+
+
 def test_coming_from_trl_changes_five_lines_at_most():
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGES["docs/howto/from-trl.md"], re.S)
     changed = [sum(line.startswith(sign) for line in diff.splitlines()) for sign in "+-"]

@@ -1,5 +1,8 @@
 """Costs of a recipe: every number here is worked out by hand."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from safetensors import safe_open
 
@@ -19,6 +22,28 @@ def test_training_tokens_by_hand():
     assert cost.read == 60 * (37 + 4 * 49) and cost.trained == 2 * cost.read
     assert cost.cpu_minutes == pytest.approx((110 / 650 + 2 * 60 * (0.005 + 4 * 0.0075)) / 60)
     assert cost.gpu_hours == 0 and cost.gpu_gib == 0
+
+
+def test_lists_that_are_given_are_counted_and_nothing_is_drawn_for_them(tmp_path):
+    """Two prompts of 24 characters, three lists; held-out draws only with a data set: of the start and the trained one."""
+    path = tmp_path / "lists.jsonl"
+    rows = [
+        ("a" * 24, ["b" * 12, "c" * 12]),
+        ("a" * 24, ["d" * 24, "e" * 12, "f" * 12]),
+        ("g" * 24, ["h" * 12, "i" * 12]),
+    ]
+    named = [{"asked": prompt, "completions": some, "scores": list(range(len(some)))} for prompt, some in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in named))
+    asked = Train(list_file=str(path), columns="prompt=asked", epochs=3)
+    cost = costs.of_step(asked)
+    once = (3 * 24 + 6 * 12 + 24) / 2.4 + 7
+    assert (cost.prompts, cost.lists, cost.draws, cost.generated) == (2, 3, 0, 0)
+    assert cost.read == once == 77 and cost.trained == 3 * once
+    assert cost.cpu_minutes == pytest.approx(3 * 3 * (0.005 + 7 / 3 * 0.0075) / 60)
+    measured = costs.of_step(replace(asked, dataset="sums", eval_limit=5, eval_n=2, test_limit=4))
+    assert measured.draws == 2 * (5 + 4) * 2 and measured.lists == 3
+    gone = costs.of_step(replace(asked, list_file=str(tmp_path / "later.jsonl")))
+    assert gone.lists == 0 and gone.cpu_minutes is None and gone.gpu_hours is None
 
 
 def test_gpu_hours_by_hand():

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import sys
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import irlens
 from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.tasks import forms
@@ -140,6 +142,26 @@ def test_competition_problems_by_their_keys(tmp_path, row, gold):
     task = tasks.load(jsonl(tmp_path / "x.jsonl", [row]))
     assert task.topics["answers"].tolist() == [[gold]] and task.verifier(rf"\boxed{{{gold}}}", gold)
     assert ("solution" in task.topics.columns) == any(key.lower() == "solution" for key in row)
+
+
+def test_competition_problems_are_drawn_for_without_what_judges_them(tmp_path, monkeypatch):
+    """`irlens sample` judges nothing, so it needs no extra; what judges says which, before it draws."""
+    from irlens.commands.passk import passk
+    from irlens.commands.sample import sample
+    from irlens.commands.settings import PassK, Sample
+
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    path = str(jsonl(tmp_path / "x.jsonl", [LAYOUTS["math-500"][0]]))
+    _, found = sample(Sample(dataset=path, n=2, max_tokens=4, store="none", out=str(tmp_path / "s")), str)
+    assert found["draws"].tolist() == [2]
+    task = tasks.load(path)
+    for judging in (
+        lambda: passk(PassK(dataset=path, n=2, max_tokens=4, out=str(tmp_path / "p")), str),
+        lambda: irlens.verify(pd.read_parquet(tmp_path / "s" / "run.parquet"), task),
+    ):
+        with pytest.raises(UserError, match=r"the verifier math needs math-verify: pip install 'irlens\[math\]'"):
+            judging()
+    assert not (tmp_path / "p").exists()
 
 
 def test_answers_in_words_and_numbers_are_read(tmp_path):

@@ -132,3 +132,35 @@ def test_other_encodings_other_files_and_no_file_are_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             list_files.read(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_columns_of_other_names_are_the_same_lists(tmp_path):
+    """What is mapped stands for its name, and what says the same in another way is not read."""
+    pairs = [{"ask": r["prompt"], "best": r["chosen"], "rejected": r["rejected"], "completions": "x"} for r in PAIRS]
+    scored = [{"prompt": r["prompt"], "answers": r["completions"], "ratings": r["scores"]} for r in SCORED]
+    one = [{"prompt": "p", "said": text, "label": 7, "stars": i, "chosen": "no"} for i, text in enumerate("abc")]
+    plain = [{"prompt": "p", "completion": row["said"], "score": row["stars"]} for row in one]
+    for name, rows, columns, same in (
+        ("a.jsonl", pairs, {"prompt": "ask", "chosen": "best"}, PAIRS),
+        ("b.jsonl", scored, {"completions": "answers", "scores": "ratings"}, SCORED),
+        ("c.csv", one, {"completion": "said", "score": "stars"}, plain),
+    ):
+        (csv if name.endswith("csv") else jsonl)(rows, tmp_path / name)
+        pd.testing.assert_frame_equal(list_files.read(tmp_path / name, columns), as_lists(same))
+        assert list_files.columns(tmp_path / name) == list(rows[0])
+
+
+def test_a_message_names_the_option_that_maps_columns(tmp_path):
+    jsonl([{"ask": "a", "chosen": "b", "rejected": "c"}, {"chosen": "b", "rejected": "c"}], tmp_path / "a.jsonl")
+    with pytest.raises(
+        UserError, match=r"no column prompt \(found: ask, .*; --columns prompt=COLUMN,… says which is which$"
+    ):
+        list_files.read(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match=r"a.jsonl: --columns prompt=asked: no such column; did you mean 'ask'"):
+        list_files.read(tmp_path / "a.jsonl", {"prompt": "asked"})
+    with pytest.raises(UserError, match=r"a.jsonl:2: --columns prompt=ask: no such column"):
+        list_files.read(tmp_path / "a.jsonl", {"prompt": "ask"})
+    write_parquet(as_lists(SCORED), tmp_path / "lists.parquet")
+    with pytest.raises(UserError, match="holds irlens' own lists, which have names of their own"):
+        list_files.read(tmp_path, {"prompt": "ask"})
+    assert list_files.columns(tmp_path) == list_files.columns(tmp_path / "lists.parquet") == []
