@@ -138,13 +138,13 @@ def refused(monkeypatch, capsys, tmp_path):
     return run
 
 
-@pytest.fixture
-def serve():
-    """Starts a stub server with the given settings; returns its URL."""
+@contextlib.contextmanager
+def _servers():
+    """Starts servers of tests/retrieve with the given settings, by default the stub; each call returns its URL."""
     started = []
 
-    def start(**settings) -> str:
-        script = Path(__file__).with_name("retrieve") / "stub_server.py"
+    def start(server="stub_server.py", **settings) -> str:
+        script = Path(__file__).with_name("retrieve") / server
         process = subprocess.Popen(
             [sys.executable, str(script), json.dumps(settings)], stdout=subprocess.PIPE, text=True
         )
@@ -155,3 +155,17 @@ def serve():
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def serve():
+    """`serve(**settings)` starts a stub server for a test, and returns its URL (see `_servers`)."""
+    with _servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all():
+    """The same for all tests of a file."""
+    with _servers() as start:
+        yield start
