@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
+from irlens.base.limits import linear
 
 if TYPE_CHECKING:
     from irlens.tasks.contract import Task
@@ -223,6 +224,7 @@ def _after_answer(text: str, start: int) -> tuple[bool, Fraction | None]:
 AFTER = dict(zip(MARKERS, (_after_hashes, _after_boxed, _after_answer, _after_answer)))
 
 
+@linear
 def extract(text: str) -> Fraction | None:
     """The answer that a response gives: what its last marker says, or without a marker its last number."""
     text = _ascii(text)
@@ -246,6 +248,7 @@ def _gold(gold: str) -> Fraction:
     return value
 
 
+@linear
 def is_correct(text: str, gold: str) -> bool:
     """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number.
 
