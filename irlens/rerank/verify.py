@@ -10,6 +10,9 @@ from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, need_texts
 
 
+NEVER = (0.0, False)  # grade, and whether a verdict is missing, of a response that never finished
+
+
 def verify(
     run: pd.DataFrame,
     topics: pd.DataFrame,
@@ -29,25 +32,25 @@ def verify(
     if "answers" not in topics.columns and needs_answers:
         raise UserError("the topics have no `answers`, so there is nothing to verify against")
     given = topics["answers"] if "answers" in topics.columns else [()] * len(topics)
-    answers = {query_id: list(some) for query_id, some in zip(topics["query_id"], given)}
+    answers: dict[str, list] = {query_id: list(some) for query_id, some in zip(topics["query_id"], given)}
     for query_id in run["query_id"].unique():
         if query_id not in answers and not needs_answers:
             raise UserError(f"query {query_id} of the run is not among the topics")
         if not answers.get(query_id) and needs_answers:
             raise UserError(f"query {query_id} has no gold answer to verify against")
     judged = np.ones(len(run), dtype=bool) if judge_unfinished else finished(run)
-    asked = list(zip(run["query_id"], run["text"]))
-    known = dict.fromkeys(pair for pair, at_all in zip(asked, judged) if at_all)
-    tried = [(text, gold) for query_id, text in known for gold in answers[query_id] or [None]]
+    asked = list(zip(run["query_id"].tolist(), run["text"].tolist()))
+    different = list(dict.fromkeys(pair for pair, at_all in zip(asked, judged.tolist()) if at_all))
+    tried = [(text, gold) for query_id, text in different for gold in answers[query_id] or [None]]
     verdicts = iter(limits.calls(verifier, tried))
-    for query_id, text in known:
+    known: dict[tuple[str, str], tuple[float, bool]] = {}
+    for query_id, text in different:
         some = [next(verdicts) for _ in answers[query_id] or [None]]
         told = [_number(one, query_id) for one in some if one is not limits.NOT_JUDGED]
         known[query_id, text] = max(told, default=0.0), len(told) < len(some)
-    never = (0.0, False)
-    found = [known[pair] if at_all else never for pair, at_all in zip(asked, judged)]
+    found = [known[pair] if at_all else NEVER for pair, at_all in zip(asked, judged.tolist())]
     grades = np.array([grade for grade, _ in found])
-    late = np.array([missing and grade <= 0 for grade, missing in found], dtype=bool)
+    late = np.array([missing and grade <= 0 for grade, missing in found]).astype(bool)
     grades = grades.astype(np.int64) if (grades % 1 == 0).all() else grades
     qrels = run[["query_id", "doc_id"]].assign(relevance=grades)
     return qrels.assign(not_judged=late) if late.any() else qrels
@@ -77,13 +80,16 @@ def unreadable(run: pd.DataFrame, qrels: pd.DataFrame, extract: Callable[[str], 
     if extract is None:
         return none
     wrong = finished(run) & (qrels["relevance"].to_numpy() == 0) & ~not_judged(qrels)
-    known = limits.each(extract, run["text"][wrong])
-    none[wrong] = [known[text] is None for text in run["text"][wrong]]
+    texts = run["text"][wrong].tolist()
+    known = limits.each(extract, texts)
+    none[wrong] = [known[text] is None for text in texts]
     return none
 
 
 def _number(verdict, query_id: str) -> float:
     """A verdict as a number. Raises UserError for what is none."""
+    if verdict is True or verdict is False:
+        return float(verdict)
     try:
         value = float(verdict)
     except (TypeError, ValueError):
