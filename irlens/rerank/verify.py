@@ -9,7 +9,6 @@ from irlens.base import limits
 from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, need_texts
 
-
 NEVER = (0.0, False)  # grade, and whether a verdict is missing, of a response that never finished
 
 
