@@ -156,13 +156,13 @@ def refused(monkeypatch, capsys, tmp_path):
     return run
 
 
-@pytest.fixture
-def serve():
-    """Starts a stub server (or another one under tests/) with the given settings; returns its URL."""
+@contextlib.contextmanager
+def _servers():
+    """Starts servers (of tests/retrieve, or a path under tests) with the given settings, by default the stub; each call returns its URL."""
     started = []
 
-    def start(script: str = "retrieve/stub_server.py", **settings) -> str:
-        script = Path(__file__).parent / script
+    def start(server="retrieve/stub_server.py", **settings) -> str:
+        script = Path(__file__).parent / server
         process = subprocess.Popen(
             [sys.executable, str(script), json.dumps(settings)], stdout=subprocess.PIPE, text=True
         )
@@ -173,3 +173,17 @@ def serve():
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def serve():
+    """`serve(**settings)` starts a stub server for a test, and returns its URL (see `_servers`)."""
+    with _servers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all():
+    """The same for all tests of a file."""
+    with _servers() as start:
+        yield start

@@ -35,8 +35,8 @@ class Workers:
         self.count, self.closed = len(environments), False
         self.logs = tempfile.TemporaryDirectory(prefix="irlens-workers-", ignore_cleanup_errors=True)
         told = pickle.dumps(make)
-        self.all = [_Worker(told, some, Path(self.logs.name) / f"{i}.log") for i, some in enumerate(environments)]
-        self.free: queue.LifoQueue[_Worker] = queue.LifoQueue()  # one that is started already comes before a new one
+        self.all = [Worker(told, some, Path(self.logs.name) / f"{i}.log") for i, some in enumerate(environments)]
+        self.free: queue.LifoQueue[Worker] = queue.LifoQueue()  # one that is started already comes before a new one
         for worker in reversed(self.all):
             self.free.put(worker)
 
@@ -79,20 +79,30 @@ class Workers:
         self.logs.cleanup()
 
 
-class _Worker:
+class Worker:
     """One process (`irlens.base.worker`), started when there is work, and the pipe to it."""
 
     def __init__(self, make: bytes, environment: dict[str, str], log: Path):
         self.make, self.environment, self.log = make, environment, log
         self.process: subprocess.Popen | None = None
 
-    def ask(self, method: str, args: tuple, seen: Callable[..., None] | None):
-        """See `Workers.call`. Raises EOFError if the process ends meanwhile."""
+    def ask(
+        self,
+        method: str,
+        args: tuple,
+        seen: Callable[..., None] | None,
+        look: Callable[[], None] | None = None,
+        every: float = 0.05,
+    ):
+        """See `Workers.call`. look: called while the process says nothing, `every` so many seconds; what it raises ends the
+        process. Raises EOFError if the process ends meanwhile."""
         try:
             if self.process is None or self.process.poll() is not None:
                 self._start()
             self.pipe.send((method, args, seen is not None))
             while True:
+                while look is not None and not self.pipe.poll(every):
+                    self._look(look)
                 kind, *told = self.pipe.recv()
                 if kind == "done":
                     return told[0]
@@ -103,10 +113,17 @@ class _Worker:
                 if seen is not None:
                     seen(*told)
         except OSError as error:  # a pipe whose other end is gone
-            self._gone()
+            self.gone()
             raise EOFError from error
         except EOFError:
-            self._gone()
+            self.gone()
+            raise
+
+    def _look(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except BaseException:
+            self.gone()
             raise
 
     def last_words(self) -> str:
@@ -133,7 +150,8 @@ class _Worker:
         theirs.close()
         self.pipe.send_bytes(self.make)
 
-    def _gone(self) -> None:
+    def gone(self) -> None:
+        """Ends it where a call did not end well: the next work starts another."""
         self.end()
         self.pipe.close()
 

@@ -123,10 +123,13 @@ def check_draws(settings: Sample | PassK) -> None:
 
 def counts(run: pd.DataFrame) -> dict[str, int]:
     """What a manifest records of draws."""
+    from irlens.retrieve.sample import count_empty
+
     return {
         "draws": len(run),
         "tokens_generated": int(run["n_tokens"].sum()),
         "unfinished": int((run["finish_reason"] == "length").sum()),
+        "empty": count_empty(run),
         "without_logprob": int(run["logprob"].isna().sum()),
         "without_tokens": int(run["tokens"].isna().sum()),
     }

@@ -55,7 +55,7 @@ def mine_negatives(settings: Mine, say: Say = print) -> tuple[Path, pd.DataFrame
         by_policy = "top-ranked" in given.tiers or ("margin" in given.tiers and not given.by_reward)
         score = functools.partial(_with_logprobs, task=task, scorer=scorer) if by_policy else None
         own = score(own, what="draws") if score else own
-        judged = _judgements(own, task)
+        judged = _judgements(own, task, say)
         positives = _positives(own, judged, task, settings, given, score, out / "scores-positives")
         mined = mine.mine_negatives(
             task.topics,
@@ -130,11 +130,16 @@ def _with_logprobs(rows: pd.DataFrame, what: str, task: Task, scorer) -> pd.Data
     return with_logprobs(rows, scorer and (lambda some: scorer(task, some, what)))
 
 
-def _judgements(own: pd.DataFrame, task: Task) -> pd.DataFrame | None:
+def _judgements(own: pd.DataFrame, task: Task, say: Say) -> pd.DataFrame | None:
     """The verifier's; without one, None: the reward judges."""
-    from irlens.rerank.verify import verify
+    from irlens.rerank.verify import not_judged_in_words, verify
 
-    return None if task.verifier is None else verify(own, task.topics, task.verifier)
+    if task.verifier is None:
+        return None
+    qrels = verify(own, task.topics, task.verifier)
+    if line := not_judged_in_words(qrels):
+        say(line)
+    return qrels
 
 
 def _positives(

@@ -120,7 +120,7 @@ def _measured(settings: Train, asked: pd.DataFrame, say: Say) -> tuple[Policy, J
     name = settings.eval_reward or settings.reward
     policy = load_policy(settings, train_split(settings), None, say, verified=not name)
     task, option = policy.task, "--eval-reward" if settings.eval_reward else "--reward"
-    own = judging.of_reward(name, task.instruction, option, say, policy.devices) if name else judging.of_task(task)
+    own = judging.of_reward(name, task.instruction, option, say, policy.devices) if name else judging.of_task(task, say)
     known = set(map(normal, asked["query"]))
     free = task.topics[~task.topics["query"].map(normal).isin(known)].reset_index(drop=True)
     policy = policy.for_task(replace(task, topics=free))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -129,6 +128,7 @@ def _asked(
     from irlens.rerank import stored_answers
     from irlens.rerank.judge_server import JudgeServer
     from irlens.rerank.judgements import Journal
+    from irlens.retrieve.engines import http
 
     journal = Journal(out / ANSWERS)
     if journal.damaged:
@@ -141,7 +141,7 @@ def _asked(
     if len(todo) > settings.max_calls and not settings.yes:
         raise UserError(f"{cost.in_words()}: more than --max-calls {settings.max_calls:,}; --yes asks them")
     if todo:
-        key = os.environ.get(settings.api_key_env)
+        key = http.key_of(settings.api_key_env, settings.base_url)
         told = {"key": key, "concurrency": settings.concurrency, "timeout": settings.timeout}
         with JudgeServer((served.base_url or "").split(","), plan.model, **told) as server, progress_bar() as progress:
             bar = progress.add_task(f"judging by {plan.model}", total=len(todo), rate="")

@@ -32,7 +32,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
     at = cutoffs(settings.n, settings.at)
     policy = load_policy(settings, settings.split, settings.limit, say)
     from irlens.measure import measures
-    from irlens.rerank.verify import verify
+    from irlens.rerank.verify import not_judged, verify
     from irlens.retrieve.sample import Draws
 
     task = policy.task
@@ -46,7 +46,7 @@ def passk(settings: PassK, say: Say = print) -> tuple[Path, pd.DataFrame]:
         qrels = verify(run, task.topics, task.verifier)
         unread, without = _without_answer(run, qrels, policy, settings.thought, say)
         results, per_query = measures.evaluate(run, qrels, [f"Pass@{N}" for N in at])
-        _write(run, qrels.assign(unreadable=unread), per_query, out)
+        _write(run, qrels.assign(unreadable=unread, not_judged=not_judged(qrels)), per_query, out)
         files.write_csv(results, out / "results.csv")
         plot_passk(results, out / "passk", f"Pass@N of {policy.name} on {task.name}")
         data = data_of(settings.dataset or policy.entry.dataset, task.split, settings.columns, settings.verifier)
@@ -77,7 +77,7 @@ def _without_answer(
     Both are said where there are any.
     """
     from irlens.models import thoughts
-    from irlens.rerank.verify import unreadable
+    from irlens.rerank.verify import not_judged, not_judged_in_words, unreadable
 
     never, unread = int(thoughts.unclosed(run, policy.thought).sum()), unreadable(run, qrels, policy.task.extract)
     if never:
@@ -86,4 +86,7 @@ def _without_answer(
         say(line)
     if unread.any():
         say(unreadable_in_words(int(unread.sum()), len(run)))
-    return unread, {"unclosed_thoughts": never, "unreadable": int(unread.sum())}
+    if line := not_judged_in_words(qrels):
+        say(line)
+    late = int(not_judged(qrels).sum())
+    return unread, {"unclosed_thoughts": never, "unreadable": int(unread.sum()), "not_judged": late}

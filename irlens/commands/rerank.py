@@ -149,7 +149,7 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
     from irlens import tables
     from irlens.rerank.scoring import need_texts
-    from irlens.rerank.verify import unreadable
+    from irlens.rerank.verify import not_judged, unreadable
 
     source = source_of(settings, say)
     need_texts(source.run, "a verifier")
@@ -161,7 +161,7 @@ def verify(settings: Verify, say: Say = print) -> tuple[Path, pd.DataFrame]:
         qrels = judge(source.run)
         unread = unreadable(source.run, qrels, rule.extract)
         files.write_parquet(source.run, out / "run.parquet")
-        files.write_parquet(qrels.assign(unreadable=unread), out / "qrels.parquet")
+        files.write_parquet(qrels.assign(unreadable=unread, not_judged=not_judged(qrels)), out / "qrels.parquet")
         if qrels["relevance"].dtype.kind == "i":  # the format knows whole grades only
             tables.write_trec_qrels(qrels, out / "trec" / "verdicts.qrels")
         results = _share_right(source.run, qrels)
@@ -189,6 +189,7 @@ def _verdicts(source: Source, settings: Verify, qrels: pd.DataFrame, unread: np.
     """What the manifest holds of the verdicts; what was not judged as it stands is said."""
     from irlens.models.thoughts import unclosed
     from irlens.rerank.scoring import finished
+    from irlens.rerank.verify import not_judged, not_judged_in_words
 
     unfinished = int((~finished(source.run)).sum())
     if unfinished:
@@ -196,6 +197,8 @@ def _verdicts(source: Source, settings: Verify, qrels: pd.DataFrame, unread: np.
         say(f"{unfinished:,} of {len(qrels):,} responses never finished: {what}")
     if unread.any():
         say(unreadable_in_words(int(unread.sum()), len(qrels)))
+    if line := not_judged_in_words(qrels):
+        say(line)
     return {
         "responses": len(qrels),
         "right": float(qrels["relevance"].sum()),
@@ -203,6 +206,7 @@ def _verdicts(source: Source, settings: Verify, qrels: pd.DataFrame, unread: np.
         "unfinished_are": "judged" if settings.judge_unfinished else "wrong",
         "unclosed_thoughts": int(unclosed(source.run, source.thought).sum()),
         "unreadable": int(unread.sum()),
+        "not_judged": int(not_judged(qrels).sum()),
     }
 
 

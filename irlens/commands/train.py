@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,19 +153,16 @@ def _foreign_lists(job: Job, run: pd.DataFrame, some: pd.DataFrame, now: Drawing
     without one."""
     from irlens.negatives import mine
     from irlens.negatives.false_negatives import false_negatives
+    from irlens.negatives.tiers import accepts
 
     settings, task = job.settings, job.policy.task
     pool = _unrelated(job, len(some), now) if settings.tier == "easiest" else run
-    answers = dict(zip(some["query_id"], some["answers"]))
     qrels = run[["query_id", "doc_id"]].assign(relevance=run["reward"])
     positives = mine.positives_from(some, run, qrels, settings.source)
     positives = positives.drop_duplicates("query_id", ignore_index=True)
 
     def screen(rows: pd.DataFrame) -> pd.Series:
-        def accepts(query_id: str, text: str) -> bool:
-            return any(task.verifier(text, gold) for gold in answers[query_id])
-
-        return false_negatives(rows, positives, accepts=accepts)
+        return false_negatives(rows, positives, accepts=accepts(replace(task, topics=some)))
 
     seed = settings.seed_of("mining", now.s)
     mined = mine.mine_negatives(some, {settings.tier: pool}, positives, screen, mine.Rules(settings.lists, seed))
@@ -205,7 +202,9 @@ def _prepare(settings: Train, say: Say) -> Job:
 def _judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, judging.Judge]:
     """Who judges the draws that lists are cut from, and who the held-out ones."""
     given, task, devices = settings.reward, policy.task, policy.devices
-    judge = judging.of_reward(given, task.instruction, say=say, devices=devices) if given else judging.of_task(task)
+    judge = (
+        judging.of_reward(given, task.instruction, say=say, devices=devices) if given else judging.of_task(task, say)
+    )
     if not settings.eval_reward:
         return judge, judge
     return judge, judging.of_reward(settings.eval_reward, task.instruction, "--eval-reward", say, devices)

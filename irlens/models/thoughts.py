@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irlens.base.errors import UserError
+from irlens.base.limits import linear
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,11 +204,13 @@ def _extractor(extract: Callable[[str], Hashable | None] | None, thought: Though
     return extract and partial(_extracted, extract, replace(thought, opened=False))
 
 
+@linear
 def _judged(judge: Callable[[str, str | None], bool | float], thought: Thought, text: str, gold: str | None):
     part = answer_part(text, thought)
     return False if part is None else judge(part, gold)
 
 
+@linear
 def _extracted(extract: Callable[[str], Hashable | None], thought: Thought, text: str) -> Hashable | None:
     part = answer_part(text, thought)
     return None if part is None else extract(part)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from irlens.base import limits
 from irlens.negatives.false_negatives import nearest_positive
 from irlens.negatives.text_similarity import edit_similarity, self_bleu, words
 
@@ -92,7 +93,8 @@ def _measured(lists: pd.DataFrame, answers, extract, embed) -> pd.DataFrame:
     if embed is not None:
         rows["embedding_similarity"] = nearest_positive(rows, good, embed)
     if extract is not None:
-        rows["answer"] = [extract(text) for text in rows["text"]]
+        known = limits.each(extract, rows["text"])
+        rows["answer"] = [known[text] for text in rows["text"]]
         rows["unparsable"] = [float(answer is None) for answer in rows["answer"]]
         if answers is not None:
             gold = {query_id: [extract(text) for text in some] for query_id, some in answers.items()}

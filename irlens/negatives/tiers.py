@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from irlens.base import limits
 from irlens.base.errors import UserError, did_you_mean
 from irlens.negatives.lists import OPTIONAL
 from irlens.negatives.text_similarity import without_spacing
@@ -153,8 +154,13 @@ def keys(rows: pd.DataFrame) -> pd.Series:
 
 
 def accepts(task: Task) -> Callable[[str, str], bool] | None:
-    """(query_id, text) → whether the verifier takes it as right; None without a verifier."""
+    """(query_id, text) → whether the verifier takes it as right, in time; None without a verifier."""
     if task.verifier is None:
         return None
     answers = dict(zip(task.topics["query_id"], task.topics["answers"]))
-    return lambda query_id, text: any(task.verifier(text, gold) for gold in answers[query_id])
+
+    def right(query_id: str, text: str) -> bool:
+        verdicts = limits.calls(task.verifier, [(text, gold) for gold in answers[query_id]])
+        return any(one for one in verdicts if one is not limits.NOT_JUDGED)
+
+    return right

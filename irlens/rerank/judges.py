@@ -125,7 +125,7 @@ def rule_of(verifier: str | Callable | verifiers.Verifier) -> verifiers.Verifier
     if not callable(verifier):
         raise UserError(f"verify: give a task, a verifier's name or a function, not {type(verifier).__name__}")
     name = getattr(verifier, "__name__", "function")
-    return verifiers.Verifier(name, verifiers.guarded(verifier, f"verifier {name}"), needs_answers=False)
+    return verifiers.Verifier(name, verifiers.Guarded(verifier, f"verifier {name}"), needs_answers=False)
 
 
 # -- judges of a training ------------------------------------------------------------------------------------------
@@ -146,11 +146,17 @@ class Judge:
     identity: str | None = None
 
 
-def of_task(task: Task) -> Judge:
-    """The verifier of a task."""
-    from irlens.rerank.verify import verify
+def of_task(task: Task, say: Say = print) -> Judge:
+    """The verifier of a task; what it takes too long over is said."""
+    from irlens.rerank.verify import not_judged_in_words, verify
 
-    return Judge("the verifier", lambda run, topics, _: verify(run, topics, task.verifier))
+    def grade(run: pd.DataFrame, topics: pd.DataFrame, _) -> pd.DataFrame:
+        qrels = verify(run, topics, task.verifier)
+        if line := not_judged_in_words(qrels):
+            say(line)
+        return qrels
+
+    return Judge("the verifier", grade)
 
 
 def of_reward(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
+from irlens.base.limits import linear
 
 NAMES = ("gsm8k", "math", "nq-exact", "nq-has-answer", "choice", "regex:PATTERN", "module:function")
 
@@ -42,7 +43,7 @@ def get(name: str) -> Verifier:
         return MAKERS[name]()
     if plugins.named(name):
         function = plugins.function(name, "--verifier")
-        return Verifier(name, guarded(function, f"--verifier {name}"), needs_answers=False)
+        return Verifier(name, Guarded(function, f"--verifier {name}"), needs_answers=False)
     raise UserError(f"unknown verifier {name!r}; {did_you_mean(name, NAMES)}")
 
 
@@ -81,17 +82,32 @@ def squad_normal(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def _nq_exact() -> Verifier:
-    def judge(text: str, gold: str) -> bool:
-        return bool(wanted := squad_normal(gold)) and squad_normal(text) == wanted
+@linear
+def nq_exact(text: str, gold: str) -> bool:
+    """Whether a response is a gold answer, both in SQuAD's form; a gold answer without any letter is none."""
+    return bool(wanted := squad_normal(gold)) and squad_normal(text) == wanted
 
-    return Verifier("nq-exact", judge, lambda text: squad_normal(text) or None)
+
+@linear
+def nq_answer(text: str) -> str | None:
+    """A response in SQuAD's form, to vote on; None if nothing is left."""
+    return squad_normal(text) or None
+
+
+@linear
+def nq_has_answer(text: str, gold: str) -> bool:
+    """Whether a response contains the gold answer, by DPR's rule."""
+    from irlens.tasks.beir import has_answer
+
+    return has_answer([gold], text)
+
+
+def _nq_exact() -> Verifier:
+    return Verifier("nq-exact", nq_exact, nq_answer)
 
 
 def _nq_has_answer() -> Verifier:
-    from irlens.tasks.beir import has_answer
-
-    return Verifier("nq-has-answer", lambda text, gold: has_answer([gold], text))
+    return Verifier("nq-has-answer", nq_has_answer)
 
 
 # -- multiple choice -----------------------------------------------------------------------------------------------
@@ -105,6 +121,7 @@ MARKED = re.compile(
 ALONE = re.compile(r"[\s*_`$({\[\"']{0,8}([A-J])[\s*_`$)}\]\"']{0,8}(?:[.):]|$)")
 
 
+@linear
 def choice(text: str) -> str | None:
     """The letter, A to J, that a response chooses: after its last answer marker, else of a line that is a choice.
 
@@ -120,14 +137,17 @@ def choice(text: str) -> str | None:
     return None
 
 
-def _choice() -> Verifier:
-    def judge(text: str, gold: str) -> bool:
-        wanted = choice(gold)
-        if wanted is None:
-            raise UserError(f"gold answer {gold[:80]!r} is no letter from A to J, as the verifier choice wants it")
-        return choice(text) == wanted
+@linear
+def chooses(text: str, gold: str) -> bool:
+    """Whether a response chooses the gold letter. Raises UserError for a gold answer that is none."""
+    wanted = choice(gold)
+    if wanted is None:
+        raise UserError(f"gold answer {gold[:80]!r} is no letter from A to J, as the verifier choice wants it")
+    return choice(text) == wanted
 
-    return Verifier("choice", judge, choice)
+
+def _choice() -> Verifier:
+    return Verifier("choice", chooses, choice)
 
 
 # -- one's own -----------------------------------------------------------------------------------------------------
@@ -141,31 +161,44 @@ def _regex(name: str, pattern: str) -> Verifier:
     if not pattern:
         raise UserError("--verifier regex: give a pattern, such as 'regex:Answer: (\\w+)'")
 
-    def extract(text: str) -> str | None:
-        if not (found := list(compiled.finditer(text))):
-            return None
-        return (found[-1][1] or "").strip() if compiled.groups else found[-1][0]
+    pattern = Pattern(compiled)
+    return Verifier(name, pattern.judge, pattern.extract, needs_answers=bool(compiled.groups))
 
-    def judge(text: str, gold: str | None) -> bool:
-        if not compiled.groups:
-            return compiled.search(text) is not None
-        found = extract(text)
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression as a verifier; it may be catastrophic, so it is called within limits (`irlens.base.limits`)."""
+
+    compiled: re.Pattern
+
+    def extract(self, text: str) -> str | None:
+        """The group of its last occurrence, or that whole where it has no group; None where it is not found."""
+        if not (found := list(self.compiled.finditer(text))):
+            return None
+        return (found[-1][1] or "").strip() if self.compiled.groups else found[-1][0]
+
+    def judge(self, text: str, gold: str | None) -> bool:
+        """Whether it is found; with a group, whether that is the gold answer."""
+        if not self.compiled.groups:
+            return self.compiled.search(text) is not None
+        found = self.extract(text)
         return found is not None and found == gold.strip()
 
-    return Verifier(name, judge, extract, needs_answers=bool(compiled.groups))
 
-
-def guarded(function: Callable, what: str) -> Callable[[str, str | None], bool | float]:
+@dataclass(frozen=True)
+class Guarded:
     """One's own function, its mistakes turned into one line that begins with `what`."""
 
-    def judge(text: str, gold: str | None):
+    function: Callable
+    what: str
+    foreign = True  # see `irlens.base.limits`
+
+    def __call__(self, text: str, gold: str | None):
         try:
-            return function(text, gold)
+            return self.function(text, gold)
         except Exception as error:
             said = f"{type(error).__name__}: {error} (gold answer {gold!r:.60}, response {text!r:.60})"
-            raise UserError(f"{what}: it failed: {said}") from error
-
-    return judge
+            raise UserError(f"{self.what}: it failed: {said}") from error
 
 
 MAKERS = {

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from irlens.base import limits
 from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, lists, need_texts
 from irlens.tables import ranked
@@ -19,12 +20,9 @@ CELLS = 20_000_000  # numbers that one block of orders may hold
 
 
 def answers_of(run: pd.DataFrame, extract: Callable[[str], Hashable | None]) -> list[Hashable | None]:
-    """The answer that each response gives; None for one that gives none or never finished."""
-    known: dict[str, Hashable | None] = {}
+    """The answer that each response gives; None for one that gives none, never finished or takes too long to read."""
     texts = need_texts(run, "a vote")["text"]
-    for text in texts:
-        if text not in known:
-            known[text] = extract(text)
+    known = limits.each(extract, texts)
     return [known[text] if done else None for text, done in zip(texts, finished(run))]
 
 

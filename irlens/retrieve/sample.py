@@ -136,7 +136,15 @@ def sample_run(
 
         with Meter(name, _count(missing), folder, say) as meter:
             _draw(load_engine, stored, keep, meter)
-    return _run_of(_read(whole, folder) if folder else pd.concat(made, ignore_index=True), whole, name)
+    run = _run_of(_read(whole, folder) if folder else pd.concat(made, ignore_index=True), whole, name)
+    if empty := count_empty(run):
+        say(f"{name}: {empty:,} of {len(run):,} draws are empty; they are kept, and are no answer")
+    return run
+
+
+def count_empty(run: pd.DataFrame) -> int:
+    """Draws without a word: of a model that ends at once, or of a server that hides what it wrote."""
+    return int((run["text"].str.strip() == "").sum())
 
 
 def _run_of(run: pd.DataFrame, whole: Asked, name: str) -> pd.DataFrame:

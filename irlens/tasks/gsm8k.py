@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError
+from irlens.base.limits import linear
 
 if TYPE_CHECKING:
     from irlens.tasks.contract import Task
@@ -39,8 +40,8 @@ GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]*)?")
 MINUS = re.compile(r"(?<![\w)\]}])[-−–‐‑](?:[$€£¥₹] ?)?$")  # not the minus of 16-5 or 16 - 5
 EITHER = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{2}0")  # 1.000: one, or a thousand as half of Europe writes it
 SCALED = re.compile(
-    r"(?<![0-9,.])([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?)[ \u00a0]?(hundred|thousand|million|billion|trillion)\b(?!-)",
-    re.IGNORECASE,
+    r"(?<![0-9,.])([0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?)[ \u00a0]?"
+    r"((?ai:hundred|thousand|million|billion|trillion))\b(?!-)"  # a: no mıllion, whose lower case is another word
 )
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|pounds?|lbs?|years?|months?|weeks?|days?|dollars?)"
@@ -61,7 +62,7 @@ APART = re.compile(
 )  # 20 000, 20'000
 DOTTED = re.compile(rf"{ALONE}[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}}){{2,}}(?![0-9.])")  # 1.234.567
 EUROPEAN = re.compile(rf"{ALONE}([1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+),([0-9]{{1,2}})(?![0-9]|[,.][0-9])")  # 1.234,50
-THREE = re.compile("[0-9]{3}")
+GROUP = re.compile(r"[0-9][ '’_.][0-9]{3}")  # what each of the three above holds
 TIMES_TEN = re.compile(r"(?<=[0-9]) ?[*×xX·] ?10 ?\^ ?\{?([-+]?[0-9]{1,2})(?![0-9])\}?")  # 1.5 × 10^3
 LATEX = (
     (re.compile(r"\\(?:text[a-z]*|math[a-z]+|mbox|left|right|[,;!$%&])|\{(?=,\})|(?<=\{,)\}"), ""),
@@ -90,7 +91,7 @@ def _clean(text: str) -> str:
     if "\\" in text or "{" in text or "≈" in text:
         for pattern, plain in LATEX:
             text = pattern.sub(plain, text)
-    if THREE.search(text):
+    if GROUP.search(text):
         text = APART.sub(lambda found: found[0].replace(found[1], ","), text)
         text = EUROPEAN.sub(lambda found: f"{found[1].replace('.', '')}.{found[2]}", text)
         text = DOTTED.sub(lambda found: found[0].replace(".", ""), text)
@@ -223,6 +224,7 @@ def _after_answer(text: str, start: int) -> tuple[bool, Fraction | None]:
 AFTER = dict(zip(MARKERS, (_after_hashes, _after_boxed, _after_answer, _after_answer)))
 
 
+@linear
 def extract(text: str) -> Fraction | None:
     """The answer that a response gives: what its last marker says, or without a marker its last number."""
     text = _ascii(text)
@@ -246,13 +248,21 @@ def _gold(gold: str) -> Fraction:
     return value
 
 
+@linear
 def is_correct(text: str, gold: str) -> bool:
     """Whether the answer of a response equals `gold` ("18", or a solution that ends with it) as a number.
 
     "4 million" is 4 where the problem asks for millions, as GSM8K's gold answers have it, and 4,000,000 where it does not.
     """
     wanted = _gold(gold)
-    return extract(text) == wanted or (bool(SCALED.search(text)) and extract(SCALED.sub(_in_full, text)) == wanted)
+    return extract(text) == wanted or (_scaled(text) and extract(SCALED.sub(_in_full, text)) == wanted)
+
+
+def _scaled(text: str) -> bool:
+    """Whether there is a SCALED number; most texts have none of its words, which is seen ten times faster."""
+    lower = text.lower()
+    held = "illion" in lower or "hundred" in lower or "thousand" in lower
+    return held and SCALED.search(text) is not None
 
 
 def _in_full(scaled: re.Match) -> str:

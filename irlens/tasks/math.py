@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from irlens.base import limits
 from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 REPO = "EleutherAI/hendrycks_math"  # a folder per subject
 SPLITS = ("train", "test")
 INSTRUCTION = "Solve the problem step by step. Put the final answer into \\boxed{}."
-SECONDS = 5  # that math-verify may take over one answer
 
 # -- judging -------------------------------------------------------------------------------------------------------
 
@@ -46,8 +47,8 @@ def is_correct(text: str, gold: str) -> bool:
 
 
 def _seconds() -> int | None:
-    """math-verify's limit is a signal, which only the main thread may set."""
-    return SECONDS if threading.current_thread() is threading.main_thread() else None
+    """math-verify's own limit, a signal that only the main thread may set; before it `irlens.base.limits` has its own."""
+    return math.ceil(limits.seconds()) + 1 if threading.current_thread() is threading.main_thread() else None
 
 
 @lru_cache(maxsize=10_000)
@@ -64,6 +65,7 @@ def _gold_formula(gold: str) -> tuple:
     return (_formula(f"\\boxed{{{gold}}}") if bare else ()) or _formula(gold)
 
 
+@limits.linear
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}` without white space, to vote on; None without one."""
     found = _last_box(text)

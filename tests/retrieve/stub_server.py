@@ -79,6 +79,7 @@ class Stub:
         if s["delay"]:
             await asyncio.sleep(s["delay"])
         asked = json.loads(body)
+        s = s | asked.get("stub", {})  # a request may bring settings of its own
         answer = complete(asked, s, chat="chat" in path)
         if self.chance.random() < s["faults"]:
             return await self.fail(writer, s["kinds"][self.count % len(s["kinds"])], answer)

@@ -8,38 +8,12 @@ import threading
 
 import pandas as pd
 import pytest
+from asking import ASKED, SAMPLING, drawn, engine, expected, prepared
 
 from irlens.base.errors import UserError
-from irlens.models.catalog import Model
-from irlens.retrieve.engines import Prompt, Sampling, choose, openai, request_seed
-from irlens.retrieve.engines.openai import OpenAIEngine
-from irlens.retrieve.options import EngineOptions
+from irlens.retrieve.engines import Prompt, Sampling, http, openai, request_seed
+from irlens.retrieve.engines.answers import Answer
 from irlens.retrieve.sample import Draws, sample_run
-
-ASKED = [Prompt(f"q{i}", "x" * (i + 1), ({"role": "user", "content": "y" * (i + 1)},)) for i in range(40)]
-SAMPLING = Sampling(0.7, seed=3, max_tokens=16)
-
-
-def engine(*urls, **more):
-    return OpenAIEngine(urls, "stub", **({"concurrency": 16, "timeout": 1.0, "pause": 0.01} | more))
-
-
-def expected(asked=ASKED, draws=range(10), sampling=SAMPLING, length=len):
-    """What the stub answers to a draw's own seed."""
-    return [
-        (
-            p.query_id,
-            d,
-            f"{length(p.text)} {request_seed(sampling.seed, p.query_id, sampling.temperature, d)} "
-            f"{sampling.temperature}\n#### 5",
-        )
-        for p in asked
-        for d in draws
-    ]
-
-
-def drawn(found):
-    return [(d.query_id, d.draw, d.text) for d in found]
 
 
 def test_draws_are_in_order_with_seeds_of_their_own(serve):
@@ -154,18 +128,11 @@ def test_closing_ends_requests_that_wait(serve):
 
 
 def test_a_hint_of_when_to_come_back_is_read():
-    class Response:
-        def __init__(self, told):
-            self.headers = {} if told is None else {"retry-after": told}
-
-    told = [openai._retry_after(Response(t)) for t in ("1.5", "-3", "99999", "soon", None, "nan")]
-    assert told == [1.5, 0.0, openai.LONGEST_TOLD, None, None, None]
-    assert openai._retry_after(Response("Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
-
-
-def prepared(url, **more):
-    options, _ = choose(EngineOptions(base_url=url, **more))
-    return openai.prepare(options, Model("tiny", "/models/tiny"))
+    told = [
+        http.retry_after({} if t is None else {"retry-after": t}) for t in ("1.5", "-3", "99999", "soon", None, "nan")
+    ]
+    assert told == [1.5, 0.0, http.LONGEST_TOLD, None, None, None]
+    assert http.retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
 
 
 def test_prepare_finds_the_protocol_and_the_model(serve):
@@ -210,9 +177,9 @@ def test_bos_is_left_to_a_server_that_writes_it_and_two_are_refused():
     one = engine("http://127.0.0.1:9", tokenizer=Tokenizer())
     prompt = Prompt("q", "<s>abc")
     assert one._text(prompt) == "abc"
-    one._check_bos(prompt, {"usage": {"prompt_tokens": 4}})
+    one._check_bos(prompt, Answer([], 4, None))
     with pytest.raises(UserError, match="a second <s>"):
-        one._check_bos(prompt, {"usage": {"prompt_tokens": 5}})
+        one._check_bos(prompt, Answer([], 5, None))
 
 
 def test_passk_through_a_server(serve, tmp_path):

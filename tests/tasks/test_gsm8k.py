@@ -241,6 +241,7 @@ def test_extract_finds_no_answer(text):
         ("#### -18", "18", False),
         ("#### 180", "18", False),
         ("#### unknown", "18", False),
+        ("#### 4 mıllion", "4", True),  # not the word, and no failure
         ("#### 4 million", "4", True),  # "how many millions?"
         ("#### 4 million", "4000000", True),
         ("#### $1.5 million", "1500000", True),

@@ -5,20 +5,16 @@ jitter; what it refuses ends the run at once. A draw's seed is its own (`engines
 prompt are cut into requests, so a repeated request repeats its draws and none is kept twice.
 """
 
-import math
-import os
+import json
 import queue
 import random
-import re
 import threading
 import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from irlens.base import secrets
 from irlens.base.errors import UserError
 from irlens.retrieve.engines import (
     Draw,
@@ -28,19 +24,24 @@ from irlens.retrieve.engines import (
     Sampling,
     engine_args,
     greedy_once,
+    http,
     request_seed,
     token_ids,
 )
+from irlens.retrieve.engines.answers import Answer, read, token_counts
+from irlens.retrieve.engines.http import Broken
 from irlens.retrieve.options import EngineOptions
 
+CONTINUES = "the draws so far are kept, and the same command continues them"
 GUARANTEE = (
     "as repeatable as the server's own per-request seeds: draw d of a prompt is always asked for with the same seed "
     "(vLLM keeps this up to rounding; transformers serve and most hosted servers do not)"
 )
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 TRIES = 10  # of one request; with the longest pauses about four minutes
-LONGEST_PAUSE, LONGEST_TOLD = 30.0, 300.0  # seconds: between tries, and as a server's Retry-After may ask
-TOKEN_ID = re.compile(r"token_id:(\d+)")  # a token as `vllm serve --return-tokens-as-token-ids` writes it
+LONGEST_PAUSE = 30.0  # seconds between tries
+MODELS_BODY = 2**24  # bytes of a list of models
+TOKEN_BODY = 4096  # bytes of an answer that a token may take, with its log-probabilities and ids
 DOWN = 10.0  # seconds for which a server that dropped a connection is passed over
 PLAIN_SAMPLING = {  # against what servers take from the model's generation config or habits of their own; and vLLM's ids
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True},
@@ -80,7 +81,7 @@ class OpenAIEngine(Engine):
         self.down = dict.fromkeys(self.urls, 0.0)
         self.stop = threading.Event()
         self.failure: BaseException | None = None  # what made it stop
-        self.client = _client(key, timeout, concurrency)
+        self.client = http.client(key, timeout, concurrency)
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.answers: set[queue.SimpleQueue] = set()  # one for each call of `sample` that runs
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
@@ -159,13 +160,13 @@ class OpenAIEngine(Engine):
             "seed": request_seed(sampling.seed, prompt.query_id, sampling.temperature, numbers[0]),
         }
         body = {name: value for name, value in (body | self.body).items() if value is not None}
-        answer = self._post(path, body, prompt.query_id)
+        most = http.LEAST_BODY + TOKEN_BODY * len(numbers) * sampling.max_tokens
+        answer = self._post(path, body, prompt.query_id, most)
         self._check_bos(prompt, answer)
-        choices = sorted(answer["choices"], key=lambda c: c.get("index", 0))[: len(numbers)]
-        counts = _token_counts(choices, answer.get("usage") or {}, self.tokenizer)
+        counts = token_counts(answer, self.tokenizer)
         return [
-            Draw(prompt.query_id, number, _text_of(choice), count, _logprob(choice), _finish(choice), _tokens(choice))
-            for number, choice, count in zip(numbers, choices, counts)
+            Draw(prompt.query_id, number, c.text, count, c.logprob, c.finish_reason, c.tokens)
+            for number, c, count in zip(numbers, answer.choices, counts)
         ]
 
     def _text(self, prompt: Prompt) -> str:
@@ -175,9 +176,9 @@ class OpenAIEngine(Engine):
             return prompt.text[len(bos) :]
         return prompt.text
 
-    def _check_bos(self, prompt: Prompt, answer: dict) -> None:
+    def _check_bos(self, prompt: Prompt, answer: Answer) -> None:
         """Raises UserError if the server read one token more than the prompt has and the tokenizer knows a BOS."""
-        read = (answer.get("usage") or {}).get("prompt_tokens")
+        read = answer.prompt_tokens
         if self.chat or not read or not getattr(self.tokenizer, "bos_token", None):
             return
         own = len(token_ids(self.tokenizer, [prompt])[0])
@@ -187,28 +188,29 @@ class OpenAIEngine(Engine):
                 f"second {self.tokenizer.bos_token} before it; start it without, or use --chat"
             )
 
-    def _post(self, path: str, body: dict, query_id: str) -> dict:
-        """The checked JSON of an answer; tries again where that can help. Raises UserError where it cannot."""
+    def _post(self, path: str, body: dict, query_id: str, most: int) -> Answer:
+        """The answer to a request, of up to `most` bytes; tries again where that can help. Raises UserError where it cannot."""
         import httpx2
 
         why = ""
+        sent = {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
         for attempt in range(self.tries):
             if self.stop.is_set():
                 raise self.failure or UserError("interrupted")
             url, told = self._server(query_id), None
             try:
-                response = self.client.post(_at(url, path), json=body)
-                if response.status_code == 200:
-                    return _checked(response.json())
-                why = f"{response.status_code} {_message(response)}"
-                if response.status_code not in TRY_AGAIN:
-                    raise Refused(_explain(url, response.status_code, why, query_id))
-                told = _retry_after(response)
+                response = http.fetch(self.client, "POST", http.at(url, path), most, **sent)
+                if 200 <= response.status < 300:
+                    return read(http.parsed(response.body))
+                why = f"{response.status} {http.message(response)}"
+                if response.status not in TRY_AGAIN:
+                    raise Refused(f"{_explain(url, response.status, why, query_id)}; {CONTINUES}")
+                told = http.retry_after(response.headers)
             except httpx2.TransportError as error:
-                why = f"{type(error).__name__} {error}".strip()
+                why = http.plain(f"{type(error).__name__} {error}")
                 self.down[url] = time.monotonic() + DOWN
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                why = f"an answer that cannot be read ({error})"
+            except Broken as error:
+                why = str(error)
             except RuntimeError as error:  # the client was closed under us
                 if not self.stop.is_set():
                     raise
@@ -217,8 +219,7 @@ class OpenAIEngine(Engine):
                 longest = min(LONGEST_PAUSE, self.pause * 2**attempt)
                 self.stop.wait(longest * random.uniform(0.5, 1.0) if told is None else told + random.uniform(0, 0.1))
         raise UserError(
-            f"{url}: gave up after {self.tries} tries for {query_id}: {why}; the draws so far are kept, and the same "
-            f"command continues them"
+            f"{_place(url)}: gave up after {self.tries} tries for {http.plain(query_id, 40)}: {http.plain(why, 100)}; {CONTINUES}"
         )
 
     def _server(self, query_id: str) -> str:
@@ -226,76 +227,6 @@ class OpenAIEngine(Engine):
         now, first = time.monotonic(), zlib.crc32(query_id.encode())
         turn = [self.urls[(first + i) % len(self.urls)] for i in range(len(self.urls))]
         return next((url for url in turn if self.down[url] <= now), turn[0])
-
-
-# -- an answer -----------------------------------------------------------------------------------------------------
-
-
-def _checked(answer: dict) -> dict:
-    """`answer` if it holds at least one whole choice. Raises ValueError, KeyError or TypeError."""
-    if not answer["choices"]:
-        raise ValueError("no choices")
-    for choice in answer["choices"]:
-        _text_of(choice), _finish(choice), _logprob(choice), _tokens(choice)
-    return answer
-
-
-def _text_of(choice: dict) -> str:
-    text = choice["message"].get("content") if "message" in choice else choice["text"]
-    if text is not None and not isinstance(text, str):
-        raise ValueError("a choice without text")
-    return text or ""
-
-
-def _finish(choice: dict) -> str:
-    return "stop" if choice["finish_reason"] == "stop" else "length"
-
-
-def _token_logprobs(choice: dict) -> list[float] | None:
-    """Log-probabilities of the sampled tokens in either form (completions', chat's); None without them."""
-    given = choice.get("logprobs") or {}
-    if given.get("content"):
-        return [float(token["logprob"]) for token in given["content"]]
-    found = given.get("token_logprobs")
-    return None if not found or None in found else [float(value) for value in found]
-
-
-def _tokens(choice: dict) -> tuple[int, ...] | None:
-    """The ids drawn, as vLLM tells them (`return_token_ids`, or `token_id:7` in the place of a token); else None.
-
-    None too where there are not as many as log-probabilities: then one of the two leaves something out.
-    """
-    ids, shown = choice.get("token_ids"), _token_logprobs(choice)
-    if not ids:
-        given = choice.get("logprobs") or {}
-        content = given.get("content")
-        names = [token.get("token") for token in content] if content else given.get("tokens") or []
-        found = [TOKEN_ID.fullmatch(str(name)) for name in names]
-        ids = [int(match[1]) for match in found] if all(found) else []
-    if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 2**31 for i in ids):
-        return None
-    return tuple(ids) if ids and len(ids) == len(shown or ids) else None
-
-
-def _logprob(choice: dict) -> float:
-    found = _token_logprobs(choice)
-    return math.nan if found is None else math.fsum(found)
-
-
-def _token_counts(choices: list[dict], usage: dict, tokenizer) -> list[int]:
-    """Tokens of each choice: as its log-probabilities show, as the only one's usage says, else counted from the text."""
-    shown = [len(_token_logprobs(choice) or ()) for choice in choices]
-    if all(shown):
-        return shown
-    total = usage.get("completion_tokens")
-    if len(choices) == 1 and total:
-        return [int(total)]
-    texts = [_text_of(choice) for choice in choices]
-    if tokenizer is not None:
-        own = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [len(ids) + (_finish(choice) == "stop") for ids, choice in zip(own, choices)]
-    share = (total or 0) / max(1, sum(map(len, texts)))
-    return [max(1, round(len(text) * share)) for text in texts]
 
 
 # -- a server ------------------------------------------------------------------------------------------------------
@@ -309,17 +240,19 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
     if not options.base_url:
         raise UserError("--engine openai needs --base-url, such as http://localhost:8000/v1 (several: comma-separated)")
     engine_args(options)
-    key, urls, served = _key(options), [], options.served_model
-    with _client(key, 30.0, 1) as client:
+    key, urls, served = http.key_of(options.api_key_env, options.base_url), [], options.served_model
+    with http.client(key, 30.0, 1) as client:
         for url in filter(None, (part.strip() for part in options.base_url.split(","))):
             url, known = _models(client, url, options.api_key_env)
-            ids = [entry.get("id") for entry in known]
+            ids = [str(entry["id"]) for entry in known]
             if served is None:
                 served = next((name for name in (model.repo, model.name) if name in ids), None)
                 served = served or (ids[0] if len(ids) == 1 else None)
             if ids and served not in ids:
                 wanted = served or model.repo or model.name
-                raise UserError(f"{url}: does not serve {wanted!r}; it serves: {', '.join(map(str, ids))}")
+                raise UserError(
+                    f"{_place(url)}: does not serve {wanted!r:.60}; it serves: {http.plain(', '.join(ids))}"
+                )
             urls.append(url)
     if not urls:
         raise UserError(f"--base-url {options.base_url!r}: names no server")
@@ -328,10 +261,10 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
 
 def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     """The engine for options that `prepare` has seen. `weights` only give the tokenizer; a chat needs none."""
-    key, urls = _key(options), options.base_url.split(",")
-    with _client(key, 30.0, 1) as client:
+    key, urls = http.key_of(options.api_key_env, options.base_url), options.base_url.split(",")
+    with http.client(key, 30.0, 1) as client:
         known = _models(client, urls[0], options.api_key_env)[1]
-    entry = next((entry for entry in known if entry.get("id") == options.served_model), {})
+    entry = next((entry for entry in known if str(entry["id"]) == options.served_model), {})
     tokenizer = None
     if weights and not options.chat:
         from irlens.models import load as loader
@@ -349,97 +282,55 @@ def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     )
 
 
-def _key(options: EngineOptions) -> str | None:
-    """The server's key. It, and what --base-url holds, is left out of every line from here on.
-
-    Raises UserError where --api-key-env is no name of a variable: it may be the key itself.
-    """
-    name = options.api_key_env
-    if name not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
-        secrets.learn(name)
-        raise UserError(
-            "--api-key-env: takes the name of an environment variable that holds the key, not the key itself"
-        )
-    key = (os.environ.get(name) or "").strip() or None
-    secrets.learn(key)
-    secrets.learn_from(options.base_url)
-    if key and not (key.isascii() and key.isprintable()):
-        raise UserError(f"--api-key-env {name}: what it holds has letters that no key has")
-    return key
-
-
-def _at(url: str, path: str) -> str:
-    """A path below a server's URL, whose query, where it has one, stays."""
-    place, mark, query = url.partition("?")
-    return place.rstrip("/") + path + mark + query
-
-
-def _client(key: str | None, timeout: float, concurrency: int):
-    import httpx2
-
-    return httpx2.Client(
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx2.Timeout(timeout, connect=min(10.0, timeout)),
-        limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-    )
-
-
 def _models(client, url: str, key_env: str) -> tuple[str, list[dict]]:
     """(the URL that the protocol lives at, what is served there; [] if the server does not tell)."""
-    import httpx2
-
-    url = _at(url, "")
-    for base in dict.fromkeys((url, url if url.partition("?")[0].endswith("/v1") else _at(url, "/v1"))):
-        try:
-            response = client.get(_at(base, "/models"))
-        except httpx2.InvalidURL as error:  # whose words may be a part of a password
-            raise UserError(
-                f"--base-url {url}: not a URL; in a password write @ : / ? # as %40 %3A %2F %3F %23"
-            ) from error
-        except httpx2.TransportError as error:
-            raise UserError(f"--base-url {url}: no server answers there ({error or type(error).__name__})") from error
-        if response.status_code in (401, 403):
-            raise UserError(_explain(base, response.status_code, _message(response), "", key_env))
-        try:
-            if response.status_code == 200:
-                return base, list(response.json()["data"])
-        except (ValueError, KeyError, TypeError):
+    url = http.at(url, "")
+    for base in dict.fromkeys((url, url if url.partition("?")[0].endswith("/v1") else http.at(url, "/v1"))):
+        response = _listed(client, http.at(base, "/models"), url)
+        if response is None:
             continue
+        if response.status in (401, 403):
+            raise UserError(_explain(base, response.status, http.message(response), "", key_env))
+        try:
+            found = http.parsed(response.body) if response.status == 200 else None
+        except Broken:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("data"), list):
+            return base, [entry for entry in found["data"] if isinstance(entry, dict) and entry.get("id")]
     return url, []
 
 
-def _explain(url: str, status: int, why: str, query_id: str, key_env: str = "the --api-key-env variable") -> str:
-    if status in (401, 403):
-        return f"{url}: refused the key ({status}): {why}; set {key_env} to one that it takes"
-    if status == 404:
-        return f"{url}: not found: {why}; check --base-url and --served-model"
-    return f"{url}: refused the request for {query_id}: {why}"
+def _listed(client, place: str, url: str) -> http.Response | None:
+    """What a server answers to the question which models it has, asked up to three times; None for nonsense."""
+    import httpx2
 
-
-def _message(response) -> str:
-    """The server's own words, in one short line."""
-    try:
-        found = response.json()
-        error = found.get("error", found)
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = response.text
-    return " ".join(secrets.redact(str(text)).split())[:300]
-
-
-def _retry_after(response) -> float | None:
-    """Seconds that the server asks to wait (a number or a date), at most LONGEST_TOLD; None if it does not ask."""
-    told = response.headers.get("retry-after")
-    if told is None:
-        return None
-    try:
-        seconds = float(told)
-    except ValueError:
+    for left in (2, 1, 0):
         try:
-            seconds = parsedate_to_datetime(told).timestamp() - time.time()
-        except (ValueError, TypeError):
+            return http.fetch(client, "GET", place, MODELS_BODY)
+        except Broken:
             return None
-    return min(max(seconds, 0.0), LONGEST_TOLD) if math.isfinite(seconds) else None
+        except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+            if not left or not isinstance(error, httpx2.TransportError):
+                why = http.plain(str(error) or type(error).__name__)
+                if isinstance(error, httpx2.InvalidURL):  # whose words may be a part of a password
+                    why = "not a URL; in a password write @ : / ? # as %40 %3A %2F %3F %23"
+                raise UserError(f"--base-url {_place(url)}: no server answers there ({why})") from error
+        time.sleep(0.1)
+    return None
+
+
+def _explain(url: str, status: int, why: str, query_id: str, key_env: str = "the --api-key-env variable") -> str:
+    where, why = _place(url), http.plain(why, 80)
+    if status in (401, 403):
+        return f"{where}: refused the key ({status}): {why}; set {key_env} to one that it takes"
+    if status == 404:
+        return f"{where}: not found: {why}; check --base-url and --served-model"
+    return f"{where}: refused the request for {http.plain(query_id, 40)}: {why}"
+
+
+def _place(url: str) -> str:
+    """A URL in a message."""
+    return http.plain(url, 70)
 
 
 def _adds_bos(tokenizer) -> bool:
