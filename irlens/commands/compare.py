@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base import files
+from irlens.base import checksums, files
 from irlens.base.errors import UserError
 from irlens.base.options import identity
 from irlens.commands import finished, runs
@@ -146,7 +146,7 @@ def _stored(path: Path) -> pd.DataFrame:
     """run, query_id, measure, value of a folder that an earlier command measured."""
     import pandas as pd
 
-    file = _values_of(path)
+    file = checksums.trusted(_values_of(path))
     found = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"query_id": str})
     if missing := {"query_id", "measure", "value"} - set(found.columns):
         raise UserError(f"{file}: no values per query; it has no column {sorted(missing)[0]}")
