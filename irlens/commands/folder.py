@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+BEFORE = re.compile(rf"{re.escape(stores.FOLDER)}|\.lock|\.manifest\.json\..+\.tmp")  # what lies there before any manifest
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
@@ -66,7 +68,7 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and any(path.name != stores.FOLDER for path in self.path.iterdir()):
+        elif self.path.is_dir() and not all(BEFORE.fullmatch(path.name) for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
@@ -183,6 +185,7 @@ class OutputFolder:
         except Timeout as error:
             raise UserError(f"--out {self.path}: another irlens process is at work in it") from error
         except OSError as error:
+            self._refuse_full(error)
             raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
 
     def _write(self, status: str) -> None:
