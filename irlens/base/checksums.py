@@ -203,7 +203,7 @@ def _read(root: Path) -> dict[str, list[str]]:
     """Name → its SHA-256s, the last noted last; a line that is none is left out."""
     found: dict[str, list[str]] = {}
     if (root / NAME).is_file():
-        for line in (root / NAME).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (root / NAME).read_text(encoding="utf-8", errors="replace").split("\n"):
             if (parts := LINE.fullmatch(line)) and ".." not in Path(parts[2]).parts and not os.path.isabs(parts[2]):
                 found.setdefault(parts[2], []).append(parts[1])
     return found

@@ -21,7 +21,9 @@ from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
-BEFORE = re.compile(rf"{re.escape(stores.FOLDER)}|\.lock|\.manifest\.json\..+\.tmp")  # what lies there before any manifest
+BEFORE = re.compile(
+    rf"{re.escape(stores.FOLDER)}|\.lock|\.manifest\.json\..+\.tmp"
+)  # what lies there before any manifest
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 

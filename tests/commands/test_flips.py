@@ -99,3 +99,89 @@ def test_flipped_bits_all_over_every_file_are_made_again(storm, name):
     flips, refusals = storm(name, 4 if "train" in name or name == "reproduce" else 16, data)
     print(f"{name}: {flips} flips, made again")
     assert flips and not refusals
+
+
+@pytest.mark.parametrize("name", ["passk"])
+def test_a_flipped_manifest_is_refused_or_says_the_same(storm, name):
+    flips, refusals = storm(name, 6, lambda path: path.name == "manifest.json")
+    assert flips == 6 and refusals >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["passk", "index", "train on lists"])
+def test_flipped_bits_all_over_manifests_and_lists_change_nothing(storm, name):
+    regions = 4 if name.startswith("train") else 40
+    own = storm(name, regions, lambda path: path.name == "manifest.json", together=False)
+    lists = storm(name, regions, lambda path: path.name == "checksums.txt", together=False)
+    print(f"{name}: {own[0] + lists[0]} flips of manifests and lists, {own[1] + lists[1]} refused")
+    assert lists[1] == 0 < own[1]
+
+
+@pytest.mark.slow
+def test_flipped_bits_in_the_store_change_nothing(storm, tmp_path, unbroken, irlens, made, command):
+    """The folder is drawn anew from a store of which every file is damaged."""
+    home, pristine, before = unbroken("passk with a store")
+    rng, flips = random.Random(1), 0
+    files = [path.relative_to(pristine) for path in kept(pristine / "store")]
+    for region in range(24):
+        pristine_home(home, pristine)
+        shutil.rmtree(home / "out")
+        for file in files:
+            flip(home / file, region, 24, rng)
+            flips += 1
+        irlens(*command("passk with a store", home))
+        assert made(home) == before
+    print(f"the store: {flips} flips")
+
+
+GIVEN = {  # command → the files of another command's folder that it reads
+    "evaluate": ("p", ["run.parquet", "qrels.parquet"]),
+    "best-of-n": ("p", ["run.parquet", "qrels.parquet", "manifest.json"]),
+    "plot": ("p", ["passk.csv"]),
+    "train on lists": ("t", ["iteration-1/lists.parquet"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_flipped_bit_in_what_a_command_is_given_is_refused(name, world, irlens, irlens_any, command, made, tmp_path):
+    irlens(*command(name, tmp_path / "whole"))
+    folder, files = GIVEN[name]
+    rng, refused, regions, before = random.Random(name), 0, 24, made(tmp_path / "whole")
+    for file in files:
+        path = world / folder / file
+        whole = path.read_bytes()
+        for region in range(regions):
+            flip(path, region, regions, rng)
+            home = tmp_path / f"{region}-{path.name}"
+            done = irlens_any(*command(name, home))
+            path.write_bytes(whole)
+            assert done.returncode in (0, 2), done.stderr
+            refused += done.returncode == 2
+            if not done.returncode:
+                assert path.name == "manifest.json" and made(home) == before
+            elif path.name != "manifest.json":
+                assert "not as it was written" in done.stderr and done.stderr.count("\n") == 1
+    print(f"{name}: {regions * len(files)} flips of what it is given, {refused} refused")
+    assert refused
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_a_trained_model_is_refused(tmp_path, world, irlens, irlens_any, command):
+    command("train on lists", tmp_path)  # makes the training
+    model, rng = tmp_path / "model", random.Random(2)
+    shutil.copytree(world / "t" / "iteration-1" / "model", model)
+    refused, files = 0, len(kept(model))
+    for file in kept(model):
+        whole = file.read_bytes()
+        for region in range(8):
+            flip(file, region, 8, rng)
+            done = irlens_any(
+                "sample", "--model", model, "--dataset", "sums", "--limit", 2, "-n", 1, "--out", tmp_path / "o"
+            )
+            file.write_bytes(whole)
+            allowed = (0, 2) if file.name == "checksums.txt" else (2,)  # a list that names less refuses less
+            assert done.returncode in allowed and done.stderr.count("\n") <= 1, (file, done.stdout, done.stderr)
+            refused += done.returncode == 2
+    print(f"a trained model: {8 * files} flips, {refused} refused")
+    irlens("sample", "--model", model, "--dataset", "sums", "--limit", 2, "-n", 1, "--out", tmp_path / "o")
