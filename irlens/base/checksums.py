@@ -184,7 +184,7 @@ def read_signed(path: Path) -> dict:
         raise ValueError("not a JSON object")
     given = told.pop("checksum", None)
     if given is not None and given != _of_object(told):
-        raise ValueError("its checksum differs from what it says: it was changed after it was written")
+        raise ValueError("changed after it was written, as its checksum tells; without that entry it is taken as it is")
     return told
 
 

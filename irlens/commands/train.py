@@ -124,8 +124,8 @@ def _policies(job: Job) -> list[Path]:
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
     folders, rerank = Folders(settings, kept, policy.name, policy.devices), Judging(job)
-    for run in [] if job.judge.is_reward else job.out.glob("iteration-*/run.parquet"):
-        if not run.with_name("qrels.parquet").is_file():
+    for run in job.out.glob("iteration-*/run.parquet"):
+        if not job.judge.is_reward and not run.with_name("qrels.parquet").is_file():
             run.unlink()  # they are made together, from draws that are there
 
     def cut(runs: dict, part: Task, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -9,6 +9,7 @@ import sqlite3
 import pandas as pd
 import pytest
 
+from irlens.base.checksums import signed
 from irlens.commands.settings import PassK, Reproduce, Store, Train
 
 PASSK = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.7,1.0")
@@ -122,12 +123,12 @@ def edited(folder):
 
 def interrupted(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    (folder / "manifest.json").write_text(json.dumps(signed(manifest | {"status": "running"})))
 
 
 def other_packages(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"finished": "0" * 64}))
+    (folder / "manifest.json").write_text(json.dumps(signed(manifest | {"finished": "0" * 64})))
 
 
 @pytest.mark.parametrize("change", [gone, edited, interrupted, other_packages])
