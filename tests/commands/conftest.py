@@ -47,7 +47,7 @@ LINES = {
     "temperatures": "temperatures {w}/p {w}/p",
     "plot": "plot {w}/p/passk.csv",
     "train": f"{TRAIN} --iterations 2 --same-prompts --export trl",
-    "train on lists": f"{TRAIN} --iterations 1 --lists {{w}}/t/iteration-1/lists.parquet",
+    "train on lists": "train --lists {w}/t/iteration-1/lists.parquet --dataset sums --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2",
     "reproduce": "reproduce {w}/arms.toml --jobs 1",
 }
 PASSING = (
@@ -59,6 +59,7 @@ PASSING = (
     "checksum",
     "store",
     "argv",
+    "git_commit",  # a commit may be made while a storm goes on
 )
 OWN = (
     "manifest.json",

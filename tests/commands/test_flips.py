@@ -1,5 +1,6 @@
 """A bit that flips in anything that a later start reads: it is made again, or refused in one line; never another result."""
 
+import errno
 import random
 import shutil
 
@@ -185,3 +186,33 @@ def test_a_flipped_bit_in_a_trained_model_is_refused(tmp_path, world, irlens, ir
             refused += done.returncode == 2
     print(f"a trained model: {8 * files} flips, {refused} refused")
     irlens("sample", "--model", model, "--dataset", "sums", "--limit", 2, "-n", 1, "--out", tmp_path / "o")
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_a_checkpoint_is_trained_again(tmp_path, irlens, irlens_any, command, made, monkeypatch):
+    """A training that ended after its last checkpoint, for want of room for the model."""
+    from irlens.train import adapters
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = command("train on lists", tmp_path / "home")
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "write", full)
+        assert "the disk is full" in irlens_any(*words).stderr
+    irlens(*command("train on lists", tmp_path / "whole"))
+    whole, rng, flips = made(tmp_path / "whole"), random.Random(3), 0
+    checkpoint = next((tmp_path / "home").rglob("complete")).parent
+    files = [path.relative_to(tmp_path / "home") for path in kept(checkpoint)]
+    shutil.copytree(tmp_path / "home", tmp_path / "pristine")
+    for file in files:
+        pristine_home(tmp_path / "home", tmp_path / "pristine")
+        flip(tmp_path / "home" / file, rng.randrange(8), 8, rng)
+        said = irlens(*words).stdout
+        assert "not as it was written" in said or file.name == "checksums.txt"
+        ours = made(tmp_path / "home")
+        assert {name for name in whole if ours[name] != whole[name]} <= {
+            "out/iteration-1/log.csv"
+        }  # of what was watched
+        flips += 1
+    print(f"a checkpoint: {flips} flips, made again")

@@ -110,7 +110,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["passk with a store", "index", "recall", "train", "reproduce"])
+@pytest.mark.parametrize("name", ["passk with a store", "index", "train on lists", "train", "reproduce"])
 def test_a_small_file_system_that_fills_up(name, tmp_path, small_disk, irlens, irlens_any, command, made):
     whole = tmp_path / "whole"
     irlens(*command(name, whole))
