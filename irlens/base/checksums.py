@@ -115,7 +115,8 @@ def check(root: Path, say: Callable[[str], None]) -> dict[str, str]:
 
 def _adopt(root: Path, listed: dict, wholes: set[str], say: Callable[[str], None]) -> None:
     """Lists what no list names, models as a whole, and says how much it was."""
-    lines, models = [], set()
+    lines: list[tuple[str, str]] = []
+    models: set[str] = set()
     for path in list(_unlisted(root)):
         inside = path.parent.relative_to(root).as_posix()
         if inside in wholes | models or path.relative_to(root).as_posix() in listed:

@@ -40,7 +40,7 @@ def in_words(error: BaseException, folder: Path | None = None) -> str:
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     place = Path(os.fsdecode(named)) if isinstance(named, (str, bytes)) else Path(folder or ".")
     there = next((part for part in (place, *place.absolute().parents) if part.is_dir()), Path("/"))
-    free, code = shutil.disk_usage(there).free, getattr(error, "errno", None)
+    free, code = shutil.disk_usage(there).free, getattr(error, "errno", None) or 0
     why = {errno.EDQUOT: "your quota of the disk is used up", errno.EFBIG: "a file may not be as large"}
     return (
         f"{place}: {why.get(code, 'the disk is full')} ({_size(free)} free at {there}); what was written is kept: free some "

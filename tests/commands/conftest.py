@@ -14,13 +14,13 @@ temperature = 1.0
 better = ["b > a"]
 [shared.tiny]
 stage = "train"
-prompts = 12
-n = 4
+prompts = {prompts}
+n = {n}
 iterations = 1
 epochs = 1
 eval_split = "test"
-eval_limit = 4
-eval_n = 2
+eval_limit = {eval_limit}
+eval_n = {eval_n}
 [[preset.tiny]]
 name = "a"
 objective = "pairwise"
@@ -73,7 +73,13 @@ OWN = (
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def two_arms():
+    """A recipe of two arms that differ in their objective, of such sizes."""
+    return lambda **sizes: RECIPE.format(**sizes)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, two_arms):
     """The folder of what the commands are given."""
     w = tmp_path_factory.mktemp("world")
     rng = random.Random(0)
@@ -90,7 +96,7 @@ def world(tmp_path_factory):
         {"query_id": f"q{i % 3}", "prompt": f"What is {i % 3}?", "text": f"It is {i}.", "score": i} for i in range(6)
     ]
     (w / "draws.jsonl").write_text("".join(json.dumps(row) + "\n" for row in draws))
-    (w / "arms.toml").write_text(RECIPE)
+    (w / "arms.toml").write_text(two_arms(prompts=12, n=4, eval_limit=4, eval_n=2))
     return w
 
 
