@@ -47,7 +47,7 @@ LINES = {
     "temperatures": "temperatures {w}/p {w}/p",
     "plot": "plot {w}/p/passk.csv",
     "train": f"{TRAIN} --iterations 2 --same-prompts --export trl",
-    "train on lists": "train --lists {w}/t/iteration-1/lists.parquet --dataset sums --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2",
+    "train on lists": "train --lists {w}/t/iteration-1/lists.parquet --dataset sums --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2 --test-limit 4",
     "reproduce": "reproduce {w}/arms.toml --jobs 1",
 }
 PASSING = (
