@@ -70,6 +70,12 @@ def sums_prompts(tiny_engine):
 
 
 @pytest.fixture(scope="session")
+def irlens_any():
+    """Runs a command in this process, however it ends."""
+    return lambda *args: _here(["-m", "irlens", *map(str, args)], ".")
+
+
+@pytest.fixture(scope="session")
 def irlens():
     """Runs a command, `apart` in a process of its own, and returns what it printed; its exit code must be `code`.
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,12 +23,16 @@ from collections.abc import Iterator
 
 
 def write_atomically(path: Path, write) -> None:
-    """Calls `write(temporary path)`, then renames it to `path`: a reader or a killed run never sees half a file."""
+    """Calls `write(temporary path)`, then renames it to `path`: a reader or a killed run never sees half a file.
+
+    In an output folder its checksum is noted (`base.checksums`).
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
+        checksums.note(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -52,6 +57,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) of a text file, gzipped or not, blank lines left out."""
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
+        checksums.trusted(path)
         with opener(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():

@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
 
-import errno
 import signal
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from irlens.base import full
 from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
@@ -430,11 +430,9 @@ def _main() -> None:
         code = TERMINATED
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _fail(f"the disk is full ({error}); what was written is kept: free some space, and the same command continues")
     except Exception as error:
+        if (cause := full.is_full(error)) is not None:
+            _fail(full.in_words(cause))
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
         _fail(_of_old(error) or error.format_message())

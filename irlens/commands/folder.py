@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
-from irlens.base import secrets
+from irlens.base import checksums, full, secrets
 from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
@@ -21,6 +22,9 @@ from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+BEFORE = re.compile(
+    rf"{re.escape(stores.FOLDER)}|\.lock|\.manifest\.json\..+\.tmp"
+)  # what lies there before any manifest
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
@@ -70,7 +74,7 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and any(path.name != stores.FOLDER for path in self.path.iterdir()):
+        elif self.path.is_dir() and not all(BEFORE.fullmatch(path.name) for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
@@ -78,20 +82,38 @@ class OutputFolder:
         before = self.check()
         self._lock()
         self.continued = before is not None
-        if self._is_finished(before):
-            self.finished, self.facts = True, dict(before)
-            self.say(f"{self.path}: finished by this command before, and unchanged: nothing is made again")
-            return self
+        try:
+            known = checksums.check(self.path, self.say) if before is not None else {}
+            if self._is_finished(before, known):
+                self.finished, self.facts = True, dict(before)
+                self.say(f"{self.path}: finished by this command before, and unchanged: nothing is made again")
+                return self
+            self._begin(before)
+        except BaseException as error:
+            self._held.release()
+            self._refuse_full(error)
+            raise
+        return self
+
+    def _begin(self, before: dict | None) -> None:
         self.facts = {
             k: v
             for k, v in (before or {}).items()
             if k in ("wall_seconds", "tokens_generated", "tokens_trained", STORE)
         }
-        self._open = ExitStack()
-        self._used = self._open.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
         self._started = time.monotonic()
-        self._write("running")
-        return self
+        with ExitStack() as opened:
+            opened.enter_context(checksums.recording(self.path))
+            self._used = opened.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
+            self._write("running")
+            self._open = opened.pop_all()
+
+    def _refuse_full(self, error: BaseException | None) -> None:
+        """Raises DiskFull if that is what an exception says."""
+        if isinstance(error, full.DiskFull) or not isinstance(error, Exception):
+            return
+        if (cause := full.is_full(error)) is not None:
+            raise full.DiskFull(full.in_words(cause, self.path)) from error
 
     def __exit__(self, kind, error, trace) -> None:
         if self.finished:
@@ -104,22 +126,26 @@ class OutputFolder:
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()
         try:
+            if kind is None:
+                checksums.compact(self.path)
             if kind is None and self.asked is not None:
                 self.facts["finished"] = finished.digest(self.path, self.asked, _versions())
             self._write("complete" if kind is None else "interrupted")
-        except OSError:  # such as a full disk: the manifest of before stays, and says "running"
+        except OSError as failure:  # such as a full disk: the manifest of before stays, and says "running"
             if kind is None:
+                self._refuse_full(failure)
                 raise
         finally:
             self._held.release()
+        self._refuse_full(error)
 
-    def _is_finished(self, before: dict | None) -> bool:
+    def _is_finished(self, before: dict | None, known: dict[str, str]) -> bool:
         """Whether the folder is whole: what its manifest says of its end holds still."""
         if self.asked is None or before is None or before.get("status") != "complete" or "finished" not in before:
             return False
         if before["settings"] != self.settings:
             return False
-        return before["finished"] == finished.digest(self.path, self.asked, _versions())
+        return before["finished"] == finished.digest(self.path, self.asked, _versions(), known)
 
     def note(self, **facts) -> None:
         """Adds facts to the manifest: revisions, prompt template, tokens, counts."""
@@ -131,8 +157,8 @@ class OutputFolder:
         if not file.is_file():
             return None
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return checksums.read_signed(file)
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file}: not a readable manifest ({error}); choose another --out") from error
 
     def _compare(self, before: dict) -> None:
@@ -165,6 +191,7 @@ class OutputFolder:
         except Timeout as error:
             raise UserError(f"--out {self.path}: another irlens process is at work in it") from error
         except OSError as error:
+            self._refuse_full(error)
             raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
 
     def _write(self, status: str) -> None:
@@ -177,7 +204,8 @@ class OutputFolder:
             "git_commit": git_commit(),
             "argv": secrets.argv([Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]),
         }
-        write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
+        text = json.dumps(checksums.signed(manifest), indent=1, ensure_ascii=False)
+        write_text(text + "\n", self.path / "manifest.json")
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.commands.settings import PASSK_OUT
 
@@ -242,12 +242,11 @@ def _after_thoughts(run: pd.DataFrame, tags: Thought | None) -> tuple[pd.DataFra
 
 def _manifest(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return checksums.read_signed(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable manifest ({error})") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _named(manifest: dict) -> dict:

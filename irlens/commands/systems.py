@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.base.options import flags_of
 from irlens.base.untrusted import file_name, file_names
@@ -185,6 +186,7 @@ def stored(name: str, file: Path) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
+    checksums.trusted(file)
     found = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"query_id": str})
     if missing := {"query_id", "measure", "value"} - set(found.columns):
         raise UserError(f"{file}: no values per query; it has no column {sorted(missing)[0]}")

@@ -124,6 +124,9 @@ def _policies(job: Job) -> list[Path]:
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
     folders, rerank = Folders(settings, kept, policy.name, policy.devices), Judging(job)
+    for run in job.out.glob("iteration-*/run.parquet"):
+        if not job.judge.is_reward and not run.with_name("qrels.parquet").is_file():
+            run.unlink()  # they are made together, from draws that are there
 
     def cut(runs: dict, part: Task, s: int, now: Drawing) -> tuple[pd.DataFrame, pd.DataFrame]:
         pool = remember(runs, part, settings, rerank)

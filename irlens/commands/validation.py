@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from irlens.tasks.contract import Task
 
 
+MEASURED = ("run.parquet", "per_query.parquet", "results.csv")  # what measuring a policy leaves, to be read again
+
+
 @dataclass(frozen=True)
 class Job:
     """A training made ready: its settings with what the model decides, the policy with its training problems, the
@@ -151,8 +154,9 @@ def measures_of(settings: Train) -> list[str]:
 
 def value(job: Job, weights: Path, s: int) -> float:
     """The validation value of policy number s, higher is better: computed once, then read."""
-    path = job.out / f"iteration-{s}" / "validation.json"
-    if not path.is_file():
+    path, measured = job.out / f"iteration-{s}" / "validation.json", job.out / "evaluation" / str(s)
+    left = MEASURED if job.eval_judge.is_reward else (*MEASURED, "qrels.parquet")
+    if not path.is_file() or not all((measured / name).is_file() for name in left):
         results, _, _ = measure(job, weights, s, "evaluation")
         files.write_text(json.dumps({"value": float(results["value"].iloc[0])}) + "\n", path)
     return json.loads(path.read_text(encoding="utf-8"))["value"]

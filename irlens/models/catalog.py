@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from irlens.base import checksums
 from irlens.base.errors import UserError, did_you_mean
 from irlens.models import hub
 
@@ -221,10 +222,11 @@ def served(name: str) -> Model:
 def fetch(chosen: Model | Encoder | Reward, weights: bool = True) -> Path:
     """The folder with the model's files (without `weights` the small ones), downloaded if they are not there yet.
 
-    Raises UserError in one line: no network, no such repository, or a repository that wants a login.
+    Raises UserError in one line: no network, no such repository, a repository that wants a login, a folder that is not
+    as it was written (`base.checksums`).
     """
     if Path(chosen.repo).is_dir():
-        return Path(chosen.repo)
+        return checksums.trusted_folder(Path(chosen.repo))
     unwanted = NOT_NEEDED if weights else [*NOT_NEEDED, "*.safetensors"]
     kinds = {Encoder: "--retriever tiny-e5", Reward: "--reranker majority"}
     embedded = kinds.get(type(chosen), "--model tiny")

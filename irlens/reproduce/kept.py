@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.reproduce import arms as of_arms
 from irlens.reproduce.arms import Values
@@ -112,7 +113,7 @@ def read(path: Path, recipe: Recipe) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(checksums.trusted(path))
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"{path}: not a Parquet file ({error})") from error
     if missing := [column for column in COLUMNS if column not in table.columns]:

@@ -56,7 +56,7 @@ def score_in_shards(
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
     Without a folder nothing is kept. stored: whether a score is of its row ALONE or of its query's rows TOGETHER, which
     the store in use (`base.store`) is asked by; None for a scorer whose content cannot be named. devices: whole shards go
-    to their workers, which call `load`: it is to be picklable then. Raises UserError: a score that is not finite, a shard that cannot be read or belongs to other rows.
+    to their workers, which call `load`: it is to be picklable then. A shard that cannot be read or holds other rows is scored again, with a line. Raises UserError for a score that is not finite.
     """
     run = run.reset_index(drop=True)
     place = _places(run, rows)
@@ -78,7 +78,7 @@ def score_in_shards(
             return shard
 
         def keep(number: int) -> None:
-            if (shard := _shard(cut[number], paths[number], score, kept)) is not None:
+            if (shard := _shard(cut[number], paths[number], score, kept, say)) is not None:
                 found[number] = shard.set_index(cut[number].index)
                 progress.update(bar, advance=len(shard))
 
@@ -133,11 +133,19 @@ class Spread:
         self.close()
 
 
-def _shard(part: pd.DataFrame, path: Path | None, score: Scorer, kept: Stored) -> pd.DataFrame | None:
+def _shard(
+    part: pd.DataFrame, path: Path | None, score: Scorer, kept: Stored, say: Callable[[str], None]
+) -> pd.DataFrame | None:
     """The scores of whole queries: at `path`, in the store, or new; None while another process makes them."""
     if path is None:
         return score(part)
-    if not path.is_file() and kept.shard(part, score, path) is None:
+    if path.is_file():
+        try:
+            return _read(path, part)
+        except UserError as error:
+            path.unlink()
+            say(f"{error}: deleted, and scored again")
+    if kept.shard(part, score, path) is None:
         return None
     return _read(path, part)
 
@@ -192,9 +200,9 @@ def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
     try:
         shard = pd.read_parquet(path).astype({"query_id": object, "doc_id": object})
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: a shard that cannot be read ({error}); delete it and run again") from error
+        raise UserError(f"{path}: a shard that cannot be read ({error})") from error
     if shard["doc_id"].tolist() != part["doc_id"].tolist() or shard["query_id"].tolist() != part["query_id"].tolist():
-        raise UserError(f"{path}: holds scores of other rows; delete it, or choose another --out")
+        raise UserError(f"{path}: holds scores of other rows")
     return shard
 
 

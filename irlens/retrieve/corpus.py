@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,17 +73,15 @@ def encode_corpus(
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     if other := [path for path in folder.glob("*.npy") if (m := NAME.fullmatch(path.name)) and m["key"] != key]:
         say(f"{folder}: {len(other):,} files hold vectors of another corpus or encoder; kept, and not read")
-    done = 0
-    while (folder / f"{done // shard:06d}-{key}.npy").is_file() and done < total:
-        done += shard
-    done = min(done, total)
-    if done:
-        say(f"reused the vectors of {done:,} of {total:,} passages from {folder}")
-    if done == total:
+    missing = _missing(folder, key, total, shard)
+    todo = sum(min(total, last * shard) - first * shard for first, last in missing)
+    if todo < total:
+        say(f"reused the vectors of {total - todo:,} of {total:,} passages from {folder}")
+    if not missing:
         return key
     encoder = load_encoder()
     try:
-        for number, rows, vectors in _encoded(encoder, corpus, done, shard):
+        for number, rows, vectors in _encoded(encoder, corpus, missing, todo, shard):
             kept = [c for c in PASSAGE if c in rows.columns]
             files.write_parquet(rows[kept].reset_index(drop=True), folder / f"{number:06d}-{key}.parquet")
             write_vectors(vectors.astype(store), folder / f"{number:06d}-{key}.npy")
@@ -92,17 +90,33 @@ def encode_corpus(
     return key
 
 
-def _encoded(encoder: DenseEncoder, corpus, done: int, shard: int) -> Iterator[tuple[int, pd.DataFrame, np.ndarray]]:
-    """(number, passages, vectors) of every shard from passage `done` on, under a bar."""
-    todo = len(corpus) - done
+def _missing(folder: Path, key: str, total: int, shard: int) -> list[tuple[int, int]]:
+    """(first, last, itself not) of the shards that lack one of their two files, neighbours together."""
+    names = [folder / f"{number:06d}-{key}" for number in range(-(-total // shard))]
+    there = [path.with_suffix(".npy").is_file() and path.with_suffix(".parquet").is_file() for path in names]
+    edges = np.flatnonzero(np.diff(np.array([True, *there, True]).astype(np.int8)))
+    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+
+
+def _encoded(
+    encoder: DenseEncoder, corpus, missing: Sequence[tuple[int, int]], todo: int, shard: int
+) -> Iterator[tuple[int, pd.DataFrame, np.ndarray]]:
+    """(number, passages, vectors) of the shards that are missing, `todo` passages, under a bar."""
+    parts = (
+        found
+        for first, last in missing
+        for found in zip(range(first, last), chunks(corpus, first * shard, shard), strict=False)
+    )
+    done = 0
     with progress_bar() as progress:
         bar = progress.add_task("encoding", total=todo, rate="")
-        for number, rows in enumerate(chunks(corpus, done, shard), done // shard):
+        for number, rows in parts:
             started = time.monotonic()
             texts = tables.passage_texts(tables.check(rows, "corpus"))
             vectors = encoder.encode(texts, "passage", lambda n: progress.update(bar, advance=n))
+            done += len(rows)
             rate = f"{len(rows) / (time.monotonic() - started):,.0f} texts/s"
-            progress.update(bar, completed=min(todo, (number + 1) * shard - done), rate=rate)
+            progress.update(bar, completed=done, rate=rate)
             check_vectors(vectors, rows["doc_id"])
             yield number, rows, vectors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from irlens import tables
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.base.files import digest
 from irlens.base.progress import silent
@@ -89,10 +89,13 @@ def _encoded(encoder: DenseEncoder, corpus) -> InMemory:
 def _opened(folder: Path, encoder: str | None) -> Index:
     """The index of a folder that `irlens index` made, with the encoder whose files have this digest."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = checksums.read_signed(folder / "manifest.json")
         key, factory, made_by = manifest["vectors"], manifest["index"], manifest["settings"]["encoder_digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: no folder of a finished `irlens index`") from error
     if encoder is not None and encoder != made_by:
         raise UserError(f"{folder}: the index was made by another encoder ({manifest.get('encoder')})")
-    return Index(Vectors(folder / "vectors", key), factory, say=silent).open()
+    index = Index(Vectors(folder / "vectors", key), factory, say=silent)
+    for path in (*index.vectors.paths, *(path.with_suffix(".parquet") for path in index.vectors.paths), index.path):
+        checksums.trusted(path)
+    return index.open()

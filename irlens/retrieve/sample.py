@@ -115,7 +115,8 @@ def sample_run(
     missing. A shard's name holds a digest of what its draws depend on: the prompts, seed, `max_tokens`, and the source.
     Shards of anything else are neither read nor deleted. What the store in use (`base.store`) has of the rest becomes
     shards too, and what is drawn goes into it; blocks that another process draws are waited for. Without a folder (None)
-    nothing is written. Raises UserError for a shard that cannot be read.
+    nothing is written. A shard that cannot be read, or holds other
+    draws than its name says, is drawn again, with a line.
     """
     whole, made = Asked(asked, draws), []
     if folder:
@@ -171,6 +172,10 @@ def _count(blocks: Iterable[Block]) -> int:
 def _say_held(whole: Asked, folder: Path, say: Say) -> None:
     """A line for what is reused of a folder's shards and for what is not read."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path, block in whole.held(folder)[0].items():
+        if not _holds(path, block, whole.prompts):
+            path.unlink()
+            say(f"{path}: does not hold the draws that its name says: deleted, and drawn again")
     shards, others = whole.held(folder)
     if others:
         say(f"{folder}: {others:,} shards are of other draws (another seed, prompt, model …): left there, not read")
@@ -178,6 +183,17 @@ def _say_held(whole: Asked, folder: Path, say: Say) -> None:
     todo = _count(_missing(shards.values(), len(whole.prompts), whole.draws, Engine))
     if todo < total:
         say(f"reused {total - todo:,} of {total:,} draws from {folder}")
+
+
+def _holds(path: Path, block: Block, prompts: Sequence[Prompt]) -> bool:
+    """Whether a shard can be read and has the rows of its block, each once."""
+    try:
+        rows = pd.read_parquet(path, columns=["query_id", "draw", "temperature"])
+    except (OSError, ValueError, KeyError):
+        return False
+    wanted = {(p.query_id, draw) for p in prompts[block.q0 : block.q1] for draw in range(block.d0, block.d1)}
+    found = list(zip(rows["query_id"], rows["draw"]))
+    return len(found) == len(wanted) and set(found) == wanted and set(rows["temperature"]) == {block.temperature}
 
 
 def _read(whole: Asked, folder: Path) -> pd.DataFrame:

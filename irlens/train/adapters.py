@@ -1,8 +1,11 @@
 """Loading a policy to train, whole or with LoRA adapters, and saving it as plain transformers loads it."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 
@@ -84,15 +87,26 @@ def save(trainer, policy: Path, tokenizer, base: str, path: Path, dtype: str = "
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
+    with written_whole(path) as temporary:
+        if hasattr(model, "merge_and_unload"):
+            model = _merged(model, state, policy, temporary)
+            state = in_dtype(model, dtype)
+        write(model, state, dtype, temporary)
+        tokenizer.save_pretrained(temporary)
+        write_text(json.dumps({"base": base}) + "\n", temporary / "irlens.json")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A folder to write a model into; renamed to `path`, with a list of checksums, if that did not fail."""
     temporary = path.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    if hasattr(model, "merge_and_unload"):
-        model = _merged(model, state, policy, temporary)
-        state = in_dtype(model, dtype)
-    write(model, state, dtype, temporary)
-    tokenizer.save_pretrained(temporary)
-    write_text(json.dumps({"base": base}) + "\n", temporary / "irlens.json")
-    temporary.rename(path)
+    try:
+        yield temporary
+        checksums.keep_whole(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk is to have its room back
+        raise
 
 
 def write(model, state: dict, dtype: str, folder: Path) -> None:
@@ -137,8 +151,9 @@ def _merged(model, state, policy: Path, temporary: Path):
     from irlens.models.load import WEIGHTS
 
     adapters = temporary.with_name(".adapters.tmp")
-    model.save_pretrained(adapters, state_dict=state)
-    base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, **WEIGHTS)
-    merged = PeftModel.from_pretrained(base, adapters).merge_and_unload()
-    shutil.rmtree(adapters)
-    return merged
+    try:
+        model.save_pretrained(adapters, state_dict=state)
+        base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, **WEIGHTS)
+        return PeftModel.from_pretrained(base, adapters).merge_and_unload()
+    finally:
+        shutil.rmtree(adapters, ignore_errors=True)

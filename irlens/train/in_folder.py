@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MADE_WITH = ("account.json", "log.csv")  # a model without these is trained again: nothing else tells what is in them
+
+
 @dataclass(frozen=True)
 class Folders:
     """Trains policies into `kept.folder(s)/model`; each is one rename, so a model that is there is whole.
@@ -39,7 +42,8 @@ class Folders:
         """
 
         path = self.kept.folder(s) / "model"
-        if path.is_dir():
+        whole = all((self.kept.folder(s) / name).is_file() for name in MADE_WITH)
+        if path.is_dir() and whole:
             self.kept.say(f"iteration {s}: reused the model in {path}")
         elif self.devices.here:
             self.train(weights, lists, prompts, s)
@@ -75,6 +79,8 @@ class Folders:
             write_text(json.dumps(account | read) + "\n", here / "account.json")
             write_csv(log_of(trainer), here / "log.csv")
         dtype = saved_as(options.save_dtype, weights)
+        if first():
+            shutil.rmtree(here / "model", ignore_errors=True)  # without what was made with it
         adapters.save(trainer, weights, tokenizer, self.base, here / "model", dtype)
         trainer.accelerator.wait_for_everyone()
         if first():

@@ -235,11 +235,9 @@ def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: Train
     model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s)
     if path is None:
         return _holding(policy, model)
-    temporary = path.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    adapters.write(model, adapters.in_dtype(model, dtype), dtype, temporary)
-    policy.tokenizer.save_pretrained(temporary)
-    temporary.rename(path)
+    with adapters.written_whole(path) as temporary:
+        adapters.write(model, adapters.in_dtype(model, dtype), dtype, temporary)
+        policy.tokenizer.save_pretrained(temporary)
     return policy.at(path)
 
 

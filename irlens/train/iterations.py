@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_parquet, write_text
 from irlens.base.secrets import without
@@ -39,11 +41,26 @@ class Kept:
                 raise UserError(f"{self.out}: the folder is not empty and holds nothing of `larpo`; choose another")
             write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", path)
             return
-        was = {"save_dtype": "float32"} | json.loads(path.read_text(encoding="utf-8"))  # what folders of before have
+        try:
+            was = {"save_dtype": "float32"}  # what folders of before have
+            was |= json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not what `larpo` wrote ({error}); choose another folder") from error
         for name in sorted({*was, *told}):
             if was.get(name) != told.get(name):
                 had, now = was.get(name), told.get(name)
                 raise UserError(f"{self.out}: was made with {name} = {had!r}, now {now!r}; choose another folder")
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """For who has no output folder of a command: what is not as it was written is deleted with a line, and what is
+        written gets its checksum."""
+        if self.out is None:
+            yield
+            return
+        checksums.check(self.out, self.say)
+        with checksums.recording(self.out):
+            yield
 
     def folder(self, s: int) -> Path:
         """Where iteration s is kept."""
@@ -74,13 +91,16 @@ class Kept:
             found, without = make()
         else:
             path, skipped = self.folder(s) / "lists.parquet", self.folder(s) / "skipped.csv"
-            if (self.folder(s) / "model").is_dir():
+            trained = (self.folder(s) / "model").is_dir()
+            if trained and path.is_file() and skipped.is_file():
                 return pd.read_parquet(path)
-            if path.is_file():
+            if path.is_file() and skipped.is_file():
                 self.say(f"iteration {s}: reused the lists in {path}")
             else:
                 found, without = make()
-                write_csv(without, skipped)
+                if not skipped.is_file():  # training adds to it, so it is to be made with it
+                    (self.folder(s) / "account.json").unlink(missing_ok=True)
+                    write_csv(without, skipped)
                 write_parquet(found, path)
             found, without = pd.read_parquet(path), read_skipped(self.folder(s))
         if found.empty:

@@ -104,4 +104,5 @@ def larpo(
     def fit(policy, lists, part, s):
         return trained_copy(policy, lists, part, options, s, kept)
 
-    return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]
+    with kept.checked():
+        return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]

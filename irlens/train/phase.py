@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+from irlens.base import checksums, full
 from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
@@ -39,7 +40,8 @@ def main(file: str, say: Say | None = None) -> None:
 
         quiet_if_small(phase.weights)
         lists = pd.read_parquet(kept.folder(phase.s) / "lists.parquet")
-        Folders(phase.options, kept, phase.base).train(phase.weights, lists, phase.prompts, phase.s)
+        with checksums.recording(phase.out):
+            Folders(phase.options, kept, phase.base).train(phase.weights, lists, phase.prompts, phase.s)
     except UserError as error:
         told = {"error": type(error).__name__, "message": str(error)}
     except torch.OutOfMemoryError as error:
@@ -47,6 +49,10 @@ def main(file: str, say: Say | None = None) -> None:
             "error": "UserError",
             "message": f"training: the device is full: {' '.join(redact(str(error)).split())[:200]}",
         }
+    except Exception as error:
+        if (cause := full.is_full(error)) is None:
+            raise
+        told = {"error": "UserError", "message": full.in_words(cause, phase.out)}
     if told["error"] or first():
         write_text(json.dumps(told) + "\n", Path(file).with_suffix(".ended"))
     if told["error"]:

@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from irlens.base import seeds
+from irlens.base import checksums, seeds
 from irlens.base.errors import UserError
 from irlens.models.logprobs import layout, response_logprobs
 from irlens.models.memory import CHECKPOINTED
@@ -207,6 +207,7 @@ class _MarkComplete(TrainerCallback):
             return
         last = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (last / "complete").touch()
+        checksums.seal(last)
         for older in Path(args.output_dir).glob("checkpoint-*") if self.alone else ():
             if older != last:
                 shutil.rmtree(older)
@@ -280,7 +281,7 @@ def train(
     arguments = training_arguments(folder, options, len(examples), model.num_parameters(), iteration)
     if arguments.process_index == 0:
         for checkpoint in folder.glob("checkpoint-*"):
-            if not (checkpoint / "complete").exists():
+            if not (checkpoint / "complete").exists() or not checksums.whole(checkpoint):
                 shutil.rmtree(checkpoint)
     if arguments.world_size > 1:
         torch.distributed.barrier()  # before anyone looks for the last whole one

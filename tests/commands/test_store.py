@@ -9,6 +9,7 @@ import sqlite3
 import pandas as pd
 import pytest
 
+from irlens.base.checksums import signed
 from irlens.commands.settings import PassK, Reproduce, Store, Train
 
 PASSK = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.7,1.0")
@@ -122,12 +123,12 @@ def edited(folder):
 
 def interrupted(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    (folder / "manifest.json").write_text(json.dumps(signed(manifest | {"status": "running"})))
 
 
 def other_packages(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"finished": "0" * 64}))
+    (folder / "manifest.json").write_text(json.dumps(signed(manifest | {"finished": "0" * 64})))
 
 
 @pytest.mark.parametrize("change", [gone, edited, interrupted, other_packages])
@@ -145,33 +146,8 @@ def test_other_options_measure_a_finished_folder_anew(tmp_path, irlens):
     assert "finished" not in said and set(pd.read_csv(tmp_path / "a" / "results.csv")["cutoff"]) == {1, 2}
 
 
-RECIPE = """
-title = "two arms"
-[study]
-claim = "one is better"
-measure = "Pass@1"
-temperature = 1.0
-better = ["b > a"]
-[shared.tiny]
-stage = "train"
-prompts = 24
-n = 6
-iterations = 1
-epochs = 1
-eval_split = "test"
-eval_limit = 8
-eval_n = 4
-[[preset.tiny]]
-name = "a"
-objective = "pairwise"
-[[preset.tiny]]
-name = "b"
-objective = "contrastive"
-"""
-
-
-def test_arms_of_a_recipe_share_and_a_finished_recipe_is_read(tmp_path, irlens, files, monkeypatch):
-    (tmp_path / "arms.toml").write_text(RECIPE)
+def test_arms_of_a_recipe_share_and_a_finished_recipe_is_read(tmp_path, irlens, files, monkeypatch, two_arms):
+    (tmp_path / "arms.toml").write_text(two_arms(prompts=24, n=6, eval_limit=8, eval_n=4))
     asked = ("reproduce", tmp_path / "arms.toml", "--jobs", "1", "--out", tmp_path / "out" / "arms")
     first = irlens(*asked).stdout
     assert counts(tmp_path / "out" / "arms" / "2-b")["draws found"] == 24 * 6 + 8 * 4

@@ -104,15 +104,15 @@ def test_files_without_a_content_in_their_name_are_not_read(tmp_path):
     assert found["score"].tolist() == [1, 2, 3, 4] * 3 and "1 files hold scores of other texts" in told[0]
 
 
-def test_a_broken_shard_is_refused(tmp_path):
-    score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+def test_a_broken_shard_is_scored_again_with_a_line(tmp_path):
+    whole, said = score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY), []
     first, second, _ = sorted(tmp_path.iterdir())
     first.write_bytes(second.read_bytes())
-    with pytest.raises(UserError, match="holds scores of other rows"):
-        score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY, say=said.append).equals(whole)
+    assert len(said) == 1 and "holds scores of other rows: deleted" in said[0]
     first.write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="a shard that cannot be read"):
-        score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY, say=said.append).equals(whole)
+    assert len(said) == 2 and "a shard that cannot be read" in said[1]
 
 
 def test_reranked_orders_each_tag_and_keeps_the_scores_before_ties_were_broken():

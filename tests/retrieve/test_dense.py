@@ -407,13 +407,14 @@ def test_what_dense_cannot_retrieve_from_is_told_in_one_line(built, make, messag
 
 
 def test_an_index_of_another_encoder_is_refused(built, tmp_path):
+    from irlens.base.checksums import signed
     from irlens.retrieve.dense import Dense
 
     folder = tmp_path / "other"
     folder.mkdir()
     manifest = json.loads((built / "manifest.json").read_text())
     manifest["settings"]["encoder_digest"] = "0" * 16
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(signed(manifest)))
     with pytest.raises(UserError, match="made by another encoder .tiny-e5."):
         Dense("tiny-e5", index=folder)
 

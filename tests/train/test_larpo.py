@@ -45,6 +45,11 @@ def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
         assert runs[0]["reward"].tolist() == runs[1]["reward"].tolist() and set(runs[0]["reward"]) == {0.0, 1.0}
     again = irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **small)
     assert [p.folder for p in again[1:]] == [p.folder for p in policies[1:]]
+    weights = policies[2].folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a model that is not as it was written is trained again
+    irlens.larpo("tiny", irlens.load("sums", "train"), iterations=2, out=tmp_path / "notebook", **small)
+    assert weights.read_bytes() == whole
     others = [({"seed": 1}, "seed = 0, now 1"), ({"judge": "length"}, "now 'length'")]
     others += [({"save_dtype": "float32"}, "save_dtype = 'bfloat16', now 'float32'")]
     for more, named in others:

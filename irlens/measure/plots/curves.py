@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.measure.plots.style import Style, canvas, drawing, write
 
@@ -77,7 +78,7 @@ def read_results(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # a curve may be called NA
+        frame = pd.read_csv(checksums.trusted(path), dtype=str, keep_default_na=False)  # a curve may be called NA
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # pandas' own parsing errors and UnicodeDecodeError among them
