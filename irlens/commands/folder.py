@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -11,14 +12,16 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
+from irlens.base import interrupts
 from irlens.base import store as stores
 from irlens.base.errors import UserError
-from irlens.base.files import write_text
+from irlens.base.files import remove_temporary, write_text
 from irlens.base.progress import Say
 from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
+LOCK = ".lock"
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
@@ -65,13 +68,14 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and any(path.name != stores.FOLDER for path in self.path.iterdir()):
+        elif self.path.is_dir() and not all(_before_all(path.name) for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
     def __enter__(self) -> "OutputFolder":
         before = self.check()
         self._lock()
+        remove_temporary(self.path, LOCK)
         self.continued = before is not None
         if self._is_finished(before):
             self.finished, self.facts = True, dict(before)
@@ -85,6 +89,7 @@ class OutputFolder:
         self._open = ExitStack()
         self._used = self._open.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
         self._started = time.monotonic()
+        interrupts.unfinished.append(self._interrupted)
         self._write("running")
         return self
 
@@ -93,8 +98,8 @@ class OutputFolder:
             self._held.release()
             return
         self._open.close()
-        if self._used.counts:
-            self.facts[STORE] = dict(Counter(self.facts.get(STORE, {})) + self._used.counts)
+        if counts := dict(Counter(self.facts.get(STORE, {})) + self._used.counts):
+            self.facts[STORE] = counts
         seconds = time.monotonic() - self._started
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()
@@ -102,11 +107,17 @@ class OutputFolder:
             if kind is None and self.asked is not None:
                 self.facts["finished"] = finished.digest(self.path, self.asked, _versions())
             self._write("complete" if kind is None else "interrupted")
+            interrupts.unfinished.remove(self._interrupted)
         except OSError:  # such as a full disk: the manifest of before stays, and says "running"
             if kind is None:
                 raise
         finally:
             self._held.release()
+
+    def _interrupted(self) -> None:
+        """Leaves the folder as `__exit__` does, where an interrupt came into the midst of that."""
+        self._write("interrupted")
+        remove_temporary(self.path, LOCK)
 
     def _is_finished(self, before: dict | None) -> bool:
         """Whether the folder is whole: what its manifest says of its end holds still."""
@@ -153,7 +164,7 @@ class OutputFolder:
         """Holds `.lock`, until the folder is left or the process ends, however it ends."""
         from filelock import FileLock, Timeout
 
-        self._held = FileLock(self.path / ".lock")
+        self._held = FileLock(self.path / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._held.acquire(blocking=False)
@@ -173,6 +184,11 @@ class OutputFolder:
             "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
         }
         write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", self.path / "manifest.json")
+
+
+def _before_all(name: str) -> bool:
+    """Whether a folder with a file of this name may be new: a store, or what a start leaves that was killed at once."""
+    return name in (stores.FOLDER, LOCK) or re.fullmatch(r"\.manifest\.json\..*\.tmp", name) is not None
 
 
 def _versions() -> dict[str, str]:
