@@ -8,7 +8,7 @@ PEERS_VENV ?= .venv-peers
 PEERS_STAMP = $(PEERS_VENV)/.installed
 MUTANTS_STAMP = $(VENV)/.mutants
 
-.PHONY: demo test test-all test-peers lint mutants docs clean
+.PHONY: demo test test-all test-peers lint storm mutants docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/irlens demo
@@ -27,6 +27,10 @@ lint: $(STAMP)
 # TRL, Ray and vLLM for real, in an environment of their own (5 GB). What would be skipped fails.
 test-peers: $(PEERS_STAMP)
 	PEERS=required $(PEERS_VENV)/bin/python -m pytest -q -m "" tests/peers
+
+# Every command killed at random moments and started again, 200 times in all: an hour. ARGS="--kills 20 --only passk" is a part.
+storm: $(STAMP)
+	$(VENV)/bin/python tests/storm.py $(ARGS)
 
 # Faults put into the code, which the tests must notice; ARGS="--sample 0" tries all of them, "--only lists" a part.
 mutants: $(MUTANTS_STAMP)

@@ -22,13 +22,13 @@ class Case:
     finds: str | None = None
 
 
-INPUTS = (  # what the cases read, in this order
-    f"passk {DRAWS} --store none --out @drawn",
-    f"passk {DRAWS} --store none --seed 1 --out @other",
-    f"passk {DRAWS} --store @stored/store --out @stored/one",
-    "mine-negatives --limit 8 -n 4 --temperature 1.0,0.7 --store none --out @mined",
-    "reproduce @recipe.toml --seeds 0 --jobs 1 --store none --out @reproduced",
-)
+INPUTS = {  # what cases read, made where one is to come that does
+    "drawn": f"passk {DRAWS} --store none --out @drawn",
+    "other": f"passk {DRAWS} --store none --seed 1 --out @other",
+    "stored": f"passk {DRAWS} --store @stored/store --out @stored/one",
+    "mined": "mine-negatives --limit 8 -n 4 --temperature 1.0,0.7 --store none --out @mined",
+    "reproduced": "reproduce @recipe.toml --seeds 0 --jobs 1 --store none --out @reproduced",
+}
 
 CASES = (
     Case("sample", f"sample {DRAWS} --store none --out out"),
