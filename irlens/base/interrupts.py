@@ -36,6 +36,11 @@ def hear() -> None:
     sys.unraisablehook = _unraisable
 
 
+def came() -> bool:
+    """Whether this process is being ended by a signal."""
+    return bool(_came)
+
+
 def deafen() -> None:
     """The work is done: what comes now is too late to end it."""
     _done.append(True)

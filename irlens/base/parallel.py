@@ -108,4 +108,6 @@ def _logged(work: Callable[..., T], part: Part) -> T:
     try:
         return work(*part.arguments)
     except interrupts.Interrupted as error:  # the pool would hand it on, and wait for more work
-        os._exit(interrupts.ended(error))
+        code = interrupts.ended(error)
+        sys.stdout.flush()
+        os._exit(code)

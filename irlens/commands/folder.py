@@ -107,11 +107,12 @@ class OutputFolder:
             if kind is None and self.asked is not None:
                 self.facts["finished"] = finished.digest(self.path, self.asked, _versions())
             self._write("complete" if kind is None else "interrupted")
-            interrupts.unfinished.remove(self._interrupted)
         except OSError:  # such as a full disk: the manifest of before stays, and says "running"
             if kind is None:
                 raise
         finally:
+            if not interrupts.came():  # else `_interrupted` may be needed yet
+                interrupts.unfinished.remove(self._interrupted)
             self._held.release()
 
     def _interrupted(self) -> None:

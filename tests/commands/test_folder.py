@@ -173,6 +173,7 @@ def test_an_interrupt_in_the_midst_of_leaving_a_folder_leaves_it_interrupted(tmp
 
     monkeypatch.setattr("irlens.commands.finished.digest", interrupted)
     monkeypatch.setattr(interrupts, "unfinished", [])
+    monkeypatch.setattr(interrupts, "_came", [0.0])
     with pytest.raises(interrupts.Interrupted) as stop, OutputFolder(tmp_path / "o", "passk", {}, asked=SETTINGS):
         pass
     assert manifest(tmp_path / "o")["status"] == "running"
