@@ -206,6 +206,7 @@ class Storm:
         way = dice.choices(WAYS, (4, 3, 2, 1.5, 1.5))[0]
         apart = dice.random() < self.cold
         (place / "stderr").unlink(missing_ok=True)
+        since = time.time()
         run, began = (cold if apart else self.server.start)(argv, place), time.monotonic()
         length = tally.unbroken + 6 * apart
         if dice.random() < 0.5:
@@ -221,10 +222,10 @@ class Storm:
         tally.ways[way] += 1
         send(run, way, others, dice)
         code = run.wait(time.monotonic() + (LAST if way == "worker" else 60))
-        tally.wrong += self.after(run, way, code)
+        tally.wrong += self.after(run, way, code, since)
         return True
 
-    def after(self, run: Run, way: str, code: int | None) -> list[str]:
+    def after(self, run: Run, way: str, code: int | None, since: float) -> list[str]:
         """What is wrong once a command was sent something."""
         wrong, until = [], time.monotonic() + GONE
         if code is None:
@@ -237,7 +238,7 @@ class Storm:
         if code is None or rest:
             end_all(run)
         if way in SIGNALS and code != 0:
-            wrong += [f"{way}: {line}" for line in ill_ended(run.place, way, code)]
+            wrong += [f"{way}: {line}" for line in ill_ended(run.place, way, code, since)]
         return wrong
 
     def compare(self, argv: list[str], place: Path, wanted: dict, tally: Tally, dice: random.Random) -> bool:
@@ -263,7 +264,7 @@ def wait_for_names(run: Run, work: Path, count: int, until: float) -> int | None
         seen = {os.path.join(where, name) for where, _, names in os.walk(work) for name in names}
         new += len(seen - known)
         known |= seen
-        time.sleep(0.0005)
+        time.sleep(0.002)
     return code
 
 
@@ -283,15 +284,15 @@ def send(run: Run, way: str, others: list[int], dice: random.Random) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def ill_ended(place: Path, way: str, code: int | None) -> list[str]:
-    """What is wrong with how a command ended that was interrupted: exit code, its one line, its manifests."""
+def ill_ended(place: Path, way: str, code: int | None, since: float) -> list[str]:
+    """What is wrong with how a command ended that was interrupted: exit code, its one line, the manifests that it wrote."""
     wrong = [] if code == 128 + SIGNALS[way] else [f"exit code {code}"]
     said = (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
     said = [line for line in said if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)]
     if said != ["irlens: interrupted; the same command continues"]:
         wrong.append(f"standard error: {said[-6:]}")
     for path in (place / "work").rglob("manifest.json"):
-        if json.loads(path.read_text(encoding="utf-8"))["status"] == "running":
+        if path.stat().st_mtime > since and json.loads(path.read_text(encoding="utf-8"))["status"] == "running":
             wrong.append(f"{path.relative_to(place)}: running")
     return wrong
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-DRAWS = "--limit 8 -n 4 --temperature 0.7,1.0"
+DRAWS = "--limit 6 -n 3 --temperature 0.7,1.0"
 TRAINED = (
     "--prompts 12 -n 4 --iterations 2 --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2 --test-limit 4 --store none"
 )
@@ -26,7 +26,7 @@ INPUTS = {  # what cases read, made where one is to come that does
     "drawn": f"passk {DRAWS} --store none --out @drawn",
     "other": f"passk {DRAWS} --store none --seed 1 --out @other",
     "stored": f"passk {DRAWS} --store @stored/store --out @stored/one",
-    "mined": "mine-negatives --limit 8 -n 4 --temperature 1.0,0.7 --store none --out @mined",
+    "mined": "mine-negatives --limit 6 -n 3 --temperature 1.0,0.7 --store none --out @mined",
     "reproduced": "reproduce @recipe.toml --seeds 0 --jobs 1 --store none --out @reproduced",
 }
 
@@ -36,13 +36,13 @@ CASES = (
     Case("passk --devices 2", f"passk {DRAWS} --store none --devices 2 --out out", 2),
     Case("passk + store", f"passk {DRAWS} --seed 2 --store store --out out", 1.5),
     Case(
-        "passk + store that has it", "passk --limit 8 -n 6 --temperature 0.7,1.0 --store store --out out", 1, "stored"
+        "passk + store that has it", "passk --limit 6 -n 5 --temperature 0.7,1.0 --store store --out out", 1, "stored"
     ),
     Case("store", "store store --check --prune --max-size 20kB", 1, "stored"),
     Case("verify", "verify @drawn --verifier gsm8k --out out"),
     Case("rerank", "rerank @drawn --reranker likelihood --policy tiny --store store --out out"),
     Case("best-of-n", "best-of-n @drawn --reranker majority,length --store none --out out"),
-    Case("mine-negatives", "mine-negatives --limit 8 -n 4 --temperature 1.0,0.7 --store store --out out", 1.5),
+    Case("mine-negatives", "mine-negatives --limit 6 -n 3 --temperature 1.0,0.7 --store store --out out", 1.5),
     Case("temperatures", "temperatures @drawn @drawn --out out"),
     Case("evaluate", "evaluate @drawn @drawn --out out"),
     Case("compare", "compare @drawn @other --store none --out out"),
