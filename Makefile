@@ -10,7 +10,7 @@ MUTANTS_STAMP = $(VENV)/.mutants
 AUDIT_VENV ?= .venv-audit
 AUDIT_STAMP = $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-all test-peers lint audit mutants docs clean
+.PHONY: demo test test-all test-peers lint audit storm mutants docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/irlens demo
@@ -34,6 +34,10 @@ audit: $(STAMP) $(AUDIT_STAMP)
 # TRL, Ray and vLLM for real, in an environment of their own (5 GB). What would be skipped fails.
 test-peers: $(PEERS_STAMP)
 	PEERS=required $(PEERS_VENV)/bin/python -m pytest -q -m "" tests/peers
+
+# Every command killed at random moments and started again, 200 times in all: an hour. ARGS="--kills 20 --only passk" is a part.
+storm: $(STAMP)
+	$(VENV)/bin/python tests/storm.py $(ARGS)
 
 # Faults put into the code, which the tests must notice; ARGS="--sample 0" tries all of them, "--only lists" a part.
 mutants: $(MUTANTS_STAMP)

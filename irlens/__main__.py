@@ -1,5 +1,5 @@
 """`python -m irlens`."""
 
-from irlens.cli.app import main
+from irlens.cli.entry import main
 
 main()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 import gzip
 import json
 import os
+import shutil
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,16 @@ def write_atomically(path: Path, write) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path, lock: str) -> None:
+    """Removes what a killed process has left half-written in `folder`; not in those below it that have a file `lock` of
+    their own, whose next start does it."""
+    for where, folders, names in os.walk(folder):
+        left = [name for name in [*folders, *names] if name.startswith(".") and name.endswith(".tmp")]
+        for path in (Path(where) / name for name in left):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if name not in left and not (Path(where) / name / lock).exists()]
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -196,7 +196,7 @@ class _Calls:
         path = Path(self.folder.name)
         (path / "at").write_bytes(bytes(8))
         self.at = _counter(path / "at")
-        self.worker = Worker(pickle.dumps(partial(_Called, str(path / "at"), foreign)), dict(os.environ), path / "log")
+        self.worker = Worker(pickle.dumps(partial(_Called, str(path / "at"), foreign)), dict(os.environ))
 
     def all(self, told: bytes, arguments: Sequence[tuple], limit: float) -> list:
         """See `calls`."""

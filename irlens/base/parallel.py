@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from irlens.base import interrupts
 from irlens.base.devices import cores
 from irlens.base.errors import UserError
 from irlens.base.secrets import kept_off_streams
@@ -47,14 +49,13 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
     began, others = time.monotonic(), set(active_children())
     prepared = (max(1, cores() // jobs), os.getpid())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, prepared) as pool:
-        running = {pool.submit(_logged, work, part): part.name for part in parts}
         try:
+            running = _submitted(pool, work, parts)
             for done in as_completed(running):
                 done.result()
                 say(f"{running[done]}: done, {(time.monotonic() - began) / 60:.1f} minutes after the start")
         except BaseException as error:
-            for process in set(active_children()) - others:
-                process.terminate()  # what it wrote stays, and its folder is free when this returns
+            _end(set(active_children()) - others)
             if isinstance(error, UserError):
                 raise UserError(f"{running[done]}: {error}") from error
             if isinstance(error, BrokenProcessPool):
@@ -64,8 +65,31 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
         return [done.result() for done in running]
 
 
+def _submitted(pool: ProcessPoolExecutor, work: Callable, parts: Sequence[Part]) -> dict[Future, str]:
+    """The parts handed to the pool, with their names. Its processes start with SIGINT blocked: Ctrl-C reaches all of a
+    terminal's processes, and it is for this one to end those."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return {pool.submit(_logged, work, part): part.name for part in parts}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(processes: set) -> None:
+    """Ends processes; what they wrote stays, and their folders are free when this returns."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + interrupts.PATIENCE
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        process.kill()
+
+
 def _prepare(threads: int, parent: int) -> None:
-    """Threads for the numeric libraries, before they are imported, and an end when the parent is gone."""
+    """Threads for the numeric libraries, before they are imported, and an end when the parent is gone or says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    interrupts.hear()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
     def watch() -> None:
@@ -82,5 +106,10 @@ def _logged(work: Callable[..., T], part: Part) -> T:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    with kept_off_streams():
-        return work(*part.arguments)
+    try:
+        with kept_off_streams():
+            return work(*part.arguments)
+    except interrupts.Interrupted as error:  # the pool would hand it on, and wait for more work
+        code = interrupts.ended(error)
+        sys.stdout.flush()
+        os._exit(code)

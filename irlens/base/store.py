@@ -265,6 +265,9 @@ def link(shard: Path, target: Path) -> None:
         if not target.samefile(shard):
             _replaced(shard, lambda new: os.link(target, new))
         return
+    with suppress(OSError):  # there is something of this name, or no link can be made
+        os.link(shard, target)
+        return
     if not _replaced(target, lambda new: os.link(shard, new)):
         _replaced(target, lambda new: shutil.copyfile(shard, new), needed=True)
 

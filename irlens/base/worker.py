@@ -47,6 +47,17 @@ def main(pipe: Connection) -> None:
         pipe.send(answer)
 
 
+def end_with_the_pipe() -> None:
+    """Ends this process once its standard input, a pipe from the one that started it, is gone."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not through sys.stdin, whose lock would outlive the interpreter
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
     with kept_off_streams():
         main(Connection(int(sys.argv[1])))

@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
-from pathlib import Path
 
-from irlens.base import errors
+from irlens.base import errors, interrupts
 from irlens.base.errors import UserError
 
 AGAIN = 3  # times that the same work is given to a new worker after one has died at it
@@ -33,9 +32,8 @@ class Workers:
 
     def __init__(self, make: Callable[[], object], environments: Sequence[dict[str, str]]):
         self.count, self.closed = len(environments), False
-        self.logs = tempfile.TemporaryDirectory(prefix="irlens-workers-", ignore_cleanup_errors=True)
         told = pickle.dumps(make)
-        self.all = [Worker(told, some, Path(self.logs.name) / f"{i}.log") for i, some in enumerate(environments)]
+        self.all = [Worker(told, some) for some in environments]
         self.free: queue.LifoQueue[Worker] = queue.LifoQueue()  # one that is started already comes before a new one
         for worker in reversed(self.all):
             self.free.put(worker)
@@ -76,14 +74,14 @@ class Workers:
         self.closed = True
         for worker in self.all:
             worker.end()
-        self.logs.cleanup()
 
 
 class Worker:
-    """One process (`irlens.base.worker`), started when there is work, and the pipe to it."""
+    """One process (`irlens.base.worker`), started when there is work, and the pipe to it. What it prints goes to a file
+    without a name, of which nothing stays, however this process ends."""
 
-    def __init__(self, make: bytes, environment: dict[str, str], log: Path):
-        self.make, self.environment, self.log = make, environment, log
+    def __init__(self, make: bytes, environment: dict[str, str]):
+        self.make, self.environment, self.log = make, environment, tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         self.process: subprocess.Popen | None = None
 
     def ask(
@@ -132,7 +130,8 @@ class Worker:
         how = f"by {signal.Signals(-status).name}" if status and status < 0 else f"with exit code {status}"
         if status == -signal.SIGKILL:
             how += " (out of memory?)"
-        return said_last(how, self.log)
+        self.log.seek(0)
+        return said_last(how, self.log.read())
 
     def end(self) -> None:
         """Ends it with all that it started."""
@@ -140,13 +139,12 @@ class Worker:
 
     def _start(self) -> None:
         self.pipe, theirs = Pipe()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "irlens.base.worker", str(theirs.fileno())],
-                env=self.environment | {"PYTHONPATH": python_path()},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "irlens.base.worker", str(theirs.fileno())],
+            env=self.environment | {"PYTHONPATH": python_path()},
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            pass_fds=[theirs.fileno()], start_new_session=True,
+        )  # fmt: skip
         theirs.close()
         self.pipe.send_bytes(self.make)
 
@@ -161,6 +159,14 @@ def python_path() -> str:
     return os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 
+def stop(process: subprocess.Popen) -> None:
+    """Asks a process that leads a session to end, as `irlens.base.interrupts` has it, and ends it if it does not."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(interrupts.PATIENCE)
+    end(process)
+
+
 def end(process: subprocess.Popen | None) -> None:
     """Ends a process that leads a session of its own, with all that it started, and waits for it."""
     if process is None:
@@ -170,12 +176,9 @@ def end(process: subprocess.Popen | None) -> None:
     process.wait()
 
 
-def said_last(how: str, log: Path) -> str:
+def said_last(how: str, log: bytes) -> str:
     """`how`, and the last line of a log that says something: no progress bar, no rule."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
+    lines = log.decode("utf-8", "replace").splitlines()
     said = (re.sub(r"\s*\d+%\|.*\]", "", line).strip() for line in reversed(lines))
     last = next((line for line in said if re.search(r"\w", line)), "")
     return f"{how}: {last[:200]}" if last else how

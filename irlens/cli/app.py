@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from irlens.base import full
+from irlens.base import full, interrupts
 from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
@@ -42,17 +42,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-INTERRUPTED, TERMINATED = 130, 143  # exit codes of a program that Ctrl-C or SIGTERM ended
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-def _terminated(*_) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is cleaned up is not to be cut short
-    raise _Terminated
 
 
 def _version(wanted: bool) -> None:
@@ -409,7 +398,8 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one line on standard error and exit code 2.
+    """The command line: a user's mistake is one line on standard error and exit code 2, an interrupt one and 128 + its
+    signal.
 
     Of the processes of `accelerate launch` or torchrun the first does it all, with workers of its own on as many devices.
     """
@@ -419,27 +409,22 @@ def main() -> None:
 
 
 def _main() -> None:
-    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except typer.Exit as stop:
         code = stop.exit_code
-    except _Terminated:
-        code = TERMINATED
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+    except (interrupts.Interrupted, KeyboardInterrupt, typer.Abort) as error:
+        _fail(interrupts.LINE, interrupts.ended(error))
     except Exception as error:
         if (cause := full.is_full(error)) is not None:
             _fail(full.in_words(cause))
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
         _fail(_of_old(error) or error.format_message())
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if code in (INTERRUPTED, TERMINATED):  # the command-line parser may have caught it and made it this code
-        _fail("interrupted; the same command continues", code)
+    if code == 128 + signal.SIGINT:  # the command-line parser has caught KeyboardInterrupt and made it this code
+        _fail(interrupts.LINE, interrupts.ended(KeyboardInterrupt()))
     sys.exit(code or 0)
 
 

@@ -12,19 +12,17 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
-from irlens.base import checksums, full, secrets
+from irlens.base import checksums, full, interrupts, secrets
 from irlens.base import store as stores
 from irlens.base.errors import UserError
-from irlens.base.files import write_text
+from irlens.base.files import remove_temporary, write_text
 from irlens.base.progress import Say
 from irlens.base.untrusted import check_inside, check_place
 from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
-BEFORE = re.compile(
-    rf"{re.escape(stores.FOLDER)}|\.lock|\.manifest\.json\..+\.tmp"
-)  # what lies there before any manifest
+LOCK = ".lock"
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
@@ -74,13 +72,14 @@ class OutputFolder:
         before = self._read_manifest()
         if before is not None:
             self._compare(before)
-        elif self.path.is_dir() and not all(BEFORE.fullmatch(path.name) for path in self.path.iterdir()):
+        elif self.path.is_dir() and not all(_before_all(path.name) for path in self.path.iterdir()):
             raise UserError(f"--out {self.path}: the folder is not empty and was not made by irlens; choose another")
         return before
 
     def __enter__(self) -> "OutputFolder":
         before = self.check()
         self._lock()
+        remove_temporary(self.path, LOCK)
         self.continued = before is not None
         try:
             known = checksums.check(self.path, self.say) if before is not None else {}
@@ -90,6 +89,7 @@ class OutputFolder:
                 return self
             self._begin(before)
         except BaseException as error:
+            self._forget()
             self._held.release()
             self._refuse_full(error)
             raise
@@ -102,6 +102,7 @@ class OutputFolder:
             if k in ("wall_seconds", "tokens_generated", "tokens_trained", STORE)
         }
         self._started = time.monotonic()
+        interrupts.unfinished.append(self._interrupted)
         with ExitStack() as opened:
             opened.enter_context(checksums.recording(self.path))
             self._used = opened.enter_context(stores.use(self.store, self.say)) if self.store else stores.NONE
@@ -120,8 +121,8 @@ class OutputFolder:
             self._held.release()
             return
         self._open.close()
-        if self._used.counts:
-            self.facts[STORE] = dict(Counter(self.facts.get(STORE, {})) + self._used.counts)
+        if counts := dict(Counter(self.facts.get(STORE, {})) + self._used.counts):
+            self.facts[STORE] = counts
         seconds = time.monotonic() - self._started
         self.facts["wall_seconds"] = round(self.facts.get("wall_seconds", 0.0) + seconds, 3)
         self.facts["peak_memory_bytes"] = _peak_memory()
@@ -136,8 +137,19 @@ class OutputFolder:
                 self._refuse_full(failure)
                 raise
         finally:
+            self._forget()
             self._held.release()
         self._refuse_full(error)
+
+    def _forget(self) -> None:
+        """Nothing is left to be done here if the process is interrupted; once it is, `_interrupted` may be needed yet."""
+        if not interrupts.came() and self._interrupted in interrupts.unfinished:
+            interrupts.unfinished.remove(self._interrupted)
+
+    def _interrupted(self) -> None:
+        """Leaves the folder as `__exit__` does, where an interrupt came into the midst of that."""
+        self._write("interrupted")
+        remove_temporary(self.path, LOCK)
 
     def _is_finished(self, before: dict | None, known: dict[str, str]) -> bool:
         """Whether the folder is whole: what its manifest says of its end holds still."""
@@ -184,7 +196,7 @@ class OutputFolder:
         """Holds `.lock`, until the folder is left or the process ends, however it ends."""
         from filelock import FileLock, Timeout
 
-        self._held = FileLock(self.path / ".lock")
+        self._held = FileLock(self.path / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._held.acquire(blocking=False)
@@ -206,6 +218,11 @@ class OutputFolder:
         }
         text = json.dumps(checksums.signed(manifest), indent=1, ensure_ascii=False)
         write_text(text + "\n", self.path / "manifest.json")
+
+
+def _before_all(name: str) -> bool:
+    """Whether a folder with a file of this name may be new: a store, or what a start leaves that was killed at once."""
+    return name in (stores.FOLDER, LOCK) or re.fullmatch(r"\.manifest\.json\..*\.tmp", name) is not None
 
 
 def _versions() -> dict[str, str]:

@@ -113,6 +113,11 @@ class Index:
         kind = re.sub(r"[^A-Za-z0-9]+", "-", self.factory).strip("-")
         return self.vectors.folder.parent / f"{kind}{f'-{self.vectors.key}' if self.vectors.key else ''}.faiss"
 
+    @property
+    def _partial(self) -> Path:
+        """The copy of an unfinished one."""
+        return self.path.with_name(f".partial-{self.path.name}")
+
     def open(self, train: int | None = None, seed: int = 0) -> Index:
         """Builds the index if its file is not there, then opens it memory-mapped (or on all GPUs)."""
         if self.factory == "Flat":
@@ -120,6 +125,7 @@ class Index:
         faiss = faiss_module()
         if not self.path.is_file():
             self._build(faiss, train, seed)
+        self._partial.unlink(missing_ok=True)  # a kill may have come before this
         try:
             index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
@@ -209,7 +215,7 @@ class Index:
 
     def _build(self, faiss, train: int | None, seed: int) -> None:
         """Trains on a sample and adds every vector, leaving a copy every ten minutes to continue from."""
-        partial = self.path.with_name(f".partial-{self.path.name}")
+        partial = self._partial
         if partial.is_file():
             index = faiss.read_index(str(partial))
             self.say(f"continuing {self.path.name} at {index.ntotal:,} of {len(self.vectors):,} vectors")
@@ -227,7 +233,6 @@ class Index:
                     files.write_atomically(partial, lambda to: faiss.write_index(index, str(to)))
                     saved = time.monotonic()
         files.write_atomically(self.path, lambda to: faiss.write_index(index, str(to)))
-        partial.unlink(missing_ok=True)
 
     def _trained(self, faiss, train: int | None, seed: int):
         total, d = len(self.vectors), self.vectors.dimension

@@ -45,6 +45,9 @@ class Folders:
         whole = all((self.kept.folder(s) / name).is_file() for name in MADE_WITH)
         if path.is_dir() and whole:
             self.kept.say(f"iteration {s}: reused the model in {path}")
+            self._clean(s)  # a kill may have come after the model and before that
+            for left in ("phase.pickle", "phase.ended"):
+                (self.kept.folder(s) / left).unlink(missing_ok=True)
         elif self.devices.here:
             self.train(weights, lists, prompts, s)
         else:
@@ -84,9 +87,13 @@ class Folders:
         adapters.save(trainer, weights, tokenizer, self.base, here / "model", dtype)
         trainer.accelerator.wait_for_everyone()
         if first():
-            shutil.rmtree(here / "checkpoints")
+            self._clean(s)
             for warning in displaced(log_of(trainer)):
                 self.kept.say(f"iteration {s}: {warning}")
+
+    def _clean(self, s: int) -> None:
+        """Removes what only a training needs that is not finished."""
+        shutil.rmtree(self.kept.folder(s) / "checkpoints", ignore_errors=True)
 
     def _examples(self, model, tokenizer, lists: pd.DataFrame, prompts: dict, s: int) -> tuple[list, dict]:
         """(the lists that fit, as token ids; their number, how many are too long, and the prompts that lost all)."""

@@ -105,7 +105,7 @@ def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
             shown.join()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 pipe.close()
-    return workers.said_last(f"with exit code {status}", log)
+    return workers.said_last(f"with exit code {status}", log.read_bytes())
 
 
 def _show(pipe, log) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import threading
 from pathlib import Path
 
 from irlens.base import checksums, full
@@ -15,6 +14,7 @@ from irlens.base.errors import UserError
 from irlens.base.files import write_text
 from irlens.base.progress import Say, plain, silent
 from irlens.base.secrets import kept_off_streams, redact
+from irlens.base.worker import end_with_the_pipe
 from irlens.train.in_folder import Folders
 from irlens.train.iterations import Kept
 from irlens.train.launch import CONTROLLED, Phase
@@ -26,7 +26,7 @@ def main(file: str, say: Say | None = None) -> None:
     What is no fault of the data or the settings, such as the death of another process, ends it without that.
     """
     if CONTROLLED in os.environ:
-        threading.Thread(target=_end_with_the_pipe, daemon=True).start()
+        end_with_the_pipe()
     if not Path(file).is_file():
         raise UserError(f"{file}: is not seen on {platform.node()}; put --out on a disk that all machines see")
     phase = Phase.of_json(Path(file).read_text(encoding="utf-8"))
@@ -57,12 +57,6 @@ def main(file: str, say: Say | None = None) -> None:
         write_text(json.dumps(told) + "\n", Path(file).with_suffix(".ended"))
     if told["error"]:
         sys.exit(1)  # the launcher ends the others, which may wait for this one
-
-
-def _end_with_the_pipe() -> None:
-    while os.read(0, 1):  # not through sys.stdin, whose lock would outlive the interpreter
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irlens.base import parallel
+from irlens.base import interrupts, parallel
 from irlens.base.errors import UserError
 from irlens.base.parallel import Part
 
@@ -61,6 +61,21 @@ def slow(out, seed):
     time.sleep(60)
 
 
+def tidy(out, seed):
+    try:
+        slow(out, seed)
+    finally:
+        (out / f"seed-{seed}" / "tidied").touch()
+
+
+def interrupted(out):
+    interrupts.hear()
+    try:
+        parallel.run(tidy, parts(out, 0, 1), 2, str)
+    except interrupts.Interrupted as error:
+        sys.exit(interrupts.ended(error))
+
+
 def start_slowly(out):
     parallel.run(slow, parts(out, 0, 1), 2, str)
 
@@ -78,6 +93,24 @@ def test_they_end_when_their_parent_is_killed_or_interrupted(tmp_path, sent):
     parent.send_signal(sent)
     parent.wait(timeout=30)
     until(lambda: not any(alive(int(file.read_text())) for file in files))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_lets_them_tidy_up_and_says_nothing_on_their_behalf(tmp_path, sent):
+    """Ctrl-C reaches every process of a terminal, SIGTERM the first alone. No semaphore is said to have leaked either."""
+    hears = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import pathlib, signal, test_parallel; {hears}; test_parallel.interrupted(pathlib.Path({str(tmp_path)!r}))"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
+    until(lambda: all(file.is_file() and file.read_text() for file in files))
+    (os.killpg if sent == signal.SIGINT else os.kill)(parent.pid, sent)
+    _, said = parent.communicate(timeout=60)
+    assert (parent.returncode, said) == (128 + sent, "")
+    assert not any(alive(int(file.read_text())) for file in files)
+    assert all((file.parent / "tidied").exists() for file in files)
 
 
 def alive(pid):

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -61,6 +62,14 @@ def test_a_shard_is_one_file_on_the_disk_with_the_stores(tmp_path, store):
     assert first.samefile(again) and first.stat().st_nlink == 3
 
 
+def test_a_shard_comes_into_the_store_by_one_call_so_that_a_kill_leaves_nothing(tmp_path, store, monkeypatch):
+    linked = []
+    monkeypatch.setattr("os.link", lambda one, two, link=os.link: (linked.append(Path(two).name), link(one, two)))
+    store.keep("draws", "m", shard(tmp_path, [1, 2]), [(A, 0, 2, 0)])
+    (kept,) = (tmp_path / "store").glob("??/*")
+    assert linked == [kept.name]
+
+
 def test_where_no_link_can_be_made_it_is_a_copy(tmp_path, store, monkeypatch):
     def none(source, target):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
@@ -108,6 +117,7 @@ def test_one_of_two_makes_what_both_need(tmp_path, store, said):
 
 CLAIM = """
 import sys
+from pathlib import Path
 from pathlib import Path
 from irlens.base.store import Store, key
 store = Store(Path(sys.argv[1]))

@@ -162,6 +162,14 @@ def test_workers_at_work_end_with_a_parent_that_is_killed(tmp_path):
     assert gone(int(child.name[6:])) and gone(int(child.read_text()))
 
 
+def test_workers_at_work_have_no_file_that_a_kill_would_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "place"))
+    (tmp_path / "place").mkdir()
+    made = Workers(partial(Held, tmp_path), [environment(0, 1, 0)])
+    assert made.call("square", 3) == 9 and not list((tmp_path / "place").iterdir())
+    made.close()
+
+
 def test_the_environment_of_a_worker_is_clean(monkeypatch):
     for name in (*LAUNCHED, "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "1")

@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from irlens.base import interrupts
 from irlens.base.errors import UserError
 from irlens.commands.folder import OutputFolder
 
@@ -141,3 +143,38 @@ def test_a_difference_deep_in_the_settings_is_named_by_its_place(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             OutputFolder(tmp_path / "a", "reproduce", new).check()
+
+
+def test_a_folder_that_was_killed_before_its_manifest_is_begun(tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / ".lock").touch()
+    (tmp_path / "o" / f".manifest.json.{'0' * 32}.tmp").write_text("{")
+    with OutputFolder(tmp_path / "o", "passk", SETTINGS) as folder:
+        assert not folder.continued
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [".lock", "manifest.json"]
+
+
+def test_what_a_kill_left_half_written_goes_at_the_next_start(tmp_path):
+    """But not in a folder below that is another command's, which may be at work."""
+    with OutputFolder(tmp_path / "o", "train", {}):
+        pass
+    for name in ("figures/.a.pdf.0.tmp", ".run.parquet.1.tmp", "iteration-1/.model.tmp/config.json", "other/.b.2.tmp"):
+        (tmp_path / "o" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "o" / name).write_text("half")
+    (tmp_path / "o" / "other" / ".lock").touch()
+    with OutputFolder(tmp_path / "o", "train", {}):
+        left = {str(path.relative_to(tmp_path / "o")) for path in (tmp_path / "o").rglob("*") if path.is_file()}
+    assert left == {".lock", "manifest.json", "other/.lock", "other/.b.2.tmp"}
+
+
+def test_an_interrupt_in_the_midst_of_leaving_a_folder_leaves_it_interrupted(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise interrupts.Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("irlens.commands.finished.digest", interrupted)
+    monkeypatch.setattr(interrupts, "unfinished", [])
+    monkeypatch.setattr(interrupts, "_came", [0.0])
+    with pytest.raises(interrupts.Interrupted) as stop, OutputFolder(tmp_path / "o", "passk", {}, asked=SETTINGS):
+        pass
+    assert manifest(tmp_path / "o")["status"] == "running"
+    assert interrupts.ended(stop.value) == 143 and manifest(tmp_path / "o")["status"] == "interrupted"

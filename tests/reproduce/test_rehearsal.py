@@ -3,7 +3,12 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -295,3 +300,44 @@ def test_a_hub_id_of_which_nothing_is_known_is_refused_offline(own, tmp_path, re
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     line = refused("reproduce", tmp_path / "own.toml", "--preset", "mine", "--rehearse")
     assert "larpo: some/model" in line and "not in the local cache" in line
+
+
+ASLEEP = """
+import os, pathlib, sys, time
+from irlens.base import interrupts
+from irlens.base.worker import end_with_the_pipe
+home = pathlib.Path(sys.argv[1])
+end_with_the_pipe()
+interrupts.hear()
+(home / "pid").write_text(str(os.getpid()))
+try:
+    time.sleep(60)
+except interrupts.Interrupted:
+    (home / "tidied").touch()
+"""
+WAITS = """
+import pathlib, sys, types
+from irlens.base import interrupts
+from irlens.reproduce import rehearsal
+interrupts.hear()
+rehearsal.steps = types.SimpleNamespace(__name__="asleep")
+rehearsal._run(pathlib.Path(sys.argv[1]), print)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_the_process_of_the_steps_ends_with_the_one_that_started_it(tmp_path, sent):
+    (tmp_path / "asleep.py").write_text(ASLEEP)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    parent = subprocess.Popen([sys.executable, "-c", WAITS, tmp_path], env=env, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert parent.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    parent.send_signal(sent)
+    parent.wait(timeout=30)
+    pid = int((tmp_path / "pid").read_text())
+    while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < until, "it runs on"
+        time.sleep(0.05)
+    assert (tmp_path / "tidied").exists() == (sent == signal.SIGTERM)

@@ -168,3 +168,14 @@ def running(folder):
         if b"irlens.train.phase" in words and any(str(folder).encode() in word for word in words):
             found.append(int(path.parent.name))
     return found
+
+
+def test_what_a_kill_left_beside_a_model_that_was_whole_goes(tmp_path):
+    """A kill between the rename of the model and the end of what only training needs."""
+    here = tmp_path / "iteration-1"
+    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.pickle", "phase.ended", "log.csv"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    folders = Folders(TrainOptions.of("listmle"), Kept(tmp_path), "tiny")
+    assert folders.fit(tmp_path, pd.DataFrame(), {}, 1) == here / "model"
+    assert {path.name for path in here.iterdir()} == {"model", "log.csv"}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from irlens.base import files
+from irlens.base import files, workers
 from irlens.base.devices import LAUNCHED, MOST
 from irlens.base.errors import UserError
 from irlens.reproduce.records import Recipe
@@ -85,7 +85,10 @@ def _emptied(out: Path) -> Path:
 
 
 def _run(home: Path, say: Say) -> int:
-    """The process of the steps, to its end: its exit code. What it prints goes to log.txt, which step it is at to `say`."""
+    """The process of the steps, to its end: its exit code. What it prints goes to log.txt, which step it is at to `say`.
+
+    It leads a session, and its standard input is a pipe from here: it ends when this process does, however it ends.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in (*CACHES, *LAUNCHED)}
     environment |= {"HF_HOME": str(home.resolve()), "IR_DATASETS_HOME": str((home / "ir_datasets").resolve())}
     environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
@@ -93,8 +96,15 @@ def _run(home: Path, say: Say) -> int:
     with (
         (home / "log.txt").open("w", encoding="utf-8") as log,
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process,
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process,  # fmt: skip
     ):
         try:
             for line in process.stdout or ():
@@ -102,7 +112,7 @@ def _run(home: Path, say: Say) -> int:
                 if line.startswith("stage "):
                     say(line.rstrip())
         except BaseException:  # an interrupt: nothing runs on without us
-            process.kill()
+            workers.stop(process)
             raise
     return process.returncode
 

@@ -14,10 +14,11 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from irlens.base import files
+from irlens.base import files, interrupts
 from irlens.base.errors import UserError
 from irlens.base.options import settings_from
 from irlens.base.secrets import kept_off_streams, redacted
+from irlens.base.worker import end_with_the_pipe
 from irlens.commands.settings import STAGES
 from irlens.reproduce.records import Claim, Recipe, Step, Study
 from irlens.reproduce.rehearsal.furnish import Model, data, furnish
@@ -108,5 +109,10 @@ def _without_training(out: Path) -> dict | None:
 
 
 if __name__ == "__main__":
-    with kept_off_streams():
-        sys.exit(main(Path(sys.argv[1])))
+    end_with_the_pipe()
+    interrupts.hear()
+    try:
+        with kept_off_streams():
+            sys.exit(main(Path(sys.argv[1])))
+    except interrupts.Interrupted as interrupt:
+        sys.exit(interrupts.ended(interrupt))
