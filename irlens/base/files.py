@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
+import os
 import re
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +19,6 @@ from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-import gzip
-import json
-import os
-import shutil
-import uuid
-import zlib
-from collections.abc import Iterator
 
 
 def write_atomically(path: Path, write) -> None:
@@ -118,3 +116,12 @@ def _of_large(path: Path) -> str:
         return stored.name
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def in_bytes(size: int) -> str:
+    """A size in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from irlens.base.errors import UserError
+from irlens.base.files import in_bytes
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch (its writer of archives, its sharded checkpoints), safetensors, Arrow, FAISS, SQLite and HDF5 say.
@@ -43,15 +44,6 @@ def in_words(error: BaseException, folder: Path | None = None) -> str:
     free, code = shutil.disk_usage(there).free, getattr(error, "errno", None) or 0
     why = {errno.EDQUOT: "your quota of the disk is used up", errno.EFBIG: "a file may not be as large"}
     return (
-        f"{place}: {why.get(code, 'the disk is full')} ({_size(free)} free at {there}); what was written is kept: free some "
+        f"{place}: {why.get(code, 'the disk is full')} ({in_bytes(free)} free at {there}); what was written is kept: free some "
         "space, and the same command continues"
     )
-
-
-def _size(count: float) -> str:
-    """A number of bytes, such as 1.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -339,7 +339,7 @@ def store(found: Facts) -> None:
     """What a store holds, a row per maker."""
     from datetime import datetime
 
-    from irlens.commands.store import in_bytes
+    from irlens.base.files import in_bytes
 
     table = new_table(f"Store {found.folder}", "of", "by", "number", "size", "last used", left=2)
     for line in found.lines:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from irlens.base import store as stores
 from irlens.base.errors import UserError
+from irlens.base.files import in_bytes
 from irlens.base.options import positive
 from irlens.base.store_index import NAME, Foreign, Index
 from irlens.commands.settings import Store
@@ -143,12 +144,3 @@ def _bytes(text: str | None) -> int | None:
     if not found:
         raise UserError(f"--max-size {text!r}: expected a size such as 10GB or 500MB")
     return int(float(found[1]) * UNITS[found[2].upper()])
-
-
-def in_bytes(size: int) -> str:
-    """A size in words."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
