@@ -226,7 +226,7 @@ class Storm:
         return True
 
     def after(self, run: Run, way: str, code: int | None, since: float) -> list[str]:
-        """What is wrong once a command was sent something."""
+        """What is wrong once a command was sent something. Before Python has begun to run, no program hears a signal."""
         wrong, until = [], time.monotonic() + GONE
         if code is None:
             wrong.append(f"{way}: runs on")
@@ -237,7 +237,7 @@ class Storm:
             wrong.append(f"{way}: processes are left: {words}")
         if code is None or rest:
             end_all(run)
-        if way in SIGNALS and code != 0:
+        if way in SIGNALS and code != 0 and not (run.apart and code == -SIGNALS[way] and not _said(run.place)):
             wrong += [f"{way}: {line}" for line in ill_ended(run.place, way, code, since)]
         return wrong
 
@@ -284,11 +284,19 @@ def send(run: Run, way: str, others: list[int], dice: random.Random) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _said(place: Path) -> list[str]:
+    """What it said on standard error."""
+    return (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
+
+
 def ill_ended(place: Path, way: str, code: int | None, since: float) -> list[str]:
     """What is wrong with how a command ended that was interrupted: exit code, its one line, the manifests that it wrote."""
     wrong = [] if code == 128 + SIGNALS[way] else [f"exit code {code}"]
-    said = (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
-    said = [line for line in said if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)]
+    said = [
+        line
+        for line in _said(place)
+        if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)
+    ]
     if said != ["irlens: interrupted; the same command continues"]:
         wrong.append(f"standard error: {said[-6:]}")
     for path in (place / "work").rglob("manifest.json"):
