@@ -148,8 +148,20 @@ def end_all(run: Run) -> None:
     run.wait(time.monotonic() + 10)
 
 
-if __name__ == "__main__" and serve():
+def _command() -> None:
+    """The program in a fork: what was sent to it before it could hear comes when it can."""
+    from irlens.base import interrupts
     from irlens.cli.entry import main
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
+    hear = interrupts.hear
+
+    def unblocked() -> None:
+        hear()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
+
+    interrupts.hear = unblocked
     main()
+
+
+if __name__ == "__main__" and serve():
+    _command()
