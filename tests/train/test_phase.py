@@ -90,8 +90,12 @@ def test_one_process_of_its_own_trains_the_same_weights(here, tmp_path):
     )
 
 
-def test_two_processes_have_the_losses_of_one(here, tmp_path):
+def test_two_processes_have_the_losses_of_one_and_leave_nothing_behind(here, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "place"))
     folder, _ = fit(tmp_path, Devices("local", 2))
+    left = {path.name for path in (tmp_path / "place").iterdir() if not path.name.startswith("torchinductor")}
+    assert not left and not list(folder.parent.glob(".*"))
     assert log(folder) == pytest.approx(log(here), rel=2e-3) and len(log(here)) == 12  # rounding, step by step
 
 
