@@ -83,7 +83,9 @@ def left(place: Path) -> list[str]:
 def phase(work: Path) -> str:
     """What was written last, in words."""
     newest, when = None, 0.0
-    for path in work.rglob("*"):
+    for path in (
+        Path(where) / name for where, _, names in os.walk(work) for name in names
+    ):  # which may vanish meanwhile
         with contextlib.suppress(OSError):
             if path.is_file() and path.stat().st_mtime >= when:
                 newest, when = path, path.stat().st_mtime
