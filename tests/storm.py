@@ -32,7 +32,15 @@ from pathlib import Path
 import storm_cases
 from storm_process import GONE, LAST, SIGNALS, Run, Server, alive, cold, end_all
 
-OWN = ("wall_seconds", "wall_seconds_of_steps", "peak_memory_bytes", "sampling", "store", "finished")  # of a manifest
+OWN = (
+    "wall_seconds",
+    "wall_seconds_of_steps",
+    "peak_memory_bytes",
+    "sampling",
+    "store",
+    "finished",
+    "checksum",
+)  # of a manifest
 
 
 # -- what a command has made -----------------------------------------------------------------------------------------
@@ -51,7 +59,7 @@ def _seen(path: Path) -> object:
     """A file's bytes, but for times and for what a kill makes a command do twice. Of a manifest without seconds, memory
     (`peak_memory_bytes`), what was drawn anew or found in the store (`sampling`, `store`), and `finished`, a digest over
     these very files; of sampled.json, which books draws and seconds, nothing, nor of logs; of a store's index the rows
-    without times; a rehearsal's page without its numbers, which are times."""
+    without times; of checksums.txt nothing, where lines of what was made twice stand twice; a rehearsal's page without its numbers, which are times."""
     if path.name == "manifest.json":
         told = json.loads(path.read_text(encoding="utf-8"))
         return {k: v for k, v in told.items() if k not in OWN}
@@ -83,7 +91,9 @@ def left(place: Path) -> list[str]:
 def phase(work: Path) -> str:
     """What was written last, in words."""
     newest, when = None, 0.0
-    for path in work.rglob("*"):
+    for path in (
+        Path(where) / name for where, _, names in os.walk(work) for name in names
+    ):  # which may vanish meanwhile
         with contextlib.suppress(OSError):
             if path.is_file() and path.stat().st_mtime >= when:
                 newest, when = path, path.stat().st_mtime
@@ -96,7 +106,7 @@ def phase(work: Path) -> str:
     return "tables" if newest.suffix in (".parquet", ".csv", ".run", ".qrels", ".jsonl", ".json") else "others"
 
 
-UNSEEN = ("sampled.json", "index.sqlite-wal", "index.sqlite-shm", "phase.log")
+UNSEEN = ("sampled.json", "checksums.txt", "index.sqlite-wal", "index.sqlite-shm", "phase.log")
 PHASES = {
     "end": (r"chosen\.json",), "checkpoints": ("checkpoints", r"phase\..*"), "model": (r"\.?model(\.tmp)?",),
     "figures": (r".*\.(png|pdf)(\..*)?",), "store": (r"\.?store", r"\.irlens-store"), "vectors": ("vectors", r".*\.faiss.*"),
@@ -226,7 +236,7 @@ class Storm:
         return True
 
     def after(self, run: Run, way: str, code: int | None, since: float) -> list[str]:
-        """What is wrong once a command was sent something."""
+        """What is wrong once a command was sent something. Before Python has begun to run, no program hears a signal."""
         wrong, until = [], time.monotonic() + GONE
         if code is None:
             wrong.append(f"{way}: runs on")
@@ -237,7 +247,7 @@ class Storm:
             wrong.append(f"{way}: processes are left: {words}")
         if code is None or rest:
             end_all(run)
-        if way in SIGNALS and code != 0:
+        if way in SIGNALS and code != 0 and not (run.apart and code == -SIGNALS[way] and not _said(run.place)):
             wrong += [f"{way}: {line}" for line in ill_ended(run.place, way, code, since)]
         return wrong
 
@@ -284,11 +294,19 @@ def send(run: Run, way: str, others: list[int], dice: random.Random) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _said(place: Path) -> list[str]:
+    """What it said on standard error."""
+    return (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
+
+
 def ill_ended(place: Path, way: str, code: int | None, since: float) -> list[str]:
     """What is wrong with how a command ended that was interrupted: exit code, its one line, the manifests that it wrote."""
     wrong = [] if code == 128 + SIGNALS[way] else [f"exit code {code}"]
-    said = (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
-    said = [line for line in said if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)]
+    said = [
+        line
+        for line in _said(place)
+        if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)
+    ]
     if said != ["irlens: interrupted; the same command continues"]:
         wrong.append(f"standard error: {said[-6:]}")
     for path in (place / "work").rglob("manifest.json"):

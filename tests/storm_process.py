@@ -38,6 +38,7 @@ class Run:
     pid: int
     place: Path
     ended: Callable[[], int | None]  # () → exit code, or None while it runs
+    apart: bool = False  # whether it does its imports itself
 
     def others(self) -> list[int]:
         """The processes that it has started, and theirs."""
@@ -136,7 +137,7 @@ def cold(argv: list[str], place: Path) -> Run:
             command, cwd=place / "work", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             env=os.environ | _environment(place), start_new_session=True,
         )  # fmt: skip
-    return Run(process.pid, place, process.poll)
+    return Run(process.pid, place, process.poll, apart=True)
 
 
 def end_all(run: Run) -> None:
@@ -147,8 +148,20 @@ def end_all(run: Run) -> None:
     run.wait(time.monotonic() + 10)
 
 
-if __name__ == "__main__" and serve():
+def _command() -> None:
+    """The program in a fork: what was sent to it before it could hear comes when it can."""
+    from irlens.base import interrupts
     from irlens.cli.entry import main
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
+    hear = interrupts.hear
+
+    def unblocked() -> None:
+        hear()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS.values())
+
+    interrupts.hear = unblocked
     main()
+
+
+if __name__ == "__main__" and serve():
+    _command()

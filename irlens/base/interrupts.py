@@ -21,7 +21,6 @@ class Interrupted(BaseException):
 
 
 _came: list[float] = []  # when the signal came that ends this process
-_done: list[bool] = []  # whether its work is done, so that nothing is left to be interrupted
 unfinished: list[
     Callable[[], None]
 ] = []  # what is still to be done where an interrupt has cut short even the cleaning up
@@ -42,8 +41,9 @@ def came() -> bool:
 
 
 def deafen() -> None:
-    """The work is done: what comes now is too late to end it."""
-    _done.append(True)
+    """The work is done: what comes now is too late to end it. Ignored, as Python gives back what it hears before it ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def ended(error: BaseException) -> int:
@@ -56,8 +56,6 @@ def ended(error: BaseException) -> int:
 
 
 def _hear(number: int, _) -> None:
-    if _done:
-        return
     now = time.monotonic()
     if _came:  # what is cleaned up is not to be cut short
         if now - _came[0] > PATIENCE:

@@ -7,8 +7,8 @@ from irlens.base import interrupts
 
 def main() -> None:
     """`irlens`. An interrupt, whenever it comes, is one line on standard error and the exit code 128 + its signal."""
-    interrupts.hear()
     try:
+        interrupts.hear()
         from irlens.cli.app import main as command
 
         command()

@@ -46,7 +46,7 @@ class Folders:
         if path.is_dir() and whole:
             self.kept.say(f"iteration {s}: reused the model in {path}")
             self._clean(s)  # a kill may have come after the model and before that
-            for left in ("phase.pickle", "phase.ended"):
+            for left in ("phase.json", "phase.ended"):
                 (self.kept.folder(s) / left).unlink(missing_ok=True)
         elif self.devices.here:
             self.train(weights, lists, prompts, s)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -85,7 +86,10 @@ def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
 
     Their standard input is a pipe from here, so that they end when this process does, however it ends.
     """
-    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices.count}"]
+    own = phase.file.with_name(
+        ".torchrun.tmp"
+    )  # else it leaves a folder per training among the machine's temporary ones
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices.count}", f"--log-dir={own}"]
     command = [sys.executable, *(several if devices.count != 1 else []), "-m", PROCESS, str(phase.file)]
     given = environment(None, 1, 0) | {"PYTHONPATH": workers.python_path(), CONTROLLED: "1"}
     given.setdefault("OMP_NUM_THREADS", environment(0, devices.count or 1, 0)["OMP_NUM_THREADS"])
@@ -105,6 +109,7 @@ def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
             shown.join()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 pipe.close()
+            shutil.rmtree(own, ignore_errors=True)
     return workers.said_last(f"with exit code {status}", log.read_bytes())
 
 

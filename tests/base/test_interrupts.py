@@ -37,6 +37,7 @@ except interrupts.Interrupted as error:
 """
 TOO_LATE = """
 interrupts.deafen()
+assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # Python keeps that as it ends
 send()
 print("done")
 """

@@ -90,8 +90,12 @@ def test_one_process_of_its_own_trains_the_same_weights(here, tmp_path):
     )
 
 
-def test_two_processes_have_the_losses_of_one(here, tmp_path):
+def test_two_processes_have_the_losses_of_one_and_leave_nothing_behind(here, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "place"))
     folder, _ = fit(tmp_path, Devices("local", 2))
+    left = {path.name for path in (tmp_path / "place").iterdir() if not path.name.startswith("torchinductor")}
+    assert not left and not list(folder.parent.glob(".*"))
     assert log(folder) == pytest.approx(log(here), rel=2e-3) and len(log(here)) == 12  # rounding, step by step
 
 
@@ -173,7 +177,7 @@ def running(folder):
 def test_what_a_kill_left_beside_a_model_that_was_whole_goes(tmp_path):
     """A kill between the rename of the model and the end of what only training needs."""
     here = tmp_path / "iteration-1"
-    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.pickle", "phase.ended", "log.csv"):
+    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.json", "phase.ended", "log.csv"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
     folders = Folders(TrainOptions.of("listmle"), Kept(tmp_path), "tiny")
