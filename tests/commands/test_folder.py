@@ -151,7 +151,7 @@ def test_a_folder_that_was_killed_before_its_manifest_is_begun(tmp_path):
     (tmp_path / "o" / f".manifest.json.{'0' * 32}.tmp").write_text("{")
     with OutputFolder(tmp_path / "o", "passk", SETTINGS) as folder:
         assert not folder.continued
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [".lock", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [".lock", "checksums.txt", "manifest.json"]
 
 
 def test_what_a_kill_left_half_written_goes_at_the_next_start(tmp_path):
@@ -164,7 +164,7 @@ def test_what_a_kill_left_half_written_goes_at_the_next_start(tmp_path):
     (tmp_path / "o" / "other" / ".lock").touch()
     with OutputFolder(tmp_path / "o", "train", {}):
         left = {str(path.relative_to(tmp_path / "o")) for path in (tmp_path / "o").rglob("*") if path.is_file()}
-    assert left == {".lock", "manifest.json", "other/.lock", "other/.b.2.tmp"}
+    assert left == {".lock", "checksums.txt", "manifest.json", "other/.lock", "other/.b.2.tmp"}
 
 
 def test_an_interrupt_in_the_midst_of_leaving_a_folder_leaves_it_interrupted(tmp_path, monkeypatch):
