@@ -23,6 +23,6 @@ def _table(path: Path, columns: str, indent: str) -> str:
 
 
 def _cell(text: str) -> str:
-    if re.fullmatch(r"-?\d*\.\d{5,}", text):
+    if re.fullmatch(r"-?\d*\.\d{5,}(e[+-]?\d+)?|-?\d\.\d{3,}e[+-]?\d+", text):
         text = f"{float(text):.3g}"
     return text.replace("|", r"\|")
