@@ -2,9 +2,11 @@
 
     python experiments/bench/load.py [verify …] [--rounds 3] [--share 1.0] [--out experiments/bench/load.csv]
 
-The input of a load is generated, the same in every run, and not timed. Timed is the whole command in a process of its own:
-seconds of the clock, of the processors (its workers included; the machine may be shared), and its largest memory. Given
-are medians, and how much longer the whole takes than the tenth: 10 where time grows with the size.
+The input of a load (`load_inputs.py`) is generated, the same in every run, and not timed. Timed is the whole command in a
+process of its own: seconds of the clock, of the processors (its workers included; `user_seconds` without the system's),
+the memory of its largest process, and `others_cores`, how many cores of the machine other programs kept busy meanwhile.
+Given are medians over rounds, and the growth of user seconds from the tenth to the whole: 10 where time grows with the
+size, less with a start-up in both. Rows take the place of those of the same load in the table; others stay.
 """
 
 import argparse
