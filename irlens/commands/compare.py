@@ -204,7 +204,7 @@ def _judged(system: System, grader: Grader | None, settings: Compare) -> pd.Data
 def _values(label: str, run: pd.DataFrame, qrels: pd.DataFrame, wanted: str) -> pd.DataFrame:
     import irlens.measure
 
-    found = irlens.measure(run, qrels[qrels["query_id"].isin(run["query_id"])], wanted).per_query
+    found = irlens.measure(run, qrels[qrels["query_id"].isin(run["query_id"].unique())], wanted).per_query
     return found.assign(run=label)[["run", "query_id", "measure", "value"]]
 
 

@@ -217,7 +217,7 @@ def _written(
         tables.write_trec_run(run, out / f"{name}.run")
         if qrels is None:
             return [out / f"{name}.run"]
-        tables.write_trec_qrels(qrels[qrels["query_id"].isin(run["query_id"])], out / f"{name}.qrels")
+        tables.write_trec_qrels(qrels[qrels["query_id"].isin(run["query_id"].unique())], out / f"{name}.qrels")
         return [out / f"{name}.run", out / f"{name}.qrels"]
     if kind == "alpaca-eval":
         return [_model_outputs(run, name, source, out)]
@@ -257,6 +257,6 @@ def _measured(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     import irlens.measure
     from irlens.measure import best_of_n
 
-    mine = qrels[qrels["query_id"].isin(run["query_id"])]
+    mine = qrels[qrels["query_id"].isin(run["query_id"].unique())]
     kind = "Pass" if mine["relevance"].isin((0, 1)).all() else "Reward"
     return irlens.measure(run, mine, [f"{kind}@{N}" for N in cutoffs(best_of_n.fewest(run), None)])

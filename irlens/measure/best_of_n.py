@@ -32,10 +32,9 @@ def pick_chances(n: int, cutoffs: Sequence[int]) -> np.ndarray:
     for row, N in zip(out, cutoffs):
         if not 1 <= N <= n:
             raise UserError(f"best of {N} needs at least {N} candidates per query, and a query has {n}")
-        chance = N / n  # of place 1; C(n − r − 1, N − 1) / C(n − r, N − 1) is (n − r − N + 1) / (n − r)
-        for r in range(1, n - N + 2):
-            row[r - 1] = chance
-            chance *= (n - r - N + 1) / (n - r) if n > r else 0.0
+        row[0], left = N / n, np.arange(n - 1, N - 1, -1)  # left: n − r
+        row[1 : n - N + 1] = (left - N + 1) / left  # C(n − r − 1, N − 1) / C(n − r, N − 1)
+        np.cumprod(row[: n - N + 1], out=row[: n - N + 1])
     return out
 
 

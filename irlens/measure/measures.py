@@ -282,7 +282,7 @@ def judged_part(run: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, i
 
     Raises UserError if none is left.
     """
-    judged = run["query_id"].isin(qrels["query_id"])
+    judged = run["query_id"].isin(qrels["query_id"].unique())
     if not judged.any():
         raise UserError("run: none of its queries is in the qrels")
     return (run if judged.all() else run[judged]), int(run["query_id"][~judged].nunique())

@@ -60,7 +60,10 @@ def results_of(
 
 def judgements_of(run: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     """The qrels of the documents in `run`, if it is a model's draws; else all of them."""
-    return qrels[qrels["doc_id"].isin(run["doc_id"])] if "draw" in run.columns else qrels
+    if "draw" not in run.columns:
+        return qrels
+    drawn, judged = (frame["doc_id"].astype(object) for frame in (run, qrels))  # pandas' strings take 20 times as long
+    return qrels[judged.isin(drawn)]
 
 
 def measure(

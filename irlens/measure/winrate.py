@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from irlens.measure import stats
 Numbers = Sequence[float] | np.ndarray
 
 RESAMPLES = 1000  # of a bootstrap
+CELLS = 1_000_000  # numbers that one block of resamples may hold
 GAMED_WEIGHT = 0.1  # of a gamed row beside a system's own: 0.2 over the two gamed models
 STRENGTHS = tuple(np.logspace(-4, 4, 10))  # C, the inverse of the penalty's weight, to choose from
 FOLDS = 5
@@ -193,9 +195,27 @@ def between_interval(
             f"two systems need the same prompts and resamples; they have {first.n:,} and {second.n:,} prompts, "
             f"{len(first.resampled):,} and {len(second.resampled):,} resamples"
         )
-    rows = resampled_rows(len(difficulty), len(first.resampled), seed)
-    found = [between(a, b, difficulty[at]) for a, b, at in zip(first.resampled, second.resampled, rows)]
-    return _spread(np.array(found), between(first.weights, second.weights, difficulty), level)
+    hard, counts = _drawn(difficulty.tobytes(), len(first.resampled), seed)
+    constant, slope = (
+        np.array([getattr(a, name) - getattr(b, name) for a, b in zip(first.resampled, second.resampled)])
+        for name in ("constant", "difficulty")
+    )
+    block, found = max(1, CELLS // len(hard)), np.empty(len(counts))
+    for start in range(0, len(counts), block):
+        some = slice(start, start + block)
+        found[some] = (counts[some] * _logistic(constant[some, None] + slope[some, None] * hard)).sum(axis=1)
+    value = between(first.weights, second.weights, difficulty)
+    return _spread(found / len(difficulty), value, level)
+
+
+@lru_cache(maxsize=1)  # every two systems over the same prompts have the same resamples
+def _drawn(difficulty: bytes, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the different difficulties [m], how often each was drawn in each of `resampled_rows` [resamples, m])."""
+    hard, which = np.unique(np.frombuffer(difficulty), return_inverse=True)
+    counts = np.empty((resamples, len(hard)), dtype=np.int32)
+    for row, drawn in zip(counts, resampled_rows(len(which), resamples, seed)):
+        row[:] = np.bincount(which[drawn], minlength=len(hard))
+    return hard, counts
 
 
 @dataclass(frozen=True)

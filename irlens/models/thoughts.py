@@ -228,9 +228,9 @@ def suspicion(run: pd.DataFrame, thought: Thought | None, option: str | None) ->
     """A line where responses hold tags that nobody named: their thoughts are judged as if they were answers."""
     if thought is not None or option == NONE or "text" not in run.columns:
         return None
-    texts = run["text"][run["text"].map(lambda text: isinstance(text, str)).astype(bool)]
+    texts = [text for text in run["text"].tolist() if isinstance(text, str)]
     for opening, close in KNOWN:
-        if count := int(texts.str.contains(close, regex=False).sum()):
+        if count := sum(close in text for text in texts):  # three times quicker than str.contains
             return (
                 f"{count:,} of {len(run):,} responses hold {close}, and nothing says that it ends a thought: "
                 f"--thought '{opening},{close}' judges what follows it, --thought none says that it is text"

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -26,8 +27,8 @@ def trl(lists: pd.DataFrame, prompts: Prompts | None = None) -> list[dict]:
     """
     rows = []
     for query_id, query, group, good, bad in _split(lists):
-        for chosen in good.itertuples():
-            for rejected in bad.itertuples():
+        for chosen in good:
+            for rejected in bad:
                 rows.append(
                     {
                         **_preference(query_id, query, prompts, chosen=chosen.text, rejected=rejected.text),
@@ -72,8 +73,8 @@ def _labels(lists: pd.DataFrame) -> dict[tuple[str, str], dict[bool, tuple[str, 
     found: dict[tuple[str, str], dict[bool, tuple[str, str]]] = {}
     for query_id, query, _, good, bad in _split(lists):
         for some, label in ((good, True), (bad, False)):
-            for text in some["text"]:
-                found.setdefault((query_id, without_spacing(text)), {}).setdefault(label, (query, text))
+            for row in some:
+                found.setdefault((query_id, without_spacing(row.text)), {}).setdefault(label, (query, row.text))
     return found
 
 
@@ -108,10 +109,10 @@ def scored(run: pd.DataFrame, queries: dict[str, str]) -> list[dict]:
 def triplets(lists: pd.DataFrame) -> list[dict]:
     """sentence-transformers' triplets: anchor (the query), positive, negative; one per pair of a list."""
     return [
-        {"anchor": query, "positive": positive, "negative": negative}
+        {"anchor": query, "positive": positive.text, "negative": negative.text}
         for _, query, _, good, bad in _split(lists)
-        for positive in good["text"]
-        for negative in bad["text"]
+        for positive in good
+        for negative in bad
     ]
 
 
@@ -133,8 +134,8 @@ def tuples(lists: pd.DataFrame, negatives: int | None = None) -> tuple[list[dict
         if len(bad) < count:
             left_out += 1
             continue
-        numbered = {f"negative_{i}": text for i, text in enumerate(bad["text"].tolist()[:count], 1)}
-        rows += [{"anchor": query, "positive": positive, **numbered} for positive in good["text"]]
+        numbered = {f"negative_{i}": row.text for i, row in enumerate(bad[:count], 1)}
+        rows += [{"anchor": query, "positive": row.text, **numbered} for row in good]
     return rows, left_out
 
 
@@ -154,13 +155,36 @@ def write_jsonl(rows: list[dict], path: Path) -> None:
     write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
-def _split(lists: pd.DataFrame) -> Iterator[tuple[str, str, tuple[int, int], pd.DataFrame, pd.DataFrame]]:
-    """(query_id, query, (iteration, list), positives, others) of every list."""
+class _Row(NamedTuple):
+    doc_id: str
+    text: str
+    tier: str
+
+
+class _List(NamedTuple):
+    query_id: str
+    query: str
+    group: tuple[int, int]  # iteration, list
+    good: list[_Row]  # positives
+    bad: list[_Row]  # others
+
+
+def _split(lists: pd.DataFrame) -> Iterator[_List]:
+    """The lists of a frame, in the order of their first rows; rows whose iteration or list is missing are in none."""
     check(lists, "lists")
     numbered = lists if "list" in lists.columns else lists.assign(list=0)
-    for (query_id, *group), rows in numbered.groupby(["query_id", "iteration", "list"], sort=False):
-        good = rows["tier"] == "positive"
-        yield query_id, rows["query"].iloc[0], tuple(map(int, group)), rows[good], rows[~good]
+    group = ["query_id", "iteration", "list"]
+    numbers = numbered.groupby(group, sort=False).ngroup().fillna(-1).tolist()
+    columns = [numbered[column].tolist() for column in (*group, "query", *_Row._fields)]
+    found: dict[int, _List] = {}
+    for number, query_id, iteration, place, query, *row in zip(numbers, *columns):
+        if number < 0:
+            continue
+        if number not in found:
+            found[number] = _List(query_id, query, (int(iteration), int(place)), [], [])
+        told = _Row(*row)
+        (found[number].good if told.tier == "positive" else found[number].bad).append(told)
+    yield from found.values()
 
 
 def _preference(query_id: str, query: str, prompts: Prompts | None, **responses: str) -> dict:

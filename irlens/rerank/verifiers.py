@@ -47,6 +47,12 @@ def get(name: str) -> Verifier:
     raise UserError(f"unknown verifier {name!r}; {did_you_mean(name, NAMES)}")
 
 
+@linear
+def gives_answer(extract: Callable[[str], Hashable | None], text: str) -> bool:
+    """Whether `extract` finds an answer in a response: a worker has less to send than with the answer."""
+    return extract(text) is not None
+
+
 # -- numbers and formulas ------------------------------------------------------------------------------------------
 
 

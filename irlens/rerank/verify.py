@@ -1,6 +1,7 @@
 """A verifier as a judge: run in, qrels out."""
 
 from collections.abc import Callable, Hashable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from irlens.base import limits
 from irlens.base.errors import UserError
 from irlens.rerank.scoring import finished, need_texts
+from irlens.rerank.verifiers import gives_answer
 
 NEVER = (0.0, False)  # grade, and whether a verdict is missing, of a response that never finished
 
@@ -80,8 +82,8 @@ def unreadable(run: pd.DataFrame, qrels: pd.DataFrame, extract: Callable[[str], 
         return none
     wrong = finished(run) & (qrels["relevance"].to_numpy() == 0) & ~not_judged(qrels)
     texts = run["text"][wrong].tolist()
-    known = limits.each(extract, texts)
-    none[wrong] = [known[text] is None for text in texts]
+    known = limits.each(partial(gives_answer, extract), texts)
+    none[wrong] = [not known[text] for text in texts]
     return none
 
 

@@ -102,6 +102,23 @@ def test_two_systems_against_each_other(judged, difficulty, gamed):
         winrate.between_interval(a, b, difficulty[:3])
 
 
+def test_many_systems_share_their_resamples(monkeypatch):
+    """100 systems are 4,950 pairs: what each resample drew is counted once, and the intervals are those of the means."""
+    rng = np.random.default_rng(0)
+    for difficulty in (rng.normal(size=60), np.zeros(60), rng.integers(0, 3, 60).astype(float)):
+        drawn = [tuple(winrate.Weights(0.0, *map(float, w)) for w in rng.normal(size=(30, 2))) for _ in range(4)]
+        systems = [winrate.LengthControlled(0.5, 0, 0, 0, 1, 60, some[0], np.zeros(60), some) for some in drawn]
+        calls, resampled = [], winrate.resampled_rows
+        monkeypatch.setattr(winrate, "resampled_rows", lambda *told: calls.append(told) or resampled(*told))
+        found = [winrate.between_interval(systems[0], other, difficulty, seed=7)[0] for other in systems[1:]]
+        monkeypatch.undo()
+        assert len(calls) == 1
+        for error, other in zip(found, systems[1:]):
+            pairs = zip(systems[0].resampled, other.resampled, resampled(60, 30, 7))
+            means = [winrate.between(a, b, difficulty[rows]) for a, b, rows in pairs]
+            assert error == pytest.approx(np.std(means, ddof=1), rel=1e-12)
+
+
 def test_worked_by_hand():
     """Shares 1, .5, 0 and .75, and three that say nothing: a mean of .5625; two wins and a draw of four."""
     found = winrate.win_rate([2, 0, 1, 1.75, -1, float("nan"), None])

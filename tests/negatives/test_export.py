@@ -39,6 +39,22 @@ def test_pairs_are_every_positive_with_every_negative():
     assert chat["prompt"] == CHAT["b"] and chat["chosen"] == [{"role": "assistant", "content": "it is 4 …"}]
 
 
+def test_many_lists_are_read_by_column(monkeypatch):
+    """A frame per list made 100,000 lists an hour's work; in what order rows stand in the frame is no matter of speed."""
+    many = pd.concat([LISTS.assign(query_id=LISTS["query_id"] + str(i)) for i in range(50)], ignore_index=True)
+    frames, made = [], pd.DataFrame.__init__
+    monkeypatch.setattr(pd.DataFrame, "__init__", lambda self, *a, **k: frames.append(1) or made(self, *a, **k))
+    rows, tuples = export.trl(many), export.tuples(many, 1)[0]
+    assert len(frames) < 50
+    assert len(rows) == 250 and len(tuples) == 150
+    assert [(r["query_id"], r["rejected_id"]) for r in rows[-2:]] == [("a49", "a4"), ("b49", "b1")]
+    mixed = many.iloc[::-1].reset_index(drop=True)
+    pairs = {(r["query_id"], r["chosen_id"], r["rejected_id"]) for r in rows}
+    assert {(r["query_id"], r["chosen_id"], r["rejected_id"]) for r in export.trl(mixed)} == pairs
+    lost = many.assign(iteration=[None, *many["iteration"][1:]])  # a row that is in no iteration is in no list
+    assert [r["chosen_id"] for r in export.trl(lost)[:2]] == ["a7", "a7"]
+
+
 def test_kto_has_each_response_once():
     rows = export.kto(LISTS, PROMPTS)
     assert [(r["completion"], r["label"]) for r in rows] == [(row[3], row[4] > 0) for row in ROWS]

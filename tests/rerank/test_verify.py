@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from irlens.base import limits
 from irlens.base.errors import UserError
-from irlens.rerank.verify import verify
+from irlens.rerank.verify import unreadable, verify
 from irlens.rerank.vote import answers_of, expected_vote_accuracy, majority_vote, vote_scores, vote_weights
 from irlens.tasks.gsm8k import extract, is_correct
 
@@ -34,6 +35,17 @@ def test_unfinished_draws_can_be_judged_and_a_run_need_not_say_how_it_ended():
     run = run_of(["#### 5", "#### 5"], ["stop", "length"])
     assert verify(run, TOPICS, is_correct, judge_unfinished=True)["relevance"].tolist() == [1, 1]
     assert verify(run.drop(columns="finish_reason"), TOPICS, is_correct)["relevance"].tolist() == [1, 1]
+
+
+def test_workers_send_back_whether_there_is_an_answer_and_not_the_answer(monkeypatch):
+    """Of a million responses the answers, as fractions, took longer to send than to read."""
+    texts = ["#### 5", "#### 1/3", "no number", "", "nor here", "no number"]
+    run, sent, calls = run_of(texts, ["stop"] * 4 + ["length", "stop"]), [], limits.calls
+    monkeypatch.setattr(limits, "calls", lambda *told: sent.append(calls(*told)) or sent[-1])
+    found = unreadable(run, verify(run, TOPICS, is_correct), extract)
+    assert found.tolist() == [False, False, True, True, False, True]
+    assert sent[-1] == [True, False, False]  # each text that is finished and wrong, once
+    assert not unreadable(run, verify(run, TOPICS, is_correct), None).any()
 
 
 def test_verify_needs_texts():
