@@ -140,6 +140,18 @@ class OutputFolder:
             self._forget()
             self._held.release()
         self._refuse_full(error)
+        if isinstance(error, UserError) and not self.continued:
+            self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """A new folder in which a refused command has kept nothing is taken away, so that the right one may have it."""
+        files = [path for path in self.path.rglob("*") if not path.is_dir() or path.is_symlink()]
+        if {path.name for path in files} <= {"manifest.json", checksums.NAME, LOCK}:
+            for path in files:
+                path.unlink(missing_ok=True)
+            for path in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
+                path.rmdir()
+            self.path.rmdir()
 
     def _forget(self) -> None:
         """Nothing is left to be done here if the process is interrupted; once it is, `_interrupted` may be needed yet."""
