@@ -31,8 +31,9 @@ from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
 MOST = 60.0  # seconds of an input
-SHARES = {"options": 0.3, "recipes": 0.42, "task files": 0.09, "imports": 0.09, "runs and qrels": 0.05, "lists": 0.02, "folders": 0.01,
-          "server answers": 0.01, "winrate": 0.005, "mixeval": 0.005}  # fmt: skip
+ROUND = 500  # inputs of all kinds, after which the table is written
+SHARES = {"recipes": 0.5, "options": 0.3, "task files": 0.05, "imports": 0.06, "runs and qrels": 0.03, "lists": 0.02, "folders": 0.01,
+          "server answers": 0.01, "winrate": 0.01, "mixeval": 0.01}  # fmt: skip
 
 
 class World:
@@ -136,9 +137,10 @@ def signature(wrong: str) -> str:
     return re.sub(r"'[^']*'|\d+", "·", wrong)[:160]
 
 
-def storm(kind: str, inputs: int, seed: int, fed: Fed, keep: Path | None) -> Tally:
+def storm(tally: Tally, inputs: int, seed: int, fed: Fed, keep: Path | None) -> None:
     """Feeds so many inputs of a kind; one of each failure is kept, the smallest."""
-    tally, kept = Tally(kind), {}
+    kind = tally.kind
+    kept: dict[str, tuple] = {}
     if fed.process is None:
         fed.start()
 
@@ -171,8 +173,14 @@ def storm(kind: str, inputs: int, seed: int, fed: Fed, keep: Path | None) -> Tal
         print(f"  {tally.wrong[signature(found['wrong'])]} × {one['base']}: {found['wrong']}", flush=True)
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{kind.replace(' ', '-')}-{i:02d}.json").write_text(json.dumps({"case": one, **found}))
-    return tally
+            (keep / f"{kind.replace(' ', '-')}-{seed}-{i:02d}.json").write_text(json.dumps({"case": one, **found}))
+
+
+def table(tallies: list[Tally]) -> list[dict]:
+    """A line for each kind, and one for all."""
+    rows = [tally.row() for tally in tallies]
+    total = {key: round(sum(row[key] for row in rows), 1) for key in rows[0] if key not in ("kind", "slowest")}
+    return [*rows, {"kind": "all", **total, "slowest": max(row["slowest"] for row in rows)}]
 
 
 def main() -> int:
@@ -187,19 +195,20 @@ def main() -> int:
     kinds = given.only.split(",")
     share = sum(SHARES[kind] for kind in kinds)
     with tempfile.TemporaryDirectory() as folder:
-        fed, tallies = Fed(Path(folder)), []
-        for kind in kinds:
-            tallies.append(storm(kind, round(given.inputs * SHARES[kind] / share), given.seed, fed, given.failures))
-            print(tallies[-1].row(), flush=True)
+        fed, tallies = Fed(Path(folder)), {kind: Tally(kind) for kind in kinds}
+        rounds = max(1, round(given.inputs / ROUND))
+        for turn in range(rounds):
+            for kind, tally in tallies.items():
+                inputs = max(1, round(given.inputs * SHARES[kind] / share / rounds))
+                storm(tally, inputs, given.seed + turn, fed, given.failures)
+            rows = table(list(tallies.values()))
+            print(rows[-1], flush=True)
+            if given.out:
+                with given.out.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(rows)
         fed.end()
-    rows = [tally.row() for tally in tallies]
-    rows.append({"kind": "all", **{k: round(sum(row[k] for row in rows), 1) for k in rows[0] if k not in ("kind", "slowest")},
-                 "slowest": max(row["slowest"] for row in rows)})  # fmt: skip
-    if given.out:
-        with given.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
     print(
         f"{rows[-1]['inputs']} inputs, {rows[-1]['refused']} refused, {rows[-1]['accepted']} accepted, {rows[-1]['failures']} failures"
     )

@@ -95,7 +95,7 @@ def check_values(given: Mapping[str, object], kind: type, where: str = "") -> No
                 shown = str(one) if isinstance(one, float) or abs(one) < 10**30 else "one of more than 30 digits"
                 raise UserError(f"{name} must be a finite number of at most {LARGEST:,}, got {shown}")
             least = f.metadata.get("least")
-            if least is None and "int" in str(f.type):
+            if least is None and "int" in str(f.type) and f.name != "seed":  # which says its own
                 least = 0
             if least is not None and one < least:
                 raise UserError(f"{name} must be at least {least}, got {one}")
