@@ -10,7 +10,7 @@ MUTANTS_STAMP = $(VENV)/.mutants
 AUDIT_VENV ?= .venv-audit
 AUDIT_STAMP = $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-all test-peers lint audit storm mutants docs clean
+.PHONY: demo test test-all test-peers lint audit storm fuzz mutants docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/irlens demo
@@ -38,6 +38,10 @@ test-peers: $(PEERS_STAMP)
 # Every command killed at random moments and started again, 200 times in all: an hour. ARGS="--kills 20 --only passk" is a part.
 storm: $(STAMP)
 	$(VENV)/bin/python tests/storm.py $(ARGS)
+
+# Spoiled inputs of every kind through every command, 10,000 in all: half an hour. ARGS="--inputs 500 --only options" is a part.
+fuzz: $(STAMP)
+	$(VENV)/bin/python tests/fuzz.py $(ARGS)
 
 # Faults put into the code, which the tests must notice; ARGS="--sample 0" tries all of them, "--only lists" a part.
 mutants: $(MUTANTS_STAMP)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 
 NAME = "checksums.txt"
@@ -180,7 +181,7 @@ def signed(told: dict) -> dict:
 def read_signed(path: Path) -> dict:
     """The JSON object of a file, which is what was written, where it has a checksum. Raises ValueError if it is not, and
     OSError."""
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = jsons.loads(path.read_text(encoding="utf-8"))
     if not isinstance(told, dict):
         raise ValueError("not a JSON object")
     given = told.pop("checksum", None)

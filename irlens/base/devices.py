@@ -76,7 +76,7 @@ def choose(given: str | int | None) -> Devices:
 
 def _count(asked: str, number: str, gpus: int | None) -> int:
     lowest = 1 if gpus is None else 0
-    if not number.isascii() or not number.isdigit() or int(number) < lowest:
+    if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) < lowest:
         raise UserError(f"--devices {asked}: give a number of devices, 0 for this process, ray or ray:N")
     if gpus and int(number) > gpus:
         raise UserError(f"--devices {asked}: here {'is' if gpus == 1 else 'are'} {gpus} GPU{'s' * (gpus != 1)}")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base import checksums
+from irlens.base import checksums, jsons
 from irlens.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
     """(line number, object) of a JSON-lines file. Raises UserError naming file and line of malformed JSON."""
     for number, line in read_lines(path):
         try:
-            row = json.loads(line)
+            row = jsons.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{number}: malformed JSON ({error.msg} at column {error.colno})") from error
         if not isinstance(row, dict):

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, field, fields
 
-from irlens.base import secrets
+from irlens.base import jsons, secrets
 from irlens.base.errors import UserError, did_you_mean
+
+LARGEST = 2**32  # of what a setting counts; seeds end there
+LONGEST = 50_000  # letters of a setting
+HALF = re.compile("[\x00\ud800-\udfff]")
 
 
 class Default(int):
     """A whole number that a setting has because nobody gave one: one that was given is an int, even if it is equal."""
 
 
-def option(default, text: str, *flags: str, panel: str, free: bool = False, first: bool = False, secret: bool = False):
+def option(
+    default,
+    text: str,
+    *flags: str,
+    panel: str,
+    free: bool = False,
+    first: bool = False,
+    secret: bool = False,
+    least: float | None = None,
+):
     """A setting with its default, what it means, and its flags on the command line (default: --its-name).
 
     panel: the group of --help that it stands in. free: it changes no result, only where, how fast or how it is shown, so
     a folder made with another value of it is continued. first: it leads its panel. secret: it may hold one, which is kept
-    off disk and screen.
+    off disk and screen. least: the smallest number that it may be (whole ones: 0).
     """
-    about = {"help": text, "flags": flags, "panel": panel, "free": free, "first": first, "secret": secret}
+    about = {
+        "help": text,
+        "flags": flags,
+        "panel": panel,
+        "free": free,
+        "first": first,
+        "secret": secret,
+        "least": least,
+    }
     return field(default=default, metadata=about)
 
 
@@ -58,6 +80,32 @@ def check_secrets(given: Mapping[str, object], kind: type) -> None:
                 )
 
 
+def check_values(given: Mapping[str, object], kind: type, where: str = "") -> None:
+    """Raises UserError for a value that no setting can have, however it was given: a number that is not finite or beyond
+    LARGEST, a count below the setting's `least`, a text with a NUL, half a letter or more than LONGEST letters."""
+    for f in (f for f in fields(kind) if f.name in given):
+        value, name = given[f.name], f"{where}: {f.name}" if where else _long_flag(f)
+        for one in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(one, str) and (len(one) > LONGEST or HALF.search(one)):
+                what = "a NUL or half a letter" if len(one) <= LONGEST else f"more than {LONGEST:,} letters"
+                raise UserError(f"{name}: {one[:40]!r} has {what}")
+            if isinstance(one, bool) or not isinstance(one, (int, float)):
+                continue
+            if not abs(one) <= LARGEST:  # nan too
+                shown = str(one) if isinstance(one, float) or abs(one) < 10**30 else "one of more than 30 digits"
+                raise UserError(f"{name} must be a finite number of at most {LARGEST:,}, got {shown}")
+            least = f.metadata.get("least")
+            if least is None and "int" in str(f.type) and f.name != "seed":  # which says its own
+                least = 0
+            if least is not None and one < least:
+                raise UserError(f"{name} must be at least {least}, got {one}")
+
+
+def _long_flag(f: Field) -> str:
+    """The option of a setting, in its long form."""
+    return next((flag for flag in f.metadata.get("flags", ()) if flag[:2] == "--"), "--" + f.name.replace("_", "-"))
+
+
 def flags_of(some: Iterable[Field]) -> str:
     """The options of these settings as they are typed, by commas."""
     return ", ".join((f.metadata.get("flags") or ("--" + f.name.replace("_", "-"),))[0] for f in some)
@@ -71,11 +119,12 @@ def settings_from(kind: type, values: dict, where: str):
         if key not in known:
             raise UserError(f"{where}: unknown setting {key!r}; {did_you_mean(key, known)}")
         if not _fits(value, str(known[key].type)):
-            raise UserError(f"{where}: {key} = {value!r} is not of type {known[key].type}")
+            raise UserError(f"{where}: {key} = {value!r:.80} is not of type {known[key].type}")
     for f in known.values():
         if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
             raise UserError(f"{where}: {f.name} is missing")
     check_secrets(values, kind)
+    check_values(values, kind, where)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -120,7 +169,7 @@ def parse_json(text: str | None, option: str) -> dict:
         secrets.learn_from(text)
         raise UserError(f"{option} {text}: holds a secret; it belongs into the environment, such as HF_TOKEN")
     try:
-        found = json.loads(text) if text else {}
+        found = jsons.loads(text) if text else {}
     except json.JSONDecodeError as error:
         raise UserError(f"{option} {text!r}: malformed JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(found, dict):

@@ -19,6 +19,7 @@ CONTROL = re.compile(
 )
 UNSAFE = re.compile(r"[^\w.+-]+")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|\.*", re.I)  # no files of these names on some systems
+LINE = 300  # letters of a message
 LONGEST = 100  # letters of a name; file systems take 255 bytes, with what commands put before and behind it
 
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -36,6 +37,14 @@ def escaped(text: str) -> str:
 def shown(text: str) -> str:
     """What may be shown of any text: no secret, and no control characters."""
     return escaped(redact(text))
+
+
+def in_one_line(message: str) -> str:
+    """What may be shown of a message, in one line of at most LINE letters: long words, then its middle, are left out."""
+    said = shown(" ".join(message.split()))
+    if len(said) > LINE:
+        said = re.sub(r"\S{81,}", lambda word: f"{word[0][:50]}…{word[0][-20:]}", said)
+    return said if len(said) <= LINE else f"{said[: LINE - 103]} … {said[-100:]}"
 
 
 # -- in pages ------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from irlens.base.devices import first
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
-from irlens.base.untrusted import shown
+from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
@@ -33,6 +34,8 @@ from irlens.commands.settings import (
     Train,
     Verify,
 )
+
+NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES)  # what is wrong with a path
 
 app = typer.Typer(
     name="irlens",
@@ -420,6 +423,8 @@ def _main() -> None:
     except Exception as error:
         if (cause := full.is_full(error)) is not None:
             _fail(full.in_words(cause))
+        if isinstance(error, OSError) and error.errno in NAMES:  # of a path that was given
+            _fail(f"{error.filename or 'a path'}: cannot be read or written ({error.strerror})")
         if not hasattr(error, "format_message"):  # a usage error of the command-line parser has it
             raise
         _fail(_of_old(error) or error.format_message())
@@ -437,5 +442,5 @@ def _of_old(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int = 2) -> None:
-    print("irlens: " + shown(" ".join(message.split())), file=sys.stderr)
+    print(in_one_line("irlens: " + message), file=sys.stderr)
     sys.exit(code)

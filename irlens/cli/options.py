@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from irlens.base.errors import UserError
-from irlens.base.options import check_secrets
+from irlens.base.options import check_secrets, check_values
 
 PANELS = (
     "Recipe",
@@ -58,6 +58,7 @@ def takes(kind: type) -> Callable:
             for name, number in tuples.items():
                 if given.get(name) is not None:
                     given[name] = numbers(given[name], "--" + name.replace("_", "-"), number)
+            check_values(given, kind)
             command(kind(**given))
 
         asked = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)

@@ -150,7 +150,7 @@ def win_rates(found: pd.DataFrame) -> None:
     head = ["system", *(["judge"] if several else []), "win rate", "LC win rate", "discrete", "prompts"]
     table = new_table(f"Win rates against {baselines} by {judges}", *head, left=1 + several)
     wanted = ("WinRate", "LCWinRate", "DiscreteWinRate")
-    by = {name: found[found["measure"] == name].set_index(["run", "judge"]) for name in wanted}
+    by = {name: found[found["measure"] == name].set_index(["run", "judge", "baseline"]) for name in wanted}
     for key in by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index:
         rows = [by[name].loc[key] for name in wanted]
         cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]

@@ -23,6 +23,15 @@ from irlens.commands import finished, renamed
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
             "bm25s", "ir-datasets", "pandas", "numpy", "scipy", "vllm", "ray")  # fmt: skip
 LOCK = ".lock"
+CHEAP = {
+    "manifest.json",
+    checksums.NAME,
+    LOCK,
+    "run.parquet",
+    "qrels.parquet",
+    "report.csv",
+    "skipped.csv",
+}  # alone, made in no time
 STORE = "store"  # what the manifest says of the store: draws and scores that it had, and that it took in
 
 
@@ -140,6 +149,19 @@ class OutputFolder:
             self._forget()
             self._held.release()
         self._refuse_full(error)
+        if isinstance(error, UserError) and not self.continued:
+            self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """A new folder in which a refused command has kept nothing that is dear (draws, scores, vectors) is taken away, so
+        that the right one may have it."""
+        files = [path for path in self.path.rglob("*") if not path.is_dir() or path.is_symlink()]
+        if {path.name for path in files if path.parent.name != "trec"} <= CHEAP:
+            for path in files:
+                path.unlink(missing_ok=True)
+            for path in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
+                path.rmdir()
+            self.path.rmdir()
 
     def _forget(self) -> None:
         """Nothing is left to be done here if the process is interrupted; once it is, `_interrupted` may be needed yet."""

@@ -100,6 +100,12 @@ def _stages(settings: Recall) -> tuple[Stages, Task]:
     called = [dense[name].chosen.name if name in dense else name for name in names]
     if len({name.casefold() for name in called}) < len(called):
         raise UserError(f"--retriever {settings.retriever}: two have the same name; rename the folder of one")
+    of_index = {name: value for name in ("index", "nprobe", "ef_search", "refine") if (value := getattr(settings, name)) is not None}  # fmt: skip
+    if of_index and not dense:
+        name, value = next(iter(of_index.items()))
+        raise UserError(
+            f"--{name.replace('_', '-')} {value!r}: of an index of vectors, and bm25 has none; leave it out"
+        )
     if settings.index_folder and len(dense) != 1:
         raise UserError("--index-folder: give one retriever with it, and no bm25 alone")
     return Stages(names, dense, _reranker(settings)), task

@@ -45,11 +45,11 @@ def _split():
 
 
 def _limit(default: int | None = None):
-    return option(default, "Only the first so many topics.", panel="Data")
+    return option(default, "Only the first so many topics.", panel="Data", least=1)
 
 
 def _draws(default: int):
-    return option(default, "Draws per prompt and temperature.", "-n", panel="Draws")
+    return option(default, "Draws per prompt and temperature.", "-n", panel="Draws", least=1)
 
 
 def _seed():
@@ -57,7 +57,7 @@ def _seed():
 
 
 def _max_tokens():
-    return option(None, "Longest response. Default: the model's own.", panel="Draws")
+    return option(None, "Longest response. Default: the model's own.", panel="Draws", least=1)
 
 
 def _max_prompt_length():
@@ -102,7 +102,7 @@ class Sample(Seeded, EngineOptions):
     split: str | None = _split()
     limit: int | None = _limit()
     n: int = _draws(16)
-    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws", least=0)
     seed: int = _seed()
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()
@@ -122,7 +122,7 @@ class PassK(Seeded, EngineOptions):
     limit: int | None = _limit()
     n: int = _draws(100)
     temperature: tuple[float, ...] = option(
-        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, by commas; 0 is greedy.", panel="Draws"
+        (0.1, 0.2, 0.5, 0.7, 1.0), "Temperatures, by commas; 0 is greedy.", panel="Draws", least=0
     )
     at: tuple[int, ...] | None = option(
         None, "The N of Pass@N. Default: 1,3,5,10,… up to -n.", panel="Measuring", free=True
@@ -158,7 +158,7 @@ class Recall(Seeded, EncoderOptions):
     dataset: str = option("facts", "facts, nq, a BEIR folder, or an ir_datasets id.", panel="Data")
     split: str | None = option(None, "Default: test.", panel="Data")
     limit: int | None = _limit()
-    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N.", panel="Measuring")
+    at: tuple[int, ...] = option((1, 5, 10, 20, 50, 100), "The N of Recall@N.", panel="Measuring", least=1)
     nprobe: int | None = option(None, "Cells of an IVF index that are searched.", panel="Index")
     ef_search: int | None = option(None, "Breadth of the search in an HNSW index.", panel="Index")
     refine: int | None = option(
@@ -167,7 +167,7 @@ class Recall(Seeded, EncoderOptions):
     reranker: str | None = option(
         None, "Cross-encoder after it, such as cross-encoder/ms-marco-MiniLM-L6-v2.", panel="Judging"
     )
-    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Judging")
+    rerank_depth: int = option(100, "Passages per question that it reads.", panel="Judging", least=1)
     seed: int = _seed()
     index_folder: str | None = option(
         None, "Of `irlens index`. Default: index-RETRIEVER-DATASET beside --out.", panel="Output", free=True
@@ -190,9 +190,11 @@ class Mine(Seeded, EngineOptions):
         panel="Lists",
     )
     positives_from: str = option("gold", "gold (solution), own (draw), or both.", panel="Lists")
-    per_tier: int = option(1, "Negatives per prompt and tier.", panel="Lists")
+    per_tier: int = option(1, "Negatives per prompt and tier.", panel="Lists", least=1)
     n: int = _draws(8)
-    temperature: tuple[float, ...] = option((1.0, 0.7), "High (easy, hard), then low (hardest).", panel="Draws")
+    temperature: tuple[float, ...] = option(
+        (1.0, 0.7), "High (easy, hard), then low (hardest).", panel="Draws", least=0
+    )
     run: str | None = option(
         None, "Draws to mine instead: a run, or the folder of one. Its rewards count too.", panel="Draws"
     )
@@ -251,9 +253,11 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     eval_split: str | None = option(
         None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
     )
-    eval_limit: int = option(Default(200), "Held-out problems in between.", panel="Measuring")
-    eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring")
-    eval_temperature: tuple[float, ...] = option((1.0,), "Of these draws; the first chooses.", panel="Measuring")
+    eval_limit: int = option(Default(200), "Held-out problems in between.", panel="Measuring", least=1)
+    eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring", least=1)
+    eval_temperature: tuple[float, ...] = option(
+        (1.0,), "Of these draws; the first chooses.", panel="Measuring", least=0
+    )
     test_limit: int = option(Default(500), "Test problems at the end; 0: none.", panel="Measuring")
     max_tokens: int | None = _max_tokens()
     thought: str | None = _thought()

@@ -75,8 +75,8 @@ def presets(name: str) -> list[str]:
     return list(_content(name)[1].get("preset", {}))
 
 
-def _content(name: str) -> tuple[Path, dict]:
-    """The file of a recipe and what it says, with what it takes from the recipe that it is `like`."""
+def _content(name: str, seen: tuple[str, ...] = ()) -> tuple[Path, dict]:
+    """The file of a recipe and what it says, with what it takes from the recipe that it is `like`. seen: those like it."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     if not path.is_file():
         raise UserError(
@@ -86,16 +86,41 @@ def _content(name: str) -> tuple[Path, dict]:
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of tomllib: bytes, syntax, numbers of thousands of digits, depth
         raise UserError(f"{path}: malformed TOML ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     for key in content:
         if key not in KEYS:
-            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, KEYS)}")
+            raise UserError(f"{path}: unknown key {key!r:.60}; {did_you_mean(key, KEYS)}")
+    _check_kinds(content, path)
     if "like" in content:
-        if content["like"] == name:
-            raise UserError(f"{path}: a recipe cannot be like itself")
-        content = _over(_content(content["like"])[1], content)
+        if content["like"] in (seen := (*seen, name)):
+            raise UserError(f"{path}: a recipe cannot be like itself ({' → '.join((*seen, content['like']))})")
+        content = _over(_content(content["like"], seen)[1], content)
+        _check_kinds(content, path)
     return path, content
+
+
+def _check_kinds(content: dict, path: Path) -> None:
+    """Raises UserError for a key of a recipe whose value is of another kind than is read there."""
+    for key, value in content.items():
+        text, tables = (
+            key in ("title", "like", "figure"),
+            {"preset": (list, str), "shared": (dict,), "test": (list,)}.get(key, ()),
+        )
+        if not isinstance(value, str if text else dict):
+            raise UserError(f"{path}: {key} must be a {'text' if text else 'table'}, got {value!r:.60}")
+        for name, one in value.items() if tables else ():
+            if name not in content.get("preset", {}):
+                continue  # said in better words
+            where = f"{path}: {key}.{name[:60]}"
+            if not isinstance(one, tables) or not all(
+                isinstance(entry, dict) for entry in one if isinstance(one, list)
+            ):
+                raise UserError(
+                    f"{where} must be a {'table' if key == 'shared' else 'list of tables'}, got {one!r:.60}"
+                )
 
 
 def _over(below: dict, above: dict) -> dict:
@@ -111,8 +136,8 @@ def _steps(entries: list[dict], shared: dict, where: str) -> list[Step]:
         here = f"{where}, stage {number}"
         entry = shared | entry
         stage, name = entry.pop("stage", None), entry.pop("name", None)
-        if stage not in STAGES:
-            raise UserError(f"{here}: unknown stage {stage!r}; {did_you_mean(str(stage), STAGES)}")
+        if not isinstance(stage, str) or stage not in STAGES:
+            raise UserError(f"{here}: unknown stage {stage!r:.60}; {did_you_mean(str(stage)[:60], STAGES)}")
         if "out" in entry:
             raise UserError(f"{here}: `out` is given by the command, not by the recipe")
         renamed.check_keys(stage, entry, here)

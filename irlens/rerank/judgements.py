@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.rerank.judge_server import Answer
 from irlens.rerank.pair_protocols import Protocol, is_switched, text_of
@@ -97,7 +98,7 @@ class Journal:
                 text, _, check = line.decode().rpartition("\t")
                 if int(check, 16) != zlib.crc32(text.encode()):
                     raise ValueError("another checksum")
-                row = json.loads(text)
+                row = jsons.loads(text)
                 key = row.pop("key")
                 self.said[key] = Said(**row)
                 whole.append(line)

@@ -28,7 +28,9 @@ class EngineOptions:
     engine: str | None = option(
         None, "transformers, vllm, openai or module:load. Default: by what is there.", panel="Engine"
     )
-    batch_size: int | None = option(None, "Sequences at once; speed and memory only.", panel="Engine", free=True)
+    batch_size: int | None = option(
+        None, "Sequences at once; speed and memory only.", panel="Engine", free=True, least=1
+    )
     devices: str | None = devices()
     tensor_parallel: int = option(1, "GPUs per copy of the model (vllm).", panel="Engine", free=True)
     base_url: str | None = option(
@@ -55,6 +57,6 @@ class EncoderOptions:
     passage_prompt: str | None = option(None, "Before every passage. Default: the model's.", panel="Index")
     vector_dtype: str = option("float32", "Of the vectors on disk; or float16.", panel="Index")
     dtype: str = option("float32", "Of the encoder; or float16, bfloat16.", panel="Engine")
-    shard_size: int = option(4096, "Passages per file: what a kill can cost.", panel="Engine", free=True)
+    shard_size: int = option(4096, "Passages per file: what a kill can cost.", panel="Engine", free=True, least=1)
     processes: int = option(1, "On the CPU; several GPUs are used anyway.", panel="Engine", free=True)
-    batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True)
+    batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True, least=1)

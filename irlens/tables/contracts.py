@@ -20,6 +20,11 @@ KEYS = {
     "qrels": ["query_id", "doc_id"],
 }
 NUMBERS = ("score", "relevance", "grade", "value")
+OPTIONAL = ("temperature", "draw", "n_tokens")  # numbers that a run may have; None where they are not known
+LARGEST = (
+    10**9
+)  # of a score or grade: what is beyond is a time or an identifier, and 32 bits do not tell its like apart
+LONGEST_ID = 1000  # letters
 GRADE = 10_000  # the largest relevance that a measure takes: trec_eval's nDCG works on a table of all grades up to it
 
 
@@ -38,21 +43,29 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
         )
     for column in ("query_id", "doc_id"):
         if column in COLUMNS[table]:
-            bad = ~frame[column].map(lambda v: isinstance(v, str) and v != "").astype(bool)
+            bad = ~frame[column].map(lambda v: isinstance(v, str) and 0 < len(v) <= LONGEST_ID).astype(bool)
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
-                raise UserError(
-                    f"{where}row {row}: {column} must be a non-empty string, got {frame[column].tolist()[row]!r}"
-                )
+                value = frame[column].tolist()[row]
+                what = f" of at most {LONGEST_ID:,} letters" if isinstance(value, str) and value else ""
+                raise UserError(f"{where}row {row}: {column} must be a non-empty string{what}, got {value!r:.60}")
     for column in NUMBERS:
         if column in COLUMNS[table]:
-            numbers = pd.to_numeric(frame[column], errors="coerce")
-            bad = ~np.isfinite(numbers.to_numpy(dtype=float, na_value=np.nan))
+            numbers = _numbers(frame[column], f"{where}{column}")
+            most = np.finfo(float).max if column == "relevance" else LARGEST  # measures bound relevance by GRADE
+            bad = ~(np.abs(numbers) <= most)  # nan too
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
-                raise UserError(
-                    f"{where}row {row}: {column} must be a finite number, got {frame[column].tolist()[row]!r}"
-                )
+                what = "a finite number" + (f" of at most {LARGEST:,}" if np.isfinite(numbers[row]) else "")
+                raise UserError(f"{where}row {row}: {column} must be {what}, got {frame[column].tolist()[row]!r:.60}")
+    for column in (name for name in OPTIONAL if table == "run" and name in frame.columns):
+        missing = frame[column].isna().to_numpy(dtype=bool)
+        bad = ~(np.abs(_numbers(frame[column], f"{where}{column}")) <= LARGEST) & ~missing
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise UserError(
+                f"{where}row {row}: {column} must be a finite number, got {frame[column].tolist()[row]!r:.60}"
+            )
     if table in ("run", "lists") and "tokens" in frame.columns:
         good = frame["tokens"].map(_are_ids).astype(bool)
         if not good.all():
@@ -67,6 +80,16 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
             key = ", ".join(f"{c}={frame[c][twice].iloc[0]}" for c in KEYS[table])
             raise UserError(f"{where}{key} occurs more than once ({int(twice.sum())} repeated rows)")
     return frame
+
+
+def _numbers(column: pd.Series, where: str) -> np.ndarray:
+    """A column as float64, NaN where a cell is no number. Raises UserError for a type that holds none."""
+    try:
+        if column.dtype == object:  # texts of digits are no numbers
+            column = column.where(column.map(lambda v: isinstance(v, (int, float, np.number))).astype(bool))
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} must be a number, got {column.dtype}") from error
 
 
 def _are_ids(value) -> bool:

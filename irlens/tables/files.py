@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from irlens.base import checksums
+from irlens.base import checksums, jsons
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl, read_lines, write_text
 from irlens.tables.contracts import GRADE, check, ranked
@@ -154,7 +154,7 @@ def _read_nested(path: Path, column: str) -> pd.DataFrame:
     """{query_id: {doc_id: number}} as rows."""
     text = "\n".join(line for _, line in read_lines(path))
     try:
-        nested = json.loads(text)
+        nested = jsons.loads(text)
         rows = [(query, doc, number) for query, docs in nested.items() for doc, number in docs.items()]
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: malformed JSON ({error.msg} at column {error.colno})") from error
@@ -169,8 +169,20 @@ def read_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(checksums.trusted(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[
+            0
+        ]  # Arrow's, and pandas' of what it notes about a table
+        raise UserError(f"{path}: not a readable Parquet file ({why})") from error
 
 
 def write_trec_run(run: pd.DataFrame, path: Path, tag: str = "irlens") -> None:

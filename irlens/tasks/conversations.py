@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from irlens.base import jsons
 from irlens.base.errors import UserError
 
 PROMPTS = ("context_messages", "prompt", "messages", "question", "problem", "query")  # the first that a row has counts
@@ -41,7 +40,7 @@ def read(found, field: str, where: str) -> list[dict[str, str]]:
     """Messages of role and content, both texts; a text alone is what a user says."""
     if isinstance(found, str) and field in WHERE_A_LIST:
         try:
-            found = json.loads(found)
+            found = jsons.loads(found)
         except ValueError:
             raise UserError(f"{where}: {field} must be a list of messages, got {found!r:.80}") from None
     if isinstance(found, str):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.base.files import read_lines
 from irlens.tasks.contract import Task, digest, folder_name
@@ -156,7 +157,7 @@ def files_of(path: Path | str) -> list[Path]:
 def _object(path: Path) -> dict[str, dict]:
     """The records of a file, by their ids."""
     try:
-        found = json.loads("\n".join(line for _, line in read_lines(path)), object_pairs_hook=_once)
+        found = jsons.loads("\n".join(line for _, line in read_lines(path)), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: malformed JSON ({error.msg} at column {error.colno})") from error
     except _Twice as error:
@@ -242,7 +243,7 @@ def read_templates(path: Path | None, names: tuple[str, ...]) -> dict:
     if path is None or not path.is_file():
         raise UserError(f"{path or TEMPLATES}: no such file; it holds the authors' messages to judges and base models")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = jsons.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable JSON file ({error})") from error
     for name in names:

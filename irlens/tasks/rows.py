@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl, read_lines
 from irlens.tasks.contract import split_files
@@ -30,7 +31,7 @@ def _json(path: Path) -> Iterator[Placed]:
         yield from _jsonl(path)
         return
     try:
-        rows = json.loads("\n".join([text, *(line for _, line in lines)]))
+        rows = jsons.loads("\n".join([text, *(line for _, line in lines)]))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: malformed JSON ({error.msg} at column {error.colno})") from error
     for i, row in enumerate(rows):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.tables import files as tables
 from irlens.train.preferences import FORMS, RESPONSES, VALUES, are_own, as_lists
@@ -128,7 +128,7 @@ def _typed(row: dict) -> dict:
 
 def _value(text: str, name: str):
     try:
-        value = json.loads(text.lower() if name == "label" else text)
+        value = jsons.loads(text.lower() if name == "label" else text)
     except ValueError:
         return text
     if name == "rejected":  # one that looks like a number is still a text

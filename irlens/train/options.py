@@ -35,8 +35,8 @@ class TrainOptions:
     length_normalised: bool = option(False, "Log-probabilities per token, not sums.", panel="Objective")
     objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
-    epochs: int = option(2, "Epochs per iteration.", panel="Trainer")
-    batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer")
+    epochs: int = option(2, "Epochs per iteration.", panel="Trainer", least=1)
+    batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer", least=1)
     lists_at_once: int | None = option(
         None, "Lists per pass. Default: by the model's size.", panel="Trainer", free=True
     )
@@ -134,11 +134,11 @@ class TrainOptions:
 class LarpoOptions(TrainOptions):
     """What Algorithm 1 does: which prompts, how many draws, which lists, and how each iteration trains on them."""
 
-    iterations: int = option(3, "Rounds of sampling, judging, training.", panel="Data")
+    iterations: int = option(3, "Rounds of sampling, judging, training.", panel="Data", least=1)
     prompts: int = option(Default(500), "Prompts per iteration.", panel="Data")
     same_prompts: bool = option(False, "The same ones in every iteration.", panel="Data")
-    n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws")
-    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws")
+    n: int = option(8, "Draws per prompt and temperature.", "-n", panel="Draws", least=1)
+    temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws", least=0)
     memory: str = option("current", "Draws: current, previous (too), all.", panel="Lists")
     tier: str = option("own", "Negatives: own; others' easy, easiest.", panel="Lists")
     positives_from: str | None = option(
@@ -147,7 +147,7 @@ class LarpoOptions(TrainOptions):
     positives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
-    lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists")
+    lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists", least=1)
 
     def check(self):
         """These options. Raises UserError for a value out of range."""

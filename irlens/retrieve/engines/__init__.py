@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from irlens.base import plugins, secrets
+from irlens.base import jsons, plugins, secrets
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import at_least, one_of, positive
 from irlens.models.chat import MESSAGES_AS, Prompt
@@ -155,11 +155,9 @@ def guarantee(options: EngineOptions) -> str:
 def engine_args(options: EngineOptions) -> dict:
     """`--engine-args` as a dict; secrets in it are left out of every line from here on. Raises UserError if it is no JSON
     object."""
-    import json
-
     secrets.learn_from(options.engine_args)
     try:
-        found = json.loads(options.engine_args or "{}")
+        found = jsons.loads(options.engine_args or "{}")
     except ValueError as error:
         raise UserError(f"--engine-args {options.engine_args}: malformed JSON ({error})") from error
     if not isinstance(found, dict):

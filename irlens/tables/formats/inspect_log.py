@@ -6,12 +6,12 @@ inspect_ai is installed its own reader reads the file, and so older versions of 
 
 from __future__ import annotations
 
-import json
 import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.tables.formats.draws import About, Draw, Log, answers_of, chat, count, number, objects, part, text_of
 
@@ -137,9 +137,9 @@ def loaded(path: Path) -> dict:
             head = next((names[name] for name in ("header.json", "_journal/start.json") if name in names), None)
             if head is None:
                 raise UserError(f"{path}: no log of inspect_ai: it holds no header.json")
-            log = json.loads(_inflated(file, head))
+            log = jsons.loads(_inflated(file, head))
             parts = sorted(name for name in names if name.startswith("samples/") and name.endswith(".json"))
-            log["samples"] = [json.loads(_inflated(file, names[name])) for name in parts]
+            log["samples"] = [jsons.loads(_inflated(file, names[name])) for name in parts]
     except (OSError, zipfile.BadZipFile, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable .eval file ({error})") from error
     log["samples"].sort(key=lambda sample: sample.get("epoch", 1))

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.tables.formats.draws import About, Draw, Log, answers_of, chat, number
 
@@ -125,7 +126,7 @@ def _asked(row: dict, where: str) -> tuple[str | None, list[dict] | None, float 
     context = context[0] if isinstance(context, list) and len(context) == 1 else context
     if isinstance(context, str) and context.lstrip().startswith("[{"):
         try:
-            return *chat(json.loads(context), where), temperature
+            return *chat(jsons.loads(context), where), temperature
         except json.JSONDecodeError:
             pass  # a text that begins like a list
     return context if isinstance(context, str) else None, None, temperature

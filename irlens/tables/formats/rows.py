@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl, read_lines
 from irlens.tables.files import read_parquet
@@ -38,7 +39,7 @@ def _of_json(path: Path) -> Iterator[tuple[str, dict]]:
     """A list of objects, one object, or JSON lines under this name."""
     lines = list(read_lines(path))
     try:
-        found = json.loads("\n".join(line for _, line in lines))
+        found = jsons.loads("\n".join(line for _, line in lines))
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             line = lines[min(error.lineno, len(lines)) - 1][0] if lines else 1
