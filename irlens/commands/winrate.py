@@ -11,7 +11,7 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, identity, positive
 from irlens.base.progress import progress_bar
-from irlens.commands import contests, finished
+from irlens.commands import asking, contests, finished
 from irlens.commands.chat import WinRate
 from irlens.commands.contests import Contest
 from irlens.commands.drawing import store_of
@@ -66,11 +66,10 @@ def _check(settings: WinRate) -> None:
     """Raises UserError for numbers out of range, and options that contradict each other."""
     if not settings.outputs:
         raise UserError("winrate: name the outputs: a run or its folder, model_outputs.json, annotations.json, …")
-    at_least(0, max_calls=settings.max_calls, resamples=settings.resamples)
+    at_least(0, resamples=settings.resamples)
     at_least(1, concurrency=settings.concurrency, judge_tokens=settings.judge_tokens)
     positive(timeout=settings.timeout)
-    if settings.price is not None and (len(settings.price) != 2 or not all(0 <= p < 1e9 for p in settings.price)):
-        raise UserError("--price: two numbers from 0 on, dollars for a million tokens read, and written: 10,30")
+    asking.check(settings)
     if settings.gamed and not settings.difficulty:
         raise UserError("--gamed needs --difficulty beside it (the file of gamed rows will do for both)")
     if settings.by_row and not settings.difficulty:
