@@ -79,13 +79,9 @@ class Compare(Seeded, EngineOptions):
     reward: str | None = _reward("Scores all: ", "Win rates too.")
     judge: str | None = option(
         None,
-        "Prefers one of two texts: pairrm, a chat model, or what --judge-url calls it. Win rates.",
+        "Prefers one of two texts: pairwise (at --base-url), pairrm, or a chat model of this machine. Win rates.",
         panel="Judging",
     )
-    judge_url: str | None = option(
-        None, "The judge's servers: http://host:8000/v1,…", panel="Judging", free=True, secret=True
-    )
-    judge_key_env: str = option("OPENAI_API_KEY", "Variable with their key.", panel="Judging", free=True)
     judge_tokens: int = option(64, "Longest answer of the judge.", panel="Judging")
     pairs: int = option(1, "Pairs of responses per prompt that it sees.", panel="Judging")
     dataset: str | None = option(None, "Of the prompts and gold answers. Default: as the folders say.", panel="Data")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base.errors import UserError, did_you_mean
+from irlens.base.errors import UserError
 from irlens.commands import asking, contests
 from irlens.commands.contests import Contest
 from irlens.rerank import pair_protocols
@@ -114,7 +114,7 @@ def _at_server(settings: WinRate, contest: Contest, say: Say) -> Judge:
 def _reranker(settings: WinRate, say: Say) -> Judge:
     """A reward model or another reranker: the answer with the higher score wins."""
     from irlens.base import devices
-    from irlens.rerank import by_name
+    from irlens.rerank import judge_names
     from irlens.rerank.given import Given
 
     name = settings.judge or ""
@@ -122,17 +122,7 @@ def _reranker(settings: WinRate, say: Say) -> Judge:
     given = Given(
         options=options, seed=settings.seed, where=settings.outputs or "", devices=devices.choose(settings.devices)
     )
-    try:
-        scoring = by_name.build(name, given)
-    except UserError as error:
-        if str(error).startswith("unknown reranker"):
-            hint = did_you_mean(name, pair_protocols.NAMES)
-            raise UserError(
-                f"--judge {name}: {hint}, a reward model or another reranker, or a file of annotations"
-            ) from error
-        raise
-    if options.verifier is None and name in ("majority", "oracle", "score", "random"):
-        raise UserError(f"--judge {name}: says nothing about two answers to one prompt")
+    scoring = judge_names.scoring(name, given)
     return Judge(name, partial(_scored, scoring, say), scoring.identity)
 
 

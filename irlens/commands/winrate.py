@@ -187,5 +187,7 @@ def _tell(pairs: pd.DataFrame, results: Results, say: Say) -> None:
                 f"{system}: gives one and the same answer to {count:,} of {len(part):,} prompts: this is no measure of a system"
             )
     lc = results[results["measure"] == "LCWinRate"]
-    if not np.isfinite(lc["low"].to_numpy(dtype=float)).all():
-        say("no resamples: the length-controlled win rates have no interval")
+    open_ended = lc["run"][~np.isfinite(lc["low"].to_numpy(dtype=float))].tolist()
+    if open_ended:
+        told = ", ".join(map(str, open_ended[:3])) + (", …" if len(open_ended) > 3 else "")
+        say(f"length-controlled win rates without an interval (no resamples, or all of them alike): {told}")
