@@ -154,8 +154,8 @@ def by_irlens(seed: Seed, system: str, path: Path, folder: Path) -> dict:
     return {"model": str(folder / "iteration-1" / "model"), "losses": log["loss"].tolist()}
 
 
-def by_trl(seed: Seed, path: Path, every: list, folder: Path) -> dict:
-    """DPOTrainer on the pairs in irlens' order, with irlens' settings; references computed beforehand, as irlens does."""
+def dpo_trainer(model, rows: list[dict], folder: Path):
+    """A DPOTrainer of `model` with irlens' settings, which trains on the pairs in the order in which they stand."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -165,18 +165,24 @@ def by_trl(seed: Seed, path: Path, every: list, folder: Path) -> dict:
         def _get_train_sampler(self, *args):
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    number = random_numbers.derive(seed.number, 1, "training")
-    order = [i for i in Steps(len(rows), STEP, PASS, 1, number, lambda: 0) if i < len(rows)]
     start = catalog.fetch(catalog.model("tiny"))
     args = DPOConfig(output_dir=str(folder), beta=catalog.model("tiny").beta, learning_rate=RATE, num_train_epochs=1,
                      lr_scheduler_type="cosine", warmup_steps=WARMUP, per_device_train_batch_size=PASS,
                      gradient_accumulation_steps=STEP // PASS, precompute_ref_log_probs=True, max_grad_norm=1.0,
                      weight_decay=0.0, gradient_checkpointing=False, bf16=False, use_cpu=True, logging_steps=1,
                      save_strategy="no", report_to="none", disable_tqdm=True)  # fmt: skip
-    trainer = InOrder(model=load.causal_lm(start, device="cpu").float(), args=args,
-                      train_dataset=Dataset.from_list([rows[i] for i in order]),
-                      processing_class=load.tokenizer(start))  # fmt: skip
+    return InOrder(
+        model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=load.tokenizer(start)
+    )
+
+
+def by_trl(seed: Seed, path: Path, every: list, folder: Path) -> dict:
+    """DPOTrainer on the pairs in irlens' order, with irlens' settings; references computed beforehand, as irlens does."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    number = random_numbers.derive(seed.number, 1, "training")
+    order = [i for i in Steps(len(rows), STEP, PASS, 1, number, lambda: 0) if i < len(rows)]
+    start = catalog.fetch(catalog.model("tiny"))
+    trainer = dpo_trainer(load.causal_lm(start, device="cpu").float(), [rows[i] for i in order], folder)
     read = [(row["prompt_ids"], [row["chosen_ids"], row["rejected_ids"]]) for row in trainer.train_dataset]
     assert read == [(every[i].prompt, every[i].responses) for i in order], "both trainers must read the same tokens"
     trainer.train()

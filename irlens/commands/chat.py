@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from irlens.base.options import argument, option
 from irlens.commands.settings import Seeded, _out, _seed, _store
-from irlens.rerank.options import ScoringOptions
+from irlens.rerank.options import ScoringOptions, _max_calls, _price, _yes
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,9 @@ class WinRate(Seeded, ScoringOptions):
         None, "The judge's template. Default: as alpaca-eval's files have it.", panel="Judging"
     )
     both_orders: bool = option(False, "Ask in both orders and take the mean.", panel="Judging")
-    max_calls: int = option(1000, "Refuse to ask more questions than that without --yes.", panel="Judging", free=True)
-    yes: bool = option(False, "Ask however many questions it takes.", panel="Judging", free=True)
-    price: tuple[float, ...] | None = option(
-        None, "Dollars for a million tokens read, and written: 10,30.", panel="Judging", free=True
-    )
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
     difficulty: str | None = option(
         None, "instruction_difficulty.csv of tatsu-lab/alpaca_eval, for the length control.", panel="Measuring"
     )

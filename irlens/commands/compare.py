@@ -37,7 +37,7 @@ def compare(settings: Compare, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     if len(who := judges_in(settings)) > 1:
         raise UserError(f"compare: one judge, not {' and '.join('--' + name for name in who)}")
     competing.check(settings)
-    systems, judge = given(settings, say), competing.judge_of(settings)
+    systems, judge = given(competing.drawing_alone(settings), say), competing.judge_of(settings)
     _check(systems, judge, settings)
     out = Path(settings.out or Path("irlens-out") / ("compare-" + "-".join(one.name for one in systems))[:100])
     grader = competing.reward_of(settings, out, say)

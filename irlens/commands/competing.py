@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from irlens.base.errors import UserError
 from irlens.base.options import at_least, flags_of
 from irlens.base.untrusted import file_name
 from irlens.commands.exchange import Compare
-from irlens.models import catalog
+from irlens.rerank import judge_names
+from irlens.rerank.given import Given
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
@@ -21,63 +22,51 @@ if TYPE_CHECKING:
     from irlens.commands.runs import Source
     from irlens.rerank.reranker import Scoring
 
-OF_JUDGES = ("judge_tokens", "pairs", "judge_key_env")
+OF_JUDGES = ("judge_tokens", "pairs")
+SERVER = ("base_url", "served_model", "api_key_env", "concurrency", "timeout", "engine_args")
+
+
+def at_server(settings: Compare) -> bool:
+    """Whether the judge is asked at --base-url."""
+    return settings.judge == judge_names.OWN
 
 
 def check(settings: Compare) -> None:
-    """Raises UserError for a judge's option without a judge, and for measures of a judge that gives win rates alone."""
-    judge = settings.judge or settings.judge_url
+    """Raises UserError for a judge's option without a judge, for measures of a judge that gives win rates alone, and for
+    models that a server draws where it would be the judge's too."""
     idle = [f for f in fields(Compare) if f.name in OF_JUDGES and getattr(settings, f.name) != f.default]
-    if idle and not judge:
+    if idle and not settings.judge:
         raise UserError(f"{flags_of(idle)}: for a judge, and there is no --judge")
-    if judge and settings.measures:
+    if settings.judge and settings.measures:
         raise UserError("--measures: a judge of pairs gives win rates and no other values")
     at_least(1, pairs=settings.pairs, judge_tokens=settings.judge_tokens)
+    if at_server(settings) and settings.engine == "openai":
+        raise UserError(
+            f"--judge {settings.judge}: --base-url names its server, so --engine openai has none; draw by `irlens sample` first"
+        )
+
+
+def drawing_alone(settings: Compare) -> Compare:
+    """The settings of what draws: where the judge is at a server, that is not the server of the draws."""
+    if not at_server(settings):
+        return settings
+    return replace(settings, **{f.name: f.default for f in fields(Compare) if f.name in SERVER})
 
 
 def judge_of(settings: Compare) -> Scoring | None:
     """The judge of pairs that was asked for, reached; its task and folder are given later. Raises UserError: no such
     model, no server there, a reward model that scores texts alone."""
-    if not (settings.judge or settings.judge_url):
+    if not settings.judge:
         return None
-    from irlens.rerank import by_name
-    from irlens.rerank.given import Given
     from irlens.rerank.options import ScoringOptions
 
-    shared = {name: getattr(settings, name) for name in ("judge_tokens", "batch_size", "concurrency", "timeout")}
-    server = {"base_url": settings.judge_url, "api_key_env": settings.judge_key_env, "served_model": settings.judge}
-    options = ScoringOptions(**shared, **(server if settings.judge_url else {}))
+    shared = ("judge_tokens", "batch_size", *(SERVER if at_server(settings) else ("concurrency", "timeout")))
+    options = ScoringOptions(**{name: getattr(settings, name) for name in shared})
     given = Given(options=options, seed=settings.seed, devices=devices.choose(settings.devices), where="--judge")
-    name = "judge" if settings.judge_url else _name(str(settings.judge))
-    try:
-        return by_name.build(name, given)
-    except UserError as error:
-        raise UserError(str(error).replace(f"--reranker {name}", f"--judge {settings.judge}")) from error
-
-
-def _name(judge: str) -> str:
-    """The reranker that a judge's name means: PairRM, or a chat model of this machine."""
-    from irlens.rerank import pairrm
-
-    folder, known = Path(judge).expanduser(), catalog.REWARDS.get(judge)
-    last = judge.rpartition("/")[2]
-    form = known.form if known else next((r.form for r in catalog.REWARDS.values() if r.repo.endswith("/" + last)), "")
-    if form == "pairrm" or (folder.is_dir() and pairrm.is_layout(folder)):
-        return judge if known else f"reward:{judge}"
-    if form == "scalar" or _classifies(folder):
-        raise UserError(f"--judge {judge}: a reward model that scores texts alone; --reward {judge}")
-    return f"judge:{judge}"
-
-
-def _classifies(folder: Path) -> bool:
-    """Whether a folder's model is a classifier, as scalar reward models are."""
-    import json
-
-    try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any("SequenceClassification" in name for name in told.get("architectures") or ())
+    found = None if judge_names.scores_alone(settings.judge) else judge_names.scoring(settings.judge, given)
+    if found is None or not found.relative:
+        raise UserError(f"--judge {settings.judge}: scores texts alone; --reward {settings.judge}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from irlens.commands.settings import (
     _seed,
     _store,
 )
-from irlens.rerank.options import VERIFIERS, _thought, columns
+from irlens.rerank.options import VERIFIERS, _max_calls, _price, _thought, _yes, columns
 from irlens.retrieve.options import EngineOptions
 
 
@@ -79,13 +79,9 @@ class Compare(Seeded, EngineOptions):
     reward: str | None = _reward("Scores all: ", "Win rates too.")
     judge: str | None = option(
         None,
-        "Prefers one of two texts: pairrm, a chat model, or what --judge-url calls it. Win rates.",
+        "Prefers one of two texts: pairwise (at --base-url), pairrm, or a chat model of this machine. Win rates.",
         panel="Judging",
     )
-    judge_url: str | None = option(
-        None, "The judge's servers: http://host:8000/v1,…", panel="Judging", free=True, secret=True
-    )
-    judge_key_env: str = option("OPENAI_API_KEY", "Variable with their key.", panel="Judging", free=True)
     judge_tokens: int = option(64, "Longest answer of the judge.", panel="Judging")
     pairs: int = option(1, "Pairs of responses per prompt that it sees.", panel="Judging")
     dataset: str | None = option(None, "Of the prompts and gold answers. Default: as the folders say.", panel="Data")
@@ -123,6 +119,9 @@ class MixEval(Seeded):
     judge_tokens: int = option(512, "Longest answer of the judge.", panel="Judging")
     judge_rounds: int = option(3, "Times that an unreadable verdict is asked for; then unjudged.", panel="Judging")
     judge_temperature: float = option(0.0, "Of its first answers; of later ones 1.", panel="Judging")
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
     served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
     base_url: str | None = option(
         None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
-from irlens.base.options import at_least, identity, one_of, positive
-from irlens.commands import finished, runs
+from irlens.base.options import at_least, identity, one_of
+from irlens.commands import asking, finished, runs
 from irlens.commands.drawing import store_of
 from irlens.commands.exchange import MixEval
 from irlens.commands.folder import OutputFolder
@@ -21,11 +21,13 @@ from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
     from irlens.rerank.mixeval import Answered, ItemJudge
+    from irlens.rerank.mixeval_judge import Wording
+    from irlens.retrieve.options import EngineOptions
     from irlens.tasks.mixeval import Item
 
 JUDGES = ("rules", "authors", "own")
@@ -72,11 +74,13 @@ def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     ) as folder:
         if folder.finished:
             return out, finished.table(out / "results.csv"), finished.table(out / "tests.csv")
-        scored = {
-            name: answers.judged(one, partial(judge, folder=out / "shards", say=say)) for name, one in found.items()
-        }
+        verdict, facts = judge(list(found.values()), out, say)
+        scored = {name: answers.judged(one, verdict) for name, one in found.items()}
         results, tests = _written(systems, found, scored, settings, out)
-        folder.note(data=runs.data_of(str(version), settings.split or ""), judge=settings.judge, systems=list(found))
+        if facts.get("refused"):
+            folder.asked = None  # those are asked again at the next start
+        data = runs.data_of(str(version), settings.split or "")
+        folder.note(data=data, judge=settings.judge, systems=list(found), **facts)
     return out, results, tests
 
 
@@ -88,11 +92,9 @@ def _check(settings: MixEval) -> None:
         raise UserError("mixeval: name a run, its folder, or a response file of MixEval")
     one_of(JUDGES, judge=settings.judge)
     one_of(SPLITS, split=settings.split)
+    asking.check(settings)
     heat(judge_temperature=settings.judge_temperature)
-    positive(timeout=settings.timeout)
-    at_least(
-        1, judge_tokens=settings.judge_tokens, judge_rounds=settings.judge_rounds, concurrency=settings.concurrency
-    )
+    at_least(1, judge_tokens=settings.judge_tokens, judge_rounds=settings.judge_rounds)
 
 
 def _dataset(settings: MixEval) -> Path:
@@ -200,39 +202,43 @@ def _located(run: pd.DataFrame, path: Path, items: Sequence[Item]) -> pd.DataFra
 # -- judging -------------------------------------------------------------------------------------------------------
 
 
-def _judge(settings: MixEval, version: Path) -> tuple[ItemJudge, object]:
-    """Who judges, called with `folder` and `say` too; and what it is told, for the manifest."""
+Judging = Callable[[Sequence["Answered"], Path, Say], tuple["ItemJudge", dict]]  # asks all at once; facts
+
+
+def _judge(settings: MixEval, version: Path) -> tuple[Judging, object]:
+    """Who judges; and what it is told, for the manifest. Raises UserError: no server there, messages that lack a place."""
     from irlens.rerank import mixeval as answers
     from irlens.rerank import mixeval_judge as judging
+    from irlens.rerank.judge_server import reached
     from irlens.tasks.mixeval import templates
 
     if settings.judge == "rules":
-        return lambda rows, items, folder, say: answers.by_rule(rows, items, settings.parity), None
+        return lambda found, out, say: (partial(answers.by_rule, parity=settings.parity), {}), None
     path = Path(settings.templates).expanduser() if settings.templates else templates(version)
     wording = judging.OWN if settings.judge == "own" else judging.of_file(path)
-    options = judging.server(settings)
-    told = {"free": wording.free, "choice": wording.choice, "model": options.served_model}
+    served = reached(settings, f"--judge {settings.judge}", instead=", or is rules")
+    told = {"free": wording.free, "choice": wording.choice, "model": served.served_model}
+    return partial(_asked, wording, served, settings), told
 
-    def judge(rows: pd.DataFrame, items: Mapping[str, Item], folder: Path, say: Say) -> pd.DataFrame:
-        from irlens.rerank.scoring import ALONE, score_in_shards
-        from irlens.retrieve.engines import openai
 
-        def load() -> judging.Judge:
-            engine = openai.load(options, None)
-            seed, heat = settings.seed_of("judging"), settings.judge_temperature
-            ask = judging.asker(engine, seed, settings.judge_tokens, heat)
-            return judging.Judge(ask, wording, items, settings.judge_rounds, engine.close)
+def _asked(
+    wording: Wording, served: EngineOptions, settings: MixEval, found: Sequence[Answered], out: Path, say: Say
+) -> tuple[ItemJudge, dict]:
+    """Asks about the responses of all systems, each once; what has no verdict is said, and why."""
+    from irlens.base import seeds
+    from irlens.rerank.mixeval import texts_of
+    from irlens.rerank.mixeval_judge import Verdicts
+    from irlens.retrieve.engines import engine_args
 
-        asked = {query_id: wording.asked(items[query_id], "") for query_id in rows["query_id"].unique()}
-        letters = sum(len(json.dumps(asked[q])) + len(text) for q, text in zip(rows["query_id"], rows["text"]))
-        say(
-            f"{options.served_model} judges {len(rows):,} responses, {letters:,} characters of questions, but for those kept"
-        )
-        more = {name: getattr(settings, name) for name in ("seed", "judge_tokens", "judge_rounds", "judge_temperature")}
-        made_by = {"kind": "mixeval", "engine_args": settings.engine_args} | told | more
-        return score_in_shards(rows, load, folder, "the judge", 256, made_by=made_by, asked=asked, stored=ALONE)
-
-    return judge, told
+    texts = concat([texts_of(one)[1] for one in found])
+    plan = Verdicts(wording, found[0].known, texts, served.served_model or "", settings.judge_tokens, settings.judge_rounds,
+                    settings.judge_temperature, seeds.folded(settings.seed_of("judging")) % 2**31, engine_args(served))  # fmt: skip
+    said, facts = asking.ask(plan, served, settings, say, out)
+    none = Counter(said[key].reason.partition(":")[0] for key in plan.questions if said[key].preference is None)
+    if none:
+        why = ", ".join(f"{reason} {count:,}" for reason, count in none.items())
+        say(f"{none.total():,} of {len(plan.questions):,} responses have no verdict ({why}): unread, they count 0")
+    return lambda rows, items: plan.judged(rows, said), facts
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base.errors import UserError, did_you_mean
-from irlens.commands import contests
+from irlens.base.errors import UserError
+from irlens.commands import asking, contests
 from irlens.commands.contests import Contest
 from irlens.rerank import pair_protocols
 from irlens.rerank.options import ScoringOptions
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.commands.chat import WinRate
-    from irlens.rerank.judgements import Plan
     from irlens.rerank.reranker import Scoring
-    from irlens.retrieve.options import EngineOptions
 
-ANSWERS = "answers.jsonl"
 STORED = "stored"
 
 
@@ -89,68 +86,26 @@ def _of_file(settings: WinRate, contest: Contest, say: Say) -> Judge:
 def _at_server(settings: WinRate, contest: Contest, say: Say) -> Judge:
     """A protocol by name, its server reached."""
     from irlens.base.options import parse_json
+    from irlens.rerank.judge_server import reached
     from irlens.rerank.judgements import Plan
 
     template = Path(settings.template).expanduser() if settings.template else None
     protocol = pair_protocols.protocol(settings.judge or "", template, settings.judge_tokens)
-    served = _served(settings, protocol)
+    served = reached(settings, f"--judge {protocol.name}", protocol.model)
     model = served.served_model or ""
     more = parse_json(settings.engine_args, "--engine-args")
     plan = Plan(contest.pairs, protocol, model, settings.both_orders, more)
     name = protocol.name if model == protocol.model else f"{protocol.name} ({model})"
     name += ", both orders" if settings.both_orders else ""
     about = protocol.identity | {"model": model, "both_orders": settings.both_orders, "more": more}
-    return Judge(name, partial(_asked, plan, served, settings, say), about)
 
+    def judged(pairs: pd.DataFrame, out: Path) -> tuple[pd.DataFrame, dict]:
+        said, facts = asking.ask(plan, served, settings, say, out)
+        found = plan.judged(said, settings.price)
+        tokens = {name: int(found[name].sum()) for name in ("prompt_tokens", "completion_tokens")}
+        return found, facts | tokens
 
-def _served(settings: WinRate, protocol: pair_protocols.Protocol) -> EngineOptions:
-    from irlens.models import catalog
-    from irlens.retrieve.engines import openai
-    from irlens.retrieve.options import EngineOptions
-
-    if not settings.base_url:
-        raise UserError(f"--judge {protocol.name} needs --base-url, such as https://api.openai.com/v1")
-    shared = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args")
-    options = EngineOptions(
-        engine="openai",
-        chat=True,
-        served_model=settings.served_model,
-        **{key: getattr(settings, key) for key in shared},
-    )
-    return openai.prepare(options, catalog.served(settings.served_model or protocol.model or "judge"))
-
-
-def _asked(
-    plan: Plan, served: EngineOptions, settings: WinRate, say: Say, pairs: pd.DataFrame, out: Path
-) -> tuple[pd.DataFrame, dict]:
-    """Asks what the journal and the store do not know; refuses more than --max-calls without --yes."""
-    from irlens.base.progress import progress_bar
-    from irlens.rerank import stored_answers
-    from irlens.rerank.judge_server import JudgeServer
-    from irlens.rerank.judgements import Journal
-    from irlens.retrieve.engines import http
-
-    journal = Journal(out / ANSWERS)
-    if journal.damaged:
-        say(f"{journal.path}: {journal.damaged:,} answers cannot be read: asked again")
-    found = stored_answers.fetch(plan, journal)
-    todo = plan.todo(key for key, said in journal.said.items() if said.final)
-    cost = plan.cost(todo, settings.price)
-    kept = len(plan.questions) - len(todo)
-    say(cost.in_words() + (f"; {kept:,} are answered already" if kept else ""))
-    if len(todo) > settings.max_calls and not settings.yes:
-        raise UserError(f"{cost.in_words()}: more than --max-calls {settings.max_calls:,}; --yes asks them")
-    if todo:
-        key = http.key_of(settings.api_key_env, settings.base_url)
-        told = {"key": key, "concurrency": settings.concurrency, "timeout": settings.timeout}
-        with JudgeServer((served.base_url or "").split(","), plan.model, **told) as server, progress_bar() as progress:
-            bar = progress.add_task(f"judging by {plan.model}", total=len(todo), rate="")
-            plan.ask(todo, server.ask, journal, lambda: progress.update(bar, advance=1))
-        stored_answers.keep(plan, journal, out / stored_answers.NAME)
-    judged = plan.judged(journal.said, settings.price)
-    refused = int(judged["reason"].str.startswith("refused").sum())
-    tokens = {name: int(judged[name].sum()) for name in ("prompt_tokens", "completion_tokens")}
-    return judged, {"calls": len(todo), "answers_found": found, "refused": refused, **tokens}
+    return Judge(name, judged, about)
 
 
 # -- by a reranker -------------------------------------------------------------------------------------------------
@@ -159,7 +114,7 @@ def _asked(
 def _reranker(settings: WinRate, say: Say) -> Judge:
     """A reward model or another reranker: the answer with the higher score wins."""
     from irlens.base import devices
-    from irlens.rerank import by_name
+    from irlens.rerank import judge_names
     from irlens.rerank.given import Given
 
     name = settings.judge or ""
@@ -167,17 +122,7 @@ def _reranker(settings: WinRate, say: Say) -> Judge:
     given = Given(
         options=options, seed=settings.seed, where=settings.outputs or "", devices=devices.choose(settings.devices)
     )
-    try:
-        scoring = by_name.build(name, given)
-    except UserError as error:
-        if str(error).startswith("unknown reranker"):
-            hint = did_you_mean(name, pair_protocols.NAMES)
-            raise UserError(
-                f"--judge {name}: {hint}, a reward model or another reranker, or a file of annotations"
-            ) from error
-        raise
-    if options.verifier is None and name in ("majority", "oracle", "score", "random"):
-        raise UserError(f"--judge {name}: says nothing about two answers to one prompt")
+    scoring = judge_names.scoring(name, given)
     return Judge(name, partial(_scored, scoring, say), scoring.identity)
 
 

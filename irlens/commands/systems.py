@@ -62,8 +62,7 @@ class System:
 
 def judges_in(settings: Compare) -> list[str]:
     """The options that say who judges."""
-    found = [name for name in ("qrels", "verifier", "reward", "judge") if getattr(settings, name)]
-    return found or (["judge_url"] if settings.judge_url else [])
+    return [name for name in ("qrels", "verifier", "reward", "judge") if getattr(settings, name)]
 
 
 def given(settings: Compare, say: Say) -> list[System]:

@@ -11,7 +11,7 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, identity, positive
 from irlens.base.progress import progress_bar
-from irlens.commands import contests, finished
+from irlens.commands import asking, contests, finished
 from irlens.commands.chat import WinRate
 from irlens.commands.contests import Contest
 from irlens.commands.drawing import store_of
@@ -66,11 +66,10 @@ def _check(settings: WinRate) -> None:
     """Raises UserError for numbers out of range, and options that contradict each other."""
     if not settings.outputs:
         raise UserError("winrate: name the outputs: a run or its folder, model_outputs.json, annotations.json, …")
-    at_least(0, max_calls=settings.max_calls, resamples=settings.resamples)
+    at_least(0, resamples=settings.resamples)
     at_least(1, concurrency=settings.concurrency, judge_tokens=settings.judge_tokens)
     positive(timeout=settings.timeout)
-    if settings.price is not None and (len(settings.price) != 2 or not all(0 <= p < 1e9 for p in settings.price)):
-        raise UserError("--price: two numbers from 0 on, dollars for a million tokens read, and written: 10,30")
+    asking.check(settings)
     if settings.gamed and not settings.difficulty:
         raise UserError("--gamed needs --difficulty beside it (the file of gamed rows will do for both)")
     if settings.by_row and not settings.difficulty:
@@ -188,5 +187,7 @@ def _tell(pairs: pd.DataFrame, results: Results, say: Say) -> None:
                 f"{system}: gives one and the same answer to {count:,} of {len(part):,} prompts: this is no measure of a system"
             )
     lc = results[results["measure"] == "LCWinRate"]
-    if not np.isfinite(lc["low"].to_numpy(dtype=float)).all():
-        say("no resamples: the length-controlled win rates have no interval")
+    open_ended = lc["run"][~np.isfinite(lc["low"].to_numpy(dtype=float))].tolist()
+    if open_ended:
+        told = ", ".join(map(str, open_ended[:3])) + (", …" if len(open_ended) > 3 else "")
+        say(f"length-controlled win rates without an interval (no resamples, or all of them alike): {told}")

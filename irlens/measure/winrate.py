@@ -27,6 +27,7 @@ GAMED_WEIGHT = 0.1  # of a gamed row beside a system's own: 0.2 over the two gam
 STRENGTHS = tuple(np.logspace(-4, 4, 10))  # C, the inverse of the penalty's weight, to choose from
 FOLDS = 5
 PRIOR_SLOPE, PRIOR_PRECISION = -1.0, 100.0  # of the length's weight, where no gamed rows say what it is
+ALIKE = 1e-9  # between values of resamples: what a fit leaves open
 LOOSE = 1e-4  # precision of the constant's prior: it keeps a system that always wins finite
 
 
@@ -152,7 +153,7 @@ def length_controlled(
     length's weight (0.6 points off). Rows without a preference are no part of the fit, and are of the mean, as published.
 
     The interval resamples prompts and repeats standardisation and fit; C and the gamed rows, which are a part of the
-    measure, are kept. 0 resamples: none.
+    measure, are kept. NaN, not known: 0 resamples, one prompt, resamples that are all alike.
     Raises UserError: see `read_preferences`; lengths of the arguments; a difficulty that is not finite.
     """
     data = _Data.of(preferences, delta, difficulty, gamed)
@@ -343,13 +344,14 @@ def _interval(found: np.ndarray, value: float, wins: np.ndarray, level: float) -
     known = wins[~np.isnan(wins)]
     if len(found) and min(known.sum(), (1 - known).sum()) < stats.EVENTS:
         plain = stats.mean_interval(known, level, bounds=(0, 1))
-        low, high = np.nanmin([low, plain[0]]), np.nanmax([high, plain[1]])
+        low, high = np.fmin(low, plain[0]), np.fmax(high, plain[1])
     return error, float(low), float(high)
 
 
 def _spread(found: np.ndarray, value: float, level: float) -> tuple[float, float, float]:
-    """(standard error, low, high): a normal interval of the log-odds, whose spread is the bootstrap's."""
-    if len(found) < 2:
+    """(standard error, low, high): a normal interval of the log-odds, whose spread is the bootstrap's. NaN, not known, where
+    there are no two resamples or all are alike: of one prompt, or of prompts that all say the same."""
+    if len(found) < 2 or np.ptp(found) < ALIKE:
         return float("nan"), float("nan"), float("nan")
     from scipy.special import expit, logit
     from scipy.stats import norm

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irlens.base import devices, plugins
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.files import digest
-from irlens.base.options import at_least, positive
+from irlens.base.options import at_least
 from irlens.base.secrets import without_text
 from irlens.base.untrusted import file_name
 from irlens.models import catalog
@@ -20,7 +20,6 @@ from irlens.rerank.given import Given
 from irlens.rerank.options import ScoringOptions
 from irlens.rerank.reranker import Prepared, Scores, Scoring, as_scoring, of_function
 from irlens.rerank.reward_files import reward_model
-from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.policy import quiet_if_small
 
 if TYPE_CHECKING:
@@ -341,10 +340,12 @@ def _judge_here(name: str, mode: str, model: str, given: Given) -> Scoring:
 
 def _judge_served(name: str, mode: str, given: Given) -> Scoring:
     """A judge at a server, its temperature 0; the second try of a question is another request with its own seed."""
+    from irlens.rerank.judge_server import reached
     from irlens.rerank.llm_judge import PAIR, POINT, Judge
     from irlens.retrieve.engines import openai
 
-    options = _served(name, given.options)
+    _check_opponents(given.options)
+    options = reached(given.options, f"--reranker {name}", instead=", or judge:MODEL, a model of this machine")
     opponents = given.options.judge_opponents
 
     given = replace(given, devices=devices.HERE)  # it is a server that works
@@ -366,27 +367,6 @@ def _check_opponents(options: ScoringOptions) -> None:
 
     if options.judge_opponents:
         pairings([""] * 9999, options.judge_opponents)  # refuses an odd number
-
-
-def _served(name: str, options: ScoringOptions) -> EngineOptions:
-    """The judge's server, reached. Raises UserError: numbers out of range, no server there."""
-    from irlens.retrieve.engines import openai
-
-    positive(timeout=options.timeout)
-    at_least(1, concurrency=options.concurrency)
-    _check_opponents(options)
-    if not options.base_url:
-        raise UserError(
-            f"--reranker {name} needs --base-url, such as http://localhost:8000/v1, or judge:MODEL, a model of this machine"
-        )
-    shared = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args")
-    served = EngineOptions(
-        engine="openai",
-        chat=True,
-        served_model=options.served_model,
-        **{key: getattr(options, key) for key in shared},
-    )
-    return openai.prepare(served, catalog.served(options.served_model or "judge"))
 
 
 def _asker(engine, given: Given) -> Callable:

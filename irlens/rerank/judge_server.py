@@ -1,4 +1,4 @@
-"""Questions to a server of the OpenAI protocol whose answers are wanted whole: log-probabilities of other tokens, calls.
+"""Questions to a judge's servers whose answers are wanted whole: log-probabilities of other tokens, calls.
 
 As the openai engine's, requests go out from several threads, and what a busy server spoils is asked for again with
 backoff. One question that the server refuses is that question's affair; a refused key or an unknown model ends all.
@@ -7,19 +7,56 @@ backoff. One question that the server refuses is that question's affair; a refus
 from __future__ import annotations
 
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Protocol
 
 from irlens.base.errors import UserError
-from irlens.retrieve.engines.openai import LONGEST_PAUSE, TRIES, TRY_AGAIN
+from irlens.base.options import at_least, positive
+from irlens.retrieve.engines import answers, http
+from irlens.retrieve.engines.http import Broken
+from irlens.retrieve.engines.servers import TRIES, Servers, explain
+from irlens.retrieve.options import EngineOptions
 
-FATAL = (401, 403, 404, 405)
-LONGEST_TOLD = 300.0  # seconds that a server may ask to wait
-WORDS = 160  # characters of a server's own words in a line
+OWN_AFFAIR = (400, 413, 422, 451)  # what a server says to one question alone: its filter, its length
+KEPT = "the answers so far are kept, and the same command continues them"
+LONGEST = 2**14  # tokens that an answer may have where the question does not say
+
+
+class Reachable(Protocol):
+    """Settings that say where a judge is."""
+
+    @property
+    def base_url(self) -> str | None: ...
+    @property
+    def served_model(self) -> str | None: ...
+    @property
+    def api_key_env(self) -> str: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def engine_args(self) -> str | None: ...
+
+
+def reached(settings: Reachable, option: str, model: str | None = None, instead: str = "") -> EngineOptions:
+    """The judge's servers, asked what they serve. `option`: what names the judge; `model`: its own, where none is named.
+
+    Raises UserError: no --base-url, numbers out of range, no answer there, a model that is not served.
+    """
+    from irlens.models import catalog
+    from irlens.retrieve.engines import openai
+
+    positive(timeout=settings.timeout)
+    at_least(1, concurrency=settings.concurrency)
+    if not settings.base_url:
+        raise UserError(f"{option} needs --base-url, such as http://localhost:8000/v1{instead}")
+    names = ("base_url", "api_key_env", "concurrency", "timeout", "engine_args", "served_model")
+    options = EngineOptions(engine="openai", chat=True, **{name: getattr(settings, name) for name in names})
+    return openai.prepare(options, catalog.served(settings.served_model or model or "judge"))
 
 
 @dataclass(frozen=True)
@@ -31,10 +68,6 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-
-
-class Stopped(Exception):
-    """The server was closed while a question was on its way."""
 
 
 class JudgeServer:
@@ -51,23 +84,16 @@ class JudgeServer:
         tries: int = TRIES,
         pause: float = 0.5,
     ):
-        import httpx2
-
-        self.urls, self.model, self.tries, self.pause = list(urls), model, tries, pause
-        self.stop = threading.Event()
-        self.threads = concurrency
-        self.client = httpx2.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(timeout, connect=min(10.0, timeout)),
-            limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-        )
+        self.model, self.threads = model, concurrency
+        told = {"concurrency": concurrency, "timeout": timeout, "tries": tries, "pause": pause}
+        self.servers = Servers(urls, key, **told, kept=KEPT)
 
     def __enter__(self) -> JudgeServer:
         return self
 
     def __exit__(self, *error) -> None:
-        self.stop.set()
-        self.client.close()
+        self.servers.stop.set()
+        self.servers.client.close()
 
     def ask(self, questions: Sequence[tuple[Hashable, dict]], heard: Callable[[Hashable, Answer], None]) -> None:
         """Asks all (key, body of the request), and calls `heard(key, answer)` of each, here, as the answers come.
@@ -76,113 +102,67 @@ class JudgeServer:
         was heard.
         """
         jobs: queue.SimpleQueue = queue.SimpleQueue()
-        answers: queue.SimpleQueue = queue.SimpleQueue()
+        found: queue.SimpleQueue = queue.SimpleQueue()
         for question in questions:
             jobs.put(question)
         for _ in range(min(self.threads, len(questions))):  # daemons: a question that hangs holds no process up
-            threading.Thread(target=self._work, args=(jobs, answers), daemon=True).start()
+            threading.Thread(target=self._work, args=(jobs, found), daemon=True).start()
         for done in range(len(questions)):
-            key, found = answers.get()
-            if isinstance(found, BaseException):
-                self.stop.set()
-                self._drain(answers, len(questions) - done - 1, heard)
-                raise found
-            heard(key, found)
+            key, answer = found.get()
+            if isinstance(answer, BaseException):
+                self.servers.stop.set()
+                self._drain(found, len(questions) - done - 1, heard)
+                raise answer
+            heard(key, answer)
 
-    def _drain(self, answers: queue.SimpleQueue, most: int, heard: Callable[[Hashable, Answer], None]) -> None:
+    def _drain(self, found: queue.SimpleQueue, most: int, heard: Callable[[Hashable, Answer], None]) -> None:
         """Hears what has come already."""
         for _ in range(most):
             try:
-                key, found = answers.get_nowait()
+                key, answer = found.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(found, Answer):
-                heard(key, found)
+            if isinstance(answer, Answer):
+                heard(key, answer)
 
-    def _work(self, jobs: queue.SimpleQueue, answers: queue.SimpleQueue) -> None:
+    def _work(self, jobs: queue.SimpleQueue, found: queue.SimpleQueue) -> None:
         """One thread: asks for what is queued until nothing is, or until all ends."""
-        while not self.stop.is_set():
+        while not self.servers.stop.is_set():
             try:
                 key, body = jobs.get_nowait()
             except queue.Empty:
                 return
             try:
-                answers.put((key, self._asked(body)))
-            except Stopped:
-                return
+                found.put((key, self._asked(f"question {key}", body)))
             except BaseException as error:
-                answers.put((key, error))
+                found.put((key, error))
 
-    def _asked(self, body: dict) -> Answer:
-        """One question, tried again where that can help. Raises UserError where nothing will."""
-        why, url = "", self.urls[0]
-        for attempt in range(self.tries):
-            if self.stop.is_set():
-                raise Stopped
-            url, told = random.choice(self.urls), None
-            try:
-                found, why, told = self._once(url, body)
-            except ValueError as error:
-                found, why = None, f"an answer that cannot be read ({error})"
-            if found is not None:
-                return found
-            if attempt + 1 < self.tries:
-                longest = min(LONGEST_PAUSE, self.pause * 2**attempt)
-                self.stop.wait(longest * random.uniform(0.5, 1.0) if told is None else told + random.uniform(0, 0.1))
-        raise UserError(
-            f"{_place(url)}: gave up after {self.tries} tries: {why}; the judgements so far are kept, and the same command continues"
-        )
-
-    def _once(self, url: str, body: dict) -> tuple[Answer | None, str, float | None]:
-        """(the answer or None, why not, seconds that the server asks to wait). Raises ValueError for nonsense."""
-        import httpx2
-
+    def _asked(self, name: str, body: dict) -> Answer:
+        """One question. Raises UserError where no answer will come."""
         started = time.monotonic()
-        try:
-            response = self.client.post(url + "/chat/completions", json={"model": self.model, "n": 1} | body)
-        except httpx2.TransportError as error:
-            return None, f"{type(error).__name__} {error}".strip(), None
-        except RuntimeError as error:  # the client was closed under us
-            if self.stop.is_set():
-                raise Stopped from error
-            raise
-        if response.status_code == 200:
-            return _read(response.json(), time.monotonic() - started), "", None
-        why = f"{response.status_code} {_words(response.text)}"
-        if response.status_code in TRY_AGAIN:
-            return None, why, _wait(response.headers.get("retry-after"))
-        if response.status_code in FATAL:
-            raise UserError(f"{_place(url)}: refused ({why}); check --api-key-env, --base-url and --served-model")
-        return Answer({}, refused=why, seconds=time.monotonic() - started), "", None
+
+        def read(document) -> Answer:
+            return _read(document, time.monotonic() - started)
+
+        def refused(url: str, response: http.Response) -> Answer:
+            why = f"{response.status} {http.message(response)}"
+            if response.status not in OWN_AFFAIR:
+                raise UserError(f"{explain(url, response.status, why, name)}; {KEPT}")
+            return Answer({}, refused=why, seconds=time.monotonic() - started)
+
+        body = {"model": self.model, "n": 1} | body
+        most = body.get("max_tokens")
+        tokens = most if isinstance(most, int) and most > 0 else LONGEST
+        return self.servers.post("/chat/completions", body, name, tokens, read, refused)
 
 
-def _read(found, seconds: float) -> Answer:
-    """The first choice of an answer. Raises ValueError for one that has none."""
-    choices = found.get("choices") if isinstance(found, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError("no choices")
-    choice = choices[0]
-    usage = found.get("usage") if isinstance(found.get("usage"), dict) else {}
-    counts = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-    refused = (choice.get("message") or {}).get("refusal") if isinstance(choice.get("message"), dict) else None
-    told = [count if type(count) is int and 0 <= count < 2**53 else 0 for count in counts]
-    return Answer(choice, _words(str(refused)) if refused else "", *told, seconds)
-
-
-def _place(url: str) -> str:
-    """A URL in a message, without what may be a secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _words(text: str) -> str:
-    """A server's own words, in one short line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * WORDS]).split())[:WORDS]
-
-
-def _wait(told: str | None) -> float | None:
-    """Seconds of a Retry-After that is a number."""
-    try:
-        return min(max(float(told or ""), 0.0), LONGEST_TOLD)
-    except ValueError:
-        return None
+def _read(document, seconds: float) -> Answer:
+    """The first choice of an answer, as it came. Raises Broken for what breaks the protocol."""
+    found = answers.read(document)
+    choice = min(document["choices"], key=lambda one: one.get("index", 0))
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Broken("a choice without a message")
+    refused = message.get("refusal")
+    counts = [count or 0 for count in (found.prompt_tokens, found.completion_tokens)]
+    return Answer(choice, http.plain(str(refused)) if refused else "", *counts, seconds)

@@ -106,15 +106,22 @@ def _meant(asked: Mapping[str, str], items: Sequence[Item], known: Mapping[str, 
 # -- what a response is worth --------------------------------------------------------------------------------------
 
 
-def judged(found: Answered, judge: ItemJudge) -> pd.DataFrame:
-    """`rows` with `item` (the first copy of the question), `score` (0 to 1) and `read`. A response to copies is judged
-    once."""
+def texts_of(found: Answered) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(`rows` with `item`, the first copy of the question; query_id, doc_id, text of what is to be judged, each text once).
+
+    A response to copies of a question is judged once.
+    """
     first: dict[tuple, str] = {}
     same = {name: first.setdefault((item.prompt, *item.answers), name) for name, item in found.known.items()}
     rows = found.rows.assign(item=found.rows["query_id"].map(same))
     texts = rows[["item", "text"]].drop_duplicates(ignore_index=True).rename(columns={"item": "query_id"})
     place = texts.groupby("query_id", sort=False).cumcount()
-    texts = texts.assign(doc_id=[f"{query_id}/{i:05d}" for query_id, i in zip(texts["query_id"], place)])
+    return rows, texts.assign(doc_id=[f"{query_id}/{i:05d}" for query_id, i in zip(texts["query_id"], place)])
+
+
+def judged(found: Answered, judge: ItemJudge) -> pd.DataFrame:
+    """`rows` with `item` (see `texts_of`), `score` (0 to 1) and `read`."""
+    rows, texts = texts_of(found)
     verdicts = judge(texts, found.known).reset_index(drop=True)
     verdicts = texts[["query_id", "text"]].assign(score=verdicts["score"], read=verdicts["read"])
     return rows.merge(verdicts.rename(columns={"query_id": "item"}), on=["item", "text"], how="left")

@@ -7,19 +7,19 @@ the authors', from their file, or the project's own (`OWN`).
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.rerank.llm_judge import THINKING, Ask
-from irlens.retrieve.engines import Engine, Prompt, Sampling
-from irlens.retrieve.options import EngineOptions
+from irlens.rerank.judge_server import Answer
+from irlens.rerank.llm_judge import THINKING
+from irlens.rerank.pair_protocols import text_of
+from irlens.rerank.questions import Question, Questions, Said
 from irlens.tasks.mixeval import CHOICE, FREE, Item, lettered, read_templates
 
 Messages = list[dict[str, str]]
@@ -119,77 +119,64 @@ def worth(item: Item, answer: str) -> float | None:
     return None if letter is None else float(letter in item.answers)
 
 
-class Judge:
-    """A scorer (see `scoring.Scorer`): rows → `score` (0 where `read` is false), `read`, `asked`, and `answers` (JSON: what
-    could not be read, as it came)."""
+@dataclass
+class Verdicts(Questions):
+    """The questions about responses. texts: `query_id, text`, whatever else; tokens: the longest answer; tries: how often
+    what cannot be read is asked for; more: settings of every request of the user's own.
 
-    def __init__(
-        self,
-        ask: Ask,
-        wording: Wording,
-        items: Mapping[str, Item],
-        rounds: int,
-        close: Callable[[], None] = lambda: None,
-    ):
-        self.ask, self.wording, self.items, self.rounds, self.close = ask, wording, items, rounds, close
+    The first answer is at `temperature`; a second one at 0 would be the same again, so that from then on it is 1 there.
+    """
 
-    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """See the class."""
-        items = [self.items[query_id] for query_id in rows["query_id"]]
-        talks = [self.wording.asked(item, text) for item, text in zip(items, rows["text"])]
-        found: list[float | None] = [None] * len(rows)
-        unread: list[list[str]] = [[] for _ in found]
-        for number in range(self.rounds):
-            left = [i for i, value in enumerate(found) if value is None]
-            if not left:
-                break
-            for i, answer in zip(left, self.ask([talks[i] for i in left], number)):
-                found[i] = worth(items[i], answer)
-                unread[i] += [answer] if found[i] is None else []
-        return pd.DataFrame(
-            {
-                "score": [value or 0.0 for value in found],
-                "read": [value is not None for value in found],
-                "asked": [len(some) + (value is not None) for some, value in zip(unread, found)],
-                "answers": [json.dumps(some, ensure_ascii=False) for some in unread],
-            }
-        )
+    wording: Wording
+    items: Mapping[str, Item]
+    texts: pd.DataFrame
+    model: str
+    tokens: int = 512
+    tries: int = 3
+    temperature: float = 0.0
+    seed: int = 0
+    more: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Whose wording it is."""
+        return f"--judge {self.wording.name}"
 
-# -- a server ------------------------------------------------------------------------------------------------------
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """See `Questions`."""
+        return {question.key: question for question, _ in self._each.values()}
 
+    @cached_property
+    def _each(self) -> dict[tuple[str, str], tuple[Question, Item]]:
+        return {pair: self._question(*pair) for pair in zip(self.texts["query_id"], self.texts["text"])}
 
-class Served(Protocol):
-    """Settings that say where a judge is."""
+    @cached_property
+    def _about(self) -> dict[str, Item]:
+        return {question.key: item for question, item in self._each.values()}
 
-    base_url: str | None
-    served_model: str | None
-    api_key_env: str
-    concurrency: int
-    timeout: float
-    engine_args: str | None
+    def _question(self, query_id: str, text: str) -> tuple[Question, Item]:
+        item = self.items[query_id]
+        body = {"temperature": self.temperature, "top_p": 1.0, "max_tokens": self.tokens, "seed": self.seed}
+        body = {"messages": self.wording.asked(item, text)} | body | dict(self.more)
+        return Question.of(body, self.model, "mixeval", item.kind, list(item.answers), self.tries), item
 
+    def read(self, key: str, choice: dict) -> float | None:
+        """What the response is worth, 0 to 1."""
+        return worth(self._about[key], text_of(choice))
 
-def server(settings: Served) -> EngineOptions:
-    """The judge's server, reached. Raises UserError: no --base-url, no answer there, a model that it does not serve."""
-    from irlens.models import catalog
-    from irlens.retrieve.engines import openai
+    def body(self, question: Question, number: int, unread: Answer | None) -> dict:
+        """See `Questions`."""
+        body = dict(question.body)
+        if number and "seed" in body:
+            body["seed"] = (self.seed + number) % 2**31
+        if number and "temperature" in body:
+            body["temperature"] = self.temperature or 1.0
+        return body
 
-    if not settings.base_url:
-        raise UserError("--judge needs --base-url, such as http://localhost:8000/v1, or is rules")
-    given = {name: getattr(settings, name) for name in Served.__annotations__}
-    return openai.prepare(
-        EngineOptions(engine="openai", chat=True, **given), catalog.served(settings.served_model or "judge")
-    )
-
-
-def asker(engine: Engine, seed: int, tokens: int, temperature: float) -> Ask:
-    """Conversations and the number of the try → answers; every try of a question has a seed of its own. An answer at
-    temperature 0 would be the same again, so that from the second try on it is 1."""
-
-    def ask(talks: Sequence[list[dict]], number: int) -> list[str]:
-        asked = [Prompt(f"question {i}", "", tuple(talk)) for i, talk in enumerate(talks)]
-        sampling = Sampling(temperature or float(number > 0), seed, tokens)
-        return [draw.text for draw in engine.sample(asked, range(number, number + 1), sampling)]
-
-    return ask
+    def judged(self, rows: pd.DataFrame, said: Mapping[str, Said]) -> pd.DataFrame:
+        """rows → `score` (0 where there is none), `read`, and `reason` (why there is none)."""
+        found = [said[self._each[pair][0].key] for pair in zip(rows["query_id"], rows["text"])]
+        score = [one.preference or 0.0 for one in found]
+        read = [one.preference is not None for one in found]
+        return pd.DataFrame({"score": score, "read": read, "reason": [one.reason for one in found]})

@@ -17,6 +17,18 @@ def columns(text: str = "Of --dataset, as it was read: prompt=instruction,answer
     return option(None, text, panel="Data")
 
 
+def _max_calls():
+    return option(1000, "Refuse to ask more questions than that without --yes.", panel="Judging", free=True)
+
+
+def _yes():
+    return option(False, "Ask however many questions it takes.", panel="Judging", free=True)
+
+
+def _price():
+    return option(None, "Dollars for a million tokens read, and written: 10,30.", panel="Judging", free=True)
+
+
 VERIFIERS = "gsm8k, math, nq-exact, nq-has-answer, choice, regex:PATTERN, or module:function (runs its code)"
 
 

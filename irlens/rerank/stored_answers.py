@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base import store as stores
-from irlens.rerank.judgements import Said
+from irlens.rerank.questions import Said
 
 if TYPE_CHECKING:
-    from irlens.rerank.judgements import Journal, Plan
+    from irlens.rerank.questions import Journal, Questions
 
 KIND = "answers"
 NAME = "answers.parquet"
 
 
-def fetch(plan: Plan, journal: Journal) -> int:
+def fetch(plan: Questions, journal: Journal) -> int:
     """Puts what the store knows of the plan's questions into the journal; how many that were."""
     store = stores.current()
     missing = [key for key in plan.questions if key not in journal.said]
@@ -29,7 +29,7 @@ def fetch(plan: Plan, journal: Journal) -> int:
     return len(found)
 
 
-def keep(plan: Plan, journal: Journal, path: Path) -> None:
+def keep(plan: Questions, journal: Journal, path: Path) -> None:
     """Writes all answers of the plan to `path`, and gives those with a preference to the store."""
     import pandas as pd
 

@@ -3,7 +3,7 @@
     python judge_server.py '{"refuse": "secret", "nonsense": "odd"}'
 
 refuse: 400 for a question with this word; nonsense: an answer out of format for one with this word; log: a file that gets
-a line for each question.
+a line for each question. filter: 400 for any message with this word; verdict: what is said where no answers are compared.
 """
 
 import asyncio
@@ -23,6 +23,9 @@ class JudgeStub(stub.Stub):
         if words and self.settings.get("log"):
             with open(self.settings["log"], "a") as file:
                 file.write(json.dumps(asked) + "\n")
+        told = " ".join(m["content"] for m in asked.get("messages", ()))
+        if self.settings.get("filter") and self.settings["filter"] in told:
+            return stub.send(writer, 400, {"error": {"message": "content policy"}})
         if self.settings.get("refuse") and self.settings["refuse"] in words:
             return stub.send(writer, 400, {"error": {"message": "content policy"}})
         return await super().answer(writer, path, headers, body)
@@ -41,6 +44,9 @@ def lengths(question):
 
 def complete(asked, settings, chat):
     question = question_of(asked)
+    if not question and settings.get("verdict"):
+        settings = settings | {"reply": settings["verdict"]}
+        return plain(asked, settings, chat)
     a, b = lengths(question)
     odd = bool(settings.get("nonsense")) and settings["nonsense"] in question
     message, choice = {"role": "assistant", "content": "A" if a > b else "B" if b > a else "C"}, {"index": 0}
@@ -60,6 +66,7 @@ def complete(asked, settings, chat):
     return {"choices": [choice | {"message": message, "finish_reason": "stop"}], "usage": usage}
 
 
+plain = stub.complete
 stub.Stub, stub.complete = JudgeStub, complete
 
 if __name__ == "__main__":

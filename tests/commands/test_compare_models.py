@@ -16,6 +16,7 @@ from irlens.commands.compare import compare
 from irlens.commands.compare_pages import latex, markdown
 from irlens.commands.exchange import Compare
 from irlens.commands.sample import sample
+from irlens.rerank import judge_names
 from irlens.retrieve.engines import Draw
 
 DRAWS = {"dataset": "sums", "limit": 8, "n": 2, "max_tokens": 16}
@@ -164,14 +165,29 @@ def test_a_chat_model_of_this_machine_judges(texts, tmp_path, talker):
 
 
 def test_a_judge_behind_a_server_and_its_answers_are_kept(texts, tmp_path, serve):
-    asked = Compare(runs=texts, judge_url=serve(reply="longer"), pairs=2, out=str(tmp_path / "c"))
+    asked = Compare(runs=texts, judge="pairwise", base_url=serve(reply="longer"), pairs=2, out=str(tmp_path / "c"))
     _, values, _ = compare(asked, str)
     assert (values[values["against"] == "short"]["n"] == 10).all()
     (tmp_path / "c" / "values.csv").unlink()
     from dataclasses import replace
 
-    again = replace(asked, judge_url=serve(reply="longer", die_after=1))  # its answers are here, so nobody is asked
+    again = replace(asked, base_url=serve(reply="longer", die_after=1))  # its answers are here, so nobody is asked
     assert compare(again, str)[1]["value"].tolist() == values["value"].tolist()
+
+
+def test_a_judge_at_a_server_is_named_as_in_winrate(texts, tmp_path, serve, refused):
+    """--judge pairwise at --base-url, which is then the judge's alone; models beside it draw in this process."""
+    told = ("compare", *texts, "--judge")
+    assert "--judge pairwise needs --base-url" in refused(*told, "pairwise")
+    line = refused(*told, "pairwise", "--base-url", serve(), "--engine", "openai")
+    assert "draw by `irlens sample` first" in line
+    assert "AlpacaEval's, which `irlens winrate` asks" in refused(*told, "weighted_alpaca_eval_gpt4_turbo")
+    assert "did you mean 'pairwise'" in refused(*told, "pairwisee")
+    assert "scores texts alone; --reward length" in refused(*told, "length")
+    models = Compare(
+        runs=[str(texts[0]), "tiny"], dataset="sums", limit=2, n=1, judge="pairwise", base_url=serve(reply="longer")
+    )
+    assert competing.drawing_alone(models).base_url is None and competing.judge_of(models).identity["judge"] == "stub"
 
 
 def test_a_judge_that_says_nothing_and_one_that_sometimes_does(texts, tmp_path, talker):
@@ -210,9 +226,13 @@ def test_pairrm_judges_pairs(texts, tmp_path, monkeypatch):
     monkeypatch.setattr(by_name, "build", build)
     _, values, _ = compare(Compare(runs=texts, judge="pairrm", out=str(tmp_path / "c")), str)
     assert asked == [("pairrm", 20, 1)] and values[values["against"] == "short"]["value"].iloc[0] == 1
-    assert (
-        competing._name("owner/PairRM") == "reward:owner/PairRM" and competing._name("owner/chat") == "judge:owner/chat"
-    )
+    names = {
+        "owner/PairRM": "reward:owner/PairRM",
+        "owner/chat": "judge:owner/chat",
+        "pairwise": "judge",
+        "pairrm": "pairrm",
+    }
+    assert {name: judge_names.reranker_name(name) for name in names} == names
 
 
 def test_a_reward_of_ones_own_gives_win_rates_too(texts, tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def test_a_server_judges_what_is_unreadable_is_counted_and_what_is_kept_is_not_a
     args = ("mixeval", good, "--dataset", version, "--judge", "own", "--out", tmp_path / "out")
     url = serve(reply="it agrees: [[0.6]]")
     done = irlens(*args, "--base-url", url)
-    assert "stub judges 12 responses" in done.stdout  # copies are judged once
+    assert "12 questions to the judge, about " in done.stdout  # copies are judged once
     found = table(tmp_path / "out")
     assert found["good", "MixEval free-form"].value == pytest.approx(0.6)
     assert found["good", "MixEval multiple-choice"].value == 0 and found["good", "MixEval"].unread == 6
@@ -121,6 +121,33 @@ def test_a_server_judges_what_is_unreadable_is_counted_and_what_is_kept_is_not_a
     shutil.rmtree(tmp_path / "out" / "systems")
     irlens(*args, "--base-url", serve(status=500, delay=9))  # a server that would answer nothing is not asked
     assert table(tmp_path / "out")["good", "MixEval"].value == found["good", "MixEval"].value
+
+
+def test_a_question_that_is_refused_is_unjudged_and_asked_again(irlens, version, answered, serve, tmp_path):
+    """A content filter is that question's affair: the others are judged, and the next start asks for it alone."""
+    good = answered("good", lambda item: "awful" if "who is 3?" in item.prompt else right(item))
+    args = ("mixeval", good, "--dataset", version, "--judge", "own", "--out", tmp_path / "out", "--store", "none")
+    filtered = serve("commands/judge_server.py", filter="awful", verdict="so: [[0.5]] [[A]]")
+    done = irlens(*args, "--base-url", filtered)
+    assert "of 12 responses have no verdict (unreadable" not in done.stdout
+    assert "1 of 12 responses have no verdict (refused 1): unread, they count 0" in done.stdout
+    assert table(tmp_path / "out")["good", "MixEval"].unread == 1
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["refused"] == 1
+    again = irlens(*args, "--base-url", serve("commands/judge_server.py", verdict="so: [[0.5]] [[A]]"))
+    assert "1 questions to the judge, about " in again.stdout and "11 are answered already" in again.stdout
+    assert table(tmp_path / "out")["good", "MixEval"].unread == 0
+
+
+def test_the_cost_is_confirmed_above_a_limit(irlens, refused, version, answered, serve, tmp_path):
+    """All systems' responses together, and each once: two systems with the same answers cost as one."""
+    good, same = answered("good", right), answered("same", right)
+    args = ("mixeval", good, same, "--dataset", version, "--judge", "own", "--out", tmp_path / "out", "--store", "none")
+    args = (*args, "--base-url", serve(reply="[[0.6]]"), "--max-calls", 11, "--price", "10,30")
+    line = refused(*args)
+    assert "12 questions to the judge, about " in line and "at most about $" in line and "--yes asks them" in line
+    irlens(*args, "--yes")
+    assert table(tmp_path / "out")["same", "MixEval free-form"].value == pytest.approx(0.6)
+    assert "two numbers from 0 on" in refused(*args[:-1], "10")
 
 
 def test_a_judge_that_refuses_ends_in_one_line(irlens, refused, version, answered, serve):

@@ -170,7 +170,7 @@ def test_a_judge_that_refuses_or_answers_out_of_format(contest, judge, irlens, t
     done = irlens(*contest, *told, "--out", tmp_path / "out")
     assert "2 of 24 pairs have no preference (" in done.stdout
     pairs = pd.read_parquet(tmp_path / "out" / "judgements.parquet").set_index("instruction")
-    assert pairs.loc["Question 7?", "reason"] == 'refused: 400 {"error": {"message": "content policy"}}'
+    assert pairs.loc["Question 7?", "reason"] == "refused: 400 content policy"
     assert pairs.loc["Question 9?", "reason"] == "unreadable"
     asked = [q for q in questions(log) if any("Question 9?" in m["content"] for m in q["messages"])]
     assert [len(q["messages"]) for q in asked] == [1, 3] and "cannot be read" in asked[1]["messages"][-1]["content"]

@@ -97,7 +97,7 @@ def test_two_systems_against_each_other(judged, difficulty, gamed):
     assert winrate.between(a.weights, winrate.Weights(0, 0, 0), difficulty) == pytest.approx(a.value)
     error, low, high = winrate.between_interval(a, b, difficulty)
     assert 0 < error < 0.1 and low < there < high
-    assert winrate.between_interval(a, a, difficulty)[0] == 0
+    assert np.isnan(winrate.between_interval(a, a, difficulty)).all()  # no resample says more than another
     with pytest.raises(UserError, match="same prompts"):
         winrate.between_interval(a, b, difficulty[:3])
 
@@ -168,15 +168,15 @@ def test_a_difficulty_without_gamed_rows_where_all_or_none_is_won():
 @pytest.mark.parametrize("preference", [1.0, 2.0, 1.5])
 @pytest.mark.parametrize("files", [(), (True,)])
 def test_a_judge_that_always_says_the_same_leaves_a_finite_rate_and_an_interval(preference, files):
-    """And all answers of one length: nothing to standardise by."""
+    """And all answers of one length: nothing to standardise by. Ties alone show nothing of their spread."""
     n = 60
     files = [np.linspace(-1, 1, n)] if files else []
     found = winrate.length_controlled(np.full(n, preference), np.full(n, 7.0), *files, resamples=10)
-    assert 0 <= found.low <= found.value <= found.high <= 1
     if preference != 1.5:
+        assert 0 <= found.low <= found.value <= found.high <= 1
         assert found.high - found.low > 0.04 and abs(found.value - (preference - 1)) < 0.05
     else:
-        assert found.value == pytest.approx(0.5)
+        assert found.value == pytest.approx(0.5) and np.isnan([found.low, found.high]).all()
 
 
 def test_a_constant_answer_that_wins_by_its_shortness_alone(difficulty, gamed, judged):
@@ -209,3 +209,18 @@ def test_the_interval_covers_the_truth(judged, difficulty, gamed):
         found = winrate.length_controlled(preferences[rows], delta[rows], resamples=60)
         hits += found.low <= truth <= found.high
     assert hits >= 88
+
+
+@pytest.mark.parametrize("preferences", [[1.7], [1.5], [1.5] * 30, [1.7] * 400])
+def test_what_resamples_cannot_show_is_not_known(preferences, recwarn):
+    """One prompt, or prompts that all say the same: no interval, where one of width zero would say that all is known."""
+    found = winrate.length_controlled(preferences, [3] * len(preferences), resamples=40)
+    assert found.value == pytest.approx(preferences[0] - 1, abs=1e-3)
+    assert np.isnan([found.fit_error, found.low, found.high]).all() and not recwarn
+    two = winrate.between_interval(found, found, np.zeros(len(preferences)))
+    assert np.isnan(two).all()
+
+
+def test_wins_alone_have_the_plain_intervals_bounds():
+    found = winrate.length_controlled([2.0] * 10, [5] * 10, resamples=40)
+    assert 0.6 < found.low < 0.8 and found.high == 1 and np.isnan(found.fit_error)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
-from irlens.rerank import judgements
+from irlens.rerank import judgements, questions
 from irlens.rerank.reranker import Prepared, Scores, Scoring
 
 PAIRS = pd.DataFrame(
@@ -43,19 +43,19 @@ def test_the_higher_score_wins(relative, rows):
 
 
 def test_a_journal_keeps_whole_lines_only(tmp_path):
-    journal = judgements.Journal(tmp_path / "answers.jsonl")
-    said = [judgements.Said(1.25, answer="“m”\n", prompt_tokens=3), judgements.Said(None, "refused: no")]
+    journal = questions.Journal(tmp_path / "answers.jsonl")
+    said = [questions.Said(1.25, answer="“m”\n", prompt_tokens=3), questions.Said(None, "refused: no")]
     for key, one in zip("ab", said):
         journal.add(key, one)
-    again = judgements.Journal(journal.path)
+    again = questions.Journal(journal.path)
     assert again.said == dict(zip("ab", said)) and again.damaged == 0
     assert [one.final for one in again.said.values()] == [True, False]
     whole = journal.path.read_bytes()
     for at in range(0, len(whole) - 1, 7):  # whatever byte is changed, no answer is another one
         journal.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        found = judgements.Journal(journal.path)
+        found = questions.Journal(journal.path)
         assert found.damaged and all(found.said[key] == again.said[key] for key in found.said)
-        assert judgements.Journal(journal.path).damaged == 0  # what was damaged is gone
+        assert questions.Journal(journal.path).damaged == 0  # what was damaged is gone
 
 
 def test_scores_that_are_no_numbers_are_refused():

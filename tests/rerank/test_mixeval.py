@@ -1,6 +1,5 @@
 """MixEval's parsers: each form of a letter by hand, telling parts and numbers, any text in bounded time; judges' verdicts."""
 
-import json
 import time
 
 import pandas as pd
@@ -9,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlens.base.errors import UserError
-from irlens.rerank import mixeval_judge
+from irlens.rerank import mixeval_judge, questions
+from irlens.rerank.judge_server import Answer
 from irlens.rerank.mixeval import by_rule
 from irlens.rerank.mixeval_rules import chosen, numbers_in, parts, says
 from irlens.tasks import mixeval
@@ -124,22 +124,33 @@ def test_a_judge_sees_golds_and_options_but_no_context_and_braces_stay_what_they
     assert "hidden" not in free and "A. x\nB. y" in choice and "B {prompt}" in choice and "<answer" not in choice
 
 
-def test_what_stays_unreadable_is_asked_again_then_counted_and_never_drawn():
-    tries = []
+def verdicts(tmp_path, says, tries):
+    """(verdicts on ROWS, the bodies of every round) of a judge that says `says(number of the round, question)`."""
+    plan = mixeval_judge.Verdicts(mixeval_judge.OWN, ITEMS, ROWS, "stub", tries=tries, seed=7)
+    journal, asked = questions.Journal(tmp_path / f"{tries}.jsonl"), []
 
-    def ask(talks, number):
-        tries.append((number, len(talks)))
-        return ["hm", "[[B]]"] if number == 0 else ["[[0.4]]" if number == 2 else "[[7]]"]
+    def ask(bodies, heard):
+        asked.append([body for _, body in bodies])
+        for i, (key, _) in enumerate(bodies):
+            heard(key, Answer({"message": {"content": says(len(asked) - 1, i)}}, prompt_tokens=5))
 
-    found = mixeval_judge.Judge(ask, mixeval_judge.OWN, ITEMS, rounds=3)(ROWS)
-    assert tries == [(0, 2), (1, 1), (2, 1)] and found["score"].tolist() == [0.4, 1.0]
-    assert found["asked"].tolist() == [3, 1] and json.loads(found["answers"][0]) == ["hm", "[[7]]"]
-    never = mixeval_judge.Judge(lambda talks, _: ["?"] * len(talks), mixeval_judge.OWN, ITEMS, rounds=2)(ROWS)
-    assert (
-        never["read"].tolist() == [False, False]
-        and never["score"].tolist() == [0, 0]
-        and never["asked"].tolist() == [2, 2]
-    )
+    plan.ask(plan.todo(()), ask, journal, lambda: None)
+    return plan.judged(ROWS, journal.said), asked, list(journal.said.values())
+
+
+def test_what_stays_unreadable_is_asked_again_then_counted_and_never_drawn(tmp_path):
+    """At temperature 0 first, at 1 and with other seeds then; what every try read is counted."""
+    found, asked, said = verdicts(tmp_path, lambda n, i: [["hm", "[[B]]"], ["[[7]]"], ["[[0.4]]"]][n][i], tries=3)
+    assert found["score"].tolist() == [0.4, 1.0] and found["read"].all()
+    assert [[(body["temperature"], body["seed"]) for body in some] for some in asked] == [
+        [(0, 7)] * 2,
+        [(1, 8)],
+        [(1, 9)],
+    ]
+    assert sorted(one.prompt_tokens for one in said) == [5, 15]
+    never, asked, _ = verdicts(tmp_path, lambda n, i: "?", tries=2)
+    assert never["read"].tolist() == [False, False] and never["score"].tolist() == [0, 0]
+    assert never["reason"].tolist() == ["unreadable"] * 2 and [len(some) for some in asked] == [2, 2]
 
 
 def test_the_authors_messages_are_read_from_their_file(real_data, tmp_path):

@@ -5,12 +5,9 @@ jitter; what it refuses ends the run at once. A draw's seed is its own (`engines
 prompt are cut into requests, so a repeated request repeats its draws and none is kept twice.
 """
 
-import json
 import queue
-import random
 import threading
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +27,7 @@ from irlens.retrieve.engines import (
 )
 from irlens.retrieve.engines.answers import Answer, read, token_counts
 from irlens.retrieve.engines.http import Broken
+from irlens.retrieve.engines.servers import TRIES, Refused, Servers, explain, place
 from irlens.retrieve.options import EngineOptions
 
 CONTINUES = "the draws so far are kept, and the same command continues them"
@@ -37,21 +35,12 @@ GUARANTEE = (
     "as repeatable as the server's own per-request seeds: draw d of a prompt is always asked for with the same seed "
     "(vLLM keeps this up to rounding; transformers serve and most hosted servers do not)"
 )
-TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
-TRIES = 10  # of one request; with the longest pauses about four minutes
-LONGEST_PAUSE = 30.0  # seconds between tries
 MODELS_BODY = 2**24  # bytes of a list of models
-TOKEN_BODY = 4096  # bytes of an answer that a token may take, with its log-probabilities and ids
-DOWN = 10.0  # seconds for which a server that dropped a connection is passed over
 PLAIN_SAMPLING = {  # against what servers take from the model's generation config or habits of their own; and vLLM's ids
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
 }
-
-
-class Refused(UserError):
-    """The server will not do it, however often it is asked."""
 
 
 class OpenAIEngine(Engine):
@@ -74,14 +63,11 @@ class OpenAIEngine(Engine):
         tries: int = TRIES,
         pause: float = 0.5,
     ):
-        self.urls, self.model, self.chat, self.tokenizer = list(urls), model, chat, tokenizer
-        self.body, self.tries, self.pause = body or {}, tries, pause
+        self.model, self.chat, self.tokenizer, self.body = model, chat, tokenizer, body or {}
         self.at_once = 2 + concurrency // 16
         self.per_request: int | None = None  # draws that one request gives, once a server has given fewer than asked
-        self.down = dict.fromkeys(self.urls, 0.0)
-        self.stop = threading.Event()
-        self.failure: BaseException | None = None  # what made it stop
-        self.client = http.client(key, timeout, concurrency)
+        told = {"concurrency": concurrency, "timeout": timeout, "tries": tries, "pause": pause}
+        self.servers = Servers(urls, key, **told, kept=CONTINUES)
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.answers: set[queue.SimpleQueue] = set()  # one for each call of `sample` that runs
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
@@ -115,8 +101,8 @@ class OpenAIEngine(Engine):
                     self.per_request = min(len(drawn), self.per_request or len(drawn))
                     todo = [(i, rest) for rest in self._parts(part[len(drawn) :])]
         except BaseException as error:
-            self.failure = self.failure or error
-            self.stop.set()
+            self.servers.failure = self.servers.failure or error
+            self.servers.stop.set()
             raise
         finally:
             self.answers.discard(answers)
@@ -124,12 +110,12 @@ class OpenAIEngine(Engine):
 
     def close(self) -> None:
         """Ends every call of `sample` at once; requests in flight are left to themselves."""
-        self.stop.set()
+        self.servers.stop.set()
         for answers in list(self.answers):
-            answers.put((0, range(0), self.failure or UserError("interrupted")))
+            answers.put((0, range(0), self.servers.failure or UserError("interrupted")))
         for _ in self.threads:
             self.jobs.put(None)
-        self.client.close()
+        self.servers.client.close()
 
     def _work(self) -> None:
         """One thread: asks for what is queued until the engine is closed."""
@@ -160,8 +146,12 @@ class OpenAIEngine(Engine):
             "seed": request_seed(sampling.seed, prompt.query_id, sampling.temperature, numbers[0]),
         }
         body = {name: value for name, value in (body | self.body).items() if value is not None}
-        most = http.LEAST_BODY + TOKEN_BODY * len(numbers) * sampling.max_tokens
-        answer = self._post(path, body, prompt.query_id, most)
+
+        def refused(url: str, response: http.Response):
+            why = f"{response.status} {http.message(response)}"
+            raise Refused(f"{explain(url, response.status, why, prompt.query_id)}; {CONTINUES}")
+
+        answer = self.servers.post(path, body, prompt.query_id, len(numbers) * sampling.max_tokens, read, refused)
         self._check_bos(prompt, answer)
         counts = token_counts(answer, self.tokenizer)
         return [
@@ -188,46 +178,6 @@ class OpenAIEngine(Engine):
                 f"second {self.tokenizer.bos_token} before it; start it without, or use --chat"
             )
 
-    def _post(self, path: str, body: dict, query_id: str, most: int) -> Answer:
-        """The answer to a request, of up to `most` bytes; tries again where that can help. Raises UserError where it cannot."""
-        import httpx2
-
-        why = ""
-        sent = {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
-        for attempt in range(self.tries):
-            if self.stop.is_set():
-                raise self.failure or UserError("interrupted")
-            url, told = self._server(query_id), None
-            try:
-                response = http.fetch(self.client, "POST", http.at(url, path), most, **sent)
-                if 200 <= response.status < 300:
-                    return read(http.parsed(response.body))
-                why = f"{response.status} {http.message(response)}"
-                if response.status not in TRY_AGAIN:
-                    raise Refused(f"{_explain(url, response.status, why, query_id)}; {CONTINUES}")
-                told = http.retry_after(response.headers)
-            except httpx2.TransportError as error:
-                why = http.plain(f"{type(error).__name__} {error}")
-                self.down[url] = time.monotonic() + DOWN
-            except Broken as error:
-                why = str(error)
-            except RuntimeError as error:  # the client was closed under us
-                if not self.stop.is_set():
-                    raise
-                raise self.failure or UserError("interrupted") from error
-            if attempt + 1 < self.tries:
-                longest = min(LONGEST_PAUSE, self.pause * 2**attempt)
-                self.stop.wait(longest * random.uniform(0.5, 1.0) if told is None else told + random.uniform(0, 0.1))
-        raise UserError(
-            f"{_place(url)}: gave up after {self.tries} tries for {http.plain(query_id, 40)}: {http.plain(why, 100)}; {CONTINUES}"
-        )
-
-    def _server(self, query_id: str) -> str:
-        """The server of a query, the same one as long as it is up (it holds the prompt's prefix), else another."""
-        now, first = time.monotonic(), zlib.crc32(query_id.encode())
-        turn = [self.urls[(first + i) % len(self.urls)] for i in range(len(self.urls))]
-        return next((url for url in turn if self.down[url] <= now), turn[0])
-
 
 # -- a server ------------------------------------------------------------------------------------------------------
 
@@ -250,9 +200,7 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
                 served = served or (ids[0] if len(ids) == 1 else None)
             if ids and served not in ids:
                 wanted = served or model.repo or model.name
-                raise UserError(
-                    f"{_place(url)}: does not serve {wanted!r:.60}; it serves: {http.plain(', '.join(ids))}"
-                )
+                raise UserError(f"{place(url)}: does not serve {wanted!r:.60}; it serves: {http.plain(', '.join(ids))}")
             urls.append(url)
     if not urls:
         raise UserError(f"--base-url {options.base_url!r}: names no server")
@@ -290,7 +238,7 @@ def _models(client, url: str, key_env: str) -> tuple[str, list[dict]]:
         if response is None:
             continue
         if response.status in (401, 403):
-            raise UserError(_explain(base, response.status, http.message(response), "", key_env))
+            raise UserError(explain(base, response.status, http.message(response), "", key_env))
         try:
             found = http.parsed(response.body) if response.status == 200 else None
         except Broken:
@@ -314,23 +262,9 @@ def _listed(client, place: str, url: str) -> http.Response | None:
                 why = http.plain(str(error) or type(error).__name__)
                 if isinstance(error, httpx2.InvalidURL):  # whose words may be a part of a password
                     why = "not a URL; in a password write @ : / ? # as %40 %3A %2F %3F %23"
-                raise UserError(f"--base-url {_place(url)}: no server answers there ({why})") from error
+                raise UserError(f"--base-url {place(url)}: no server answers there ({why})") from error
         time.sleep(0.1)
     return None
-
-
-def _explain(url: str, status: int, why: str, query_id: str, key_env: str = "the --api-key-env variable") -> str:
-    where, why = _place(url), http.plain(why, 80)
-    if status in (401, 403):
-        return f"{where}: refused the key ({status}): {why}; set {key_env} to one that it takes"
-    if status == 404:
-        return f"{where}: not found: {why}; check --base-url and --served-model"
-    return f"{where}: refused the request for {http.plain(query_id, 40)}: {why}"
-
-
-def _place(url: str) -> str:
-    """A URL in a message."""
-    return http.plain(url, 70)
 
 
 def _adds_bos(tokenizer) -> bool:

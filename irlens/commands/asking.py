@@ -1,0 +1,72 @@
+"""A judge at a server is asked: counted before the first question, refused above a limit, kept as it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from irlens.base.errors import UserError
+from irlens.base.progress import progress_bar
+from irlens.retrieve.policy import Say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from irlens.rerank.questions import Questions, Said
+    from irlens.retrieve.options import EngineOptions
+
+ANSWERS = "answers.jsonl"
+
+
+class Limits(Protocol):
+    """Settings that say how much may be asked."""
+
+    @property
+    def max_calls(self) -> int: ...
+    @property
+    def yes(self) -> bool: ...
+    @property
+    def price(self) -> tuple[float, ...] | None: ...
+
+
+def check(settings: Limits) -> None:
+    """Raises UserError for numbers out of range."""
+    from irlens.base.options import at_least
+
+    at_least(0, max_calls=settings.max_calls)
+    if settings.price is not None and (len(settings.price) != 2 or not all(0 <= p < 1e9 for p in settings.price)):
+        raise UserError("--price: two numbers from 0 on, dollars for a million tokens read, and written: 10,30")
+
+
+def ask(
+    asked: Questions, served: EngineOptions, settings: Limits, say: Say, out: Path
+) -> tuple[Mapping[str, Said], dict]:
+    """(key → what was said, facts for the manifest): asks what the journal and the store do not know.
+
+    Raises UserError: more questions than --max-calls without --yes; see `Questions.ask`.
+    """
+    from irlens.rerank import stored_answers
+    from irlens.rerank.judge_server import JudgeServer
+    from irlens.rerank.questions import REFUSED, Journal
+    from irlens.retrieve.engines import http
+
+    journal = Journal(out / ANSWERS)
+    if journal.damaged:
+        say(f"{journal.path}: {journal.damaged:,} answers cannot be read: asked again")
+    found = stored_answers.fetch(asked, journal)
+    todo = asked.todo(key for key, said in journal.said.items() if said.final)
+    cost = asked.cost(todo, settings.price)
+    kept = len(asked.questions) - len(todo)
+    say(cost.in_words() + (f"; {kept:,} are answered already" if kept else ""))
+    if len(todo) > settings.max_calls and not settings.yes:
+        raise UserError(f"{cost.in_words()}: more than --max-calls {settings.max_calls:,}; --yes asks them")
+    if todo:
+        key = http.key_of(served.api_key_env, served.base_url)
+        told = {"key": key, "concurrency": served.concurrency, "timeout": served.timeout}
+        with JudgeServer((served.base_url or "").split(","), asked.model, **told) as server, progress_bar() as progress:
+            bar = progress.add_task(f"judging by {asked.model}", total=len(todo), rate="")
+            asked.ask(todo, server.ask, journal, lambda: progress.update(bar, advance=1))
+        stored_answers.keep(asked, journal, out / stored_answers.NAME)
+    said = [journal.said[key] for key in asked.questions]
+    facts = {"calls": len(todo), "answers_found": found, "refused": sum(one.reason.startswith(REFUSED) for one in said)}
+    return journal.said, facts
