@@ -59,7 +59,8 @@ def _seen(path: Path) -> object:
     """A file's bytes, but for times and for what a kill makes a command do twice. Of a manifest without seconds, memory
     (`peak_memory_bytes`), what was drawn anew or found in the store (`sampling`, `store`), and `finished`, a digest over
     these very files; of sampled.json, which books draws and seconds, nothing, nor of logs; of a store's index the rows
-    without times; of checksums.txt nothing, where lines of what was made twice stand twice; a rehearsal's page without its numbers, which are times."""
+    without times; of a training's log.csv and diagnostics.csv, whose means over ten steps know no steps of before a kill,
+    nothing; of checksums.txt nothing, where lines of what was made twice stand twice; a rehearsal's page without its numbers, which are times."""
     if path.name == "manifest.json":
         told = json.loads(path.read_text(encoding="utf-8"))
         return {k: v for k, v in told.items() if k not in OWN}
@@ -106,7 +107,15 @@ def phase(work: Path) -> str:
     return "tables" if newest.suffix in (".parquet", ".csv", ".run", ".qrels", ".jsonl", ".json") else "others"
 
 
-UNSEEN = ("sampled.json", "checksums.txt", "index.sqlite-wal", "index.sqlite-shm", "phase.log")
+UNSEEN = (
+    "sampled.json",
+    "checksums.txt",
+    "log.csv",
+    "diagnostics.csv",
+    "index.sqlite-wal",
+    "index.sqlite-shm",
+    "phase.log",
+)
 PHASES = {
     "end": (r"chosen\.json",), "checkpoints": ("checkpoints", r"phase\..*"), "model": (r"\.?model(\.tmp)?",),
     "figures": (r".*\.(png|pdf)(\..*)?",), "store": (r"\.?store", r"\.irlens-store"), "vectors": ("vectors", r".*\.faiss.*"),

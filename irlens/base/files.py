@@ -118,7 +118,7 @@ def _of_large(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def in_bytes(size: int) -> str:
+def in_bytes(size: float) -> str:
     """A size in words."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
