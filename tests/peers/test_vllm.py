@@ -191,7 +191,7 @@ def server(folder):
     url = f"http://127.0.0.1:{port}/v1"
     for _ in range(240):
         try:
-            openai._models(openai._client(None, 5, 1), url, "")
+            openai._models(http.client(None, 5, 1), url, "")
             break
         except UserError:
             assert process.poll() is None, (folder / "server.log").read_text()[-3000:]
