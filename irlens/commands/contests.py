@@ -76,7 +76,7 @@ def outputs_of(path: str, settings: WinRate, say: Say) -> tuple[pd.DataFrame, bo
 
         return alpaca.pairs(rows), True
     if alpaca_outputs.fits(first):
-        told = [(row["instruction"], row.get("dataset") or "", row["output"], row["generator"]) for row in _texts(rows)]
+        told = [(row["instruction"], row["dataset"], row["output"], row["generator"]) for row in _texts(rows)]
         return _once(pd.DataFrame(told, columns=OUTPUT), path), False
     from irlens.tables.formats import read as imported
 
@@ -100,7 +100,7 @@ def _texts(rows: Iterator[tuple[str, dict]]) -> Iterator[dict]:
     for where, row in rows:
         if not alpaca_outputs.fits(row) or not all(isinstance(row[key], str) for key in ("instruction", "output")):
             raise UserError(f"{where}: AlpacaEval's model outputs need {alpaca_outputs.KEYS}, texts")
-        yield row | {"generator": str(row["generator"])}
+        yield row | {"generator": str(row["generator"]), "dataset": str(row.get("dataset") or "")}
 
 
 def _is_run(path: Path) -> bool:

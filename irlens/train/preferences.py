@@ -132,7 +132,7 @@ def _prompt(row: dict, where: str) -> dict:
     if isinstance(value, str) and value.strip():
         return {"prompt": value, "messages": None, "query": query or value, "known": value}
     turns = _chat(value)
-    if turns and all(isinstance(turn.get("content"), str) for turn in turns):
+    if turns and all(isinstance(turn.get(key), str) for turn in turns for key in ("role", "content")):
         return {"prompt": None, "messages": turns, "query": query or turns[-1]["content"], "known": str(value)}
     raise UserError(f"{where}: prompt must be a non-empty text or chat messages, got {value!r:.80}")
 

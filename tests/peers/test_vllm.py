@@ -25,7 +25,7 @@ from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.models import catalog
 from irlens.models.chat import prompts
-from irlens.retrieve.engines import Prompt, Sampling, choose, openai, token_ids, vllm
+from irlens.retrieve.engines import Prompt, Sampling, choose, http, openai, token_ids, vllm
 from irlens.retrieve.options import EngineOptions
 from irlens.retrieve.sample import Draws, sample_run
 

@@ -248,13 +248,13 @@ def _models(client, url: str, key_env: str) -> tuple[str, list[dict]]:
     return url, []
 
 
-def _listed(client, place: str, url: str) -> http.Response | None:
+def _listed(client, there: str, url: str) -> http.Response | None:
     """What a server answers to the question which models it has, asked up to three times; None for nonsense."""
     import httpx2
 
     for left in (2, 1, 0):
         try:
-            return http.fetch(client, "GET", place, MODELS_BODY)
+            return http.fetch(client, "GET", there, MODELS_BODY)
         except Broken:
             return None
         except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
