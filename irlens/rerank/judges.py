@@ -199,7 +199,11 @@ def _own(name: str, option: str) -> Judge:
     from irlens.rerank.reranker import of_function
 
     function = plugins.function(name, option)
-    scoring, file = of_function(function, name), inspect.getsourcefile(inspect.unwrap(function))
+    scoring = of_function(function, name)
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # one that is written in C, or an object that can be called
+        file = None
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
         scores = scoring.scores(tables.with_queries(run, topics)).scores

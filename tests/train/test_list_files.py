@@ -97,6 +97,10 @@ def test_a_chat_says_itself_what_was_asked():
         ('{"prompt": "a", "chosen": "b", "rejected": " "}\n', r"bad.jsonl:1: a completion must be a non-empty text"),
         ('{"prompt": "", "chosen": "b", "rejected": "c"}\n', r"bad.jsonl:1: prompt must be a non-empty text"),
         (
+            '{"prompt": [{"role": 1.5, "content": "a"}], "chosen": "b", "rejected": "c"}\n',
+            r"bad.jsonl:1: prompt must be a non-empty text or chat messages",
+        ),
+        (
             '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a"}\n',
             r"bad.jsonl:2: lacks one of prompt, cho",
         ),
