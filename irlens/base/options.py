@@ -82,13 +82,16 @@ def check_secrets(given: Mapping[str, object], kind: type) -> None:
 
 def check_values(given: Mapping[str, object], kind: type, where: str = "") -> None:
     """Raises UserError for a value that no setting can have, however it was given: a number that is not finite or beyond
-    LARGEST, a count below the setting's `least`, a text with a NUL, half a letter or more than LONGEST letters."""
+    LARGEST, a count below the setting's `least`, a text with a NUL, half a letter or more than LONGEST letters, an
+    empty one where data or a place is named (an unset variable of a shell)."""
     for f in (f for f in fields(kind) if f.name in given):
         value, name = given[f.name], f"{where}: {f.name}" if where else _long_flag(f)
         for one in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(one, str) and (len(one) > LONGEST or HALF.search(one)):
                 what = "a NUL or half a letter" if len(one) <= LONGEST else f"more than {LONGEST:,} letters"
                 raise UserError(f"{name}: {one[:40]!r} has {what}")
+            if isinstance(one, str) and not one.strip() and f.metadata.get("panel") in ("Data", "Output"):
+                raise UserError(f"{name}: is empty; leave it out for the default")
             if isinstance(one, bool) or not isinstance(one, (int, float)):
                 continue
             if not abs(one) <= LARGEST:  # nan too

@@ -4,6 +4,7 @@ in the name of a file."""
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -116,7 +117,9 @@ def check_name(name: object, where: str) -> None:
 
 
 def check_place(path: object, option: str) -> None:
-    """Raises UserError for a URL where a folder is wanted."""
+    """Raises UserError for a URL where a folder is wanted, and for a name that no file system takes."""
+    if any(len(part.encode("utf-8", "replace")) > 255 for part in str(path).split(os.sep)):
+        raise UserError(f"{option} {str(path)[:40]}…: a name in it is longer than 255 bytes")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise UserError(f"{option} {path}: a folder of this machine is wanted, not a URL")
 

@@ -17,7 +17,7 @@ from irlens.base import store as stores
 from irlens.base.errors import UserError
 from irlens.base.files import remove_temporary, write_text
 from irlens.base.progress import Say
-from irlens.base.untrusted import check_inside, check_place
+from irlens.base.untrusted import check_inside, check_place, escaped
 from irlens.commands import finished, renamed
 
 PACKAGES = ("irlens", "torch", "transformers", "accelerate", "sentence-transformers", "faiss-cpu", "faiss-gpu", "ir-measures",
@@ -229,6 +229,7 @@ class OutputFolder:
             raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from error
 
     def _write(self, status: str) -> None:
+        typed = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
         manifest = {
             "command": self.command,
             "status": status,
@@ -236,7 +237,7 @@ class OutputFolder:
             **secrets.redacted(self.facts),
             "versions": _versions(),
             "git_commit": git_commit(),
-            "argv": secrets.argv([Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]),
+            "argv": [escaped(word) for word in secrets.argv(typed)],
         }
         text = json.dumps(checksums.signed(manifest), indent=1, ensure_ascii=False)
         write_text(text + "\n", self.path / "manifest.json")

@@ -80,7 +80,13 @@ def _own(dataset: str, split: str | None, limit: int | None) -> Task:
     """The task that `module:load` makes. Its topics are its revision, unless it names one."""
     from irlens import tables
 
-    task = plugins.function(dataset, "--dataset")(split, limit)
+    load = plugins.function(dataset, "--dataset")
+    try:
+        task = load(split, limit)
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # within it
+        raise UserError(f"--dataset {dataset}: is called as load(split, limit), and cannot be: {error}") from error
     if not isinstance(task, Task):
         raise UserError(f"--dataset {dataset}: it must return an irlens.tasks.Task, got {type(task).__name__}")
     content = tables.check(task.topics, "topics", dataset).to_json(orient="records")
