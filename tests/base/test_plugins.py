@@ -60,6 +60,8 @@ def test_a_task_is_known_by_its_topics():
     assert tasks.splits("own_code:load") == []
     with pytest.raises(UserError, match="must return an irlens.tasks.Task, got int"):
         tasks.load("own_code:no_task")
+    with pytest.raises(UserError, match=r"--dataset os:getcwd: is called as load\(split, limit\), and cannot be"):
+        tasks.load("os:getcwd")
 
 
 def test_a_reranker_gives_a_number_per_row():
