@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
+from irlens.base.untrusted import markdown
 from irlens.commands.settings import PassK, Train
 from irlens.reproduce import arms, kept, run
 from irlens.reproduce import study as studies
@@ -80,7 +81,7 @@ def test_a_study_by_iteration_draws_both_and_judges_the_claim(tmp_path):
     ]
     made = report(a_recipe(study, *shares), found, tmp_path)
     text = (tmp_path / "conclusions.md").read_text()
-    assert "Preset tiny: 3 seeds, 60 problems" in text and all(f"- {line}" in text for line in made)
+    assert "Preset tiny: 3 seeds, 60 problems" in text and all(f"- {markdown(line)}" in text for line in made)
     assert any("hardest above easiest, Pass@1 at T = 0.7: confirmed (+30.0 points" in line for line in made)
     assert any("easiest above easy, Pass@1 at T = 0.7: contradicted" in line for line in made)
     assert any("easy above easy2, Pass@1 at T = 0.7: not confirmed" in line for line in made)

@@ -177,9 +177,9 @@ def running(folder):
 def test_what_a_kill_left_beside_a_model_that_was_whole_goes(tmp_path):
     """A kill between the rename of the model and the end of what only training needs."""
     here = tmp_path / "iteration-1"
-    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.json", "phase.ended", "log.csv"):
+    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.json", "phase.ended", "log.csv", "account.json"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
     folders = Folders(TrainOptions.of("listmle"), Kept(tmp_path), "tiny")
     assert folders.fit(tmp_path, pd.DataFrame(), {}, 1) == here / "model"
-    assert {path.name for path in here.iterdir()} == {"model", "log.csv"}
+    assert {path.name for path in here.iterdir()} == {"model", "log.csv", "account.json"}

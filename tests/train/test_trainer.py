@@ -299,6 +299,7 @@ def test_a_pickle_that_was_planted_in_a_checkpoint_is_not_run(policy, tmp_path):
         (checkpoint,) = shutil.copytree(tmp_path / "c", tmp_path / name).glob("checkpoint-*")
         assert (checkpoint / name).is_file()
         torch.save(Trap(tmp_path / "sprung"), checkpoint / name)
+        (checkpoint / "checksums.txt").unlink()  # which would have it made again
         with pytest.raises(UserError, match="not a readable checkpoint"):
             train(model, tokenizer, examples(8, 2), options("pairwise", 1e-3, 2, 8, 8), tmp_path / name)
     assert not (tmp_path / "sprung").exists()
