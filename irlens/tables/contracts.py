@@ -43,43 +43,39 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
         )
     for column in ("query_id", "doc_id"):
         if column in COLUMNS[table]:
-            bad = ~frame[column].map(lambda v: isinstance(v, str) and 0 < len(v) <= LONGEST_ID).astype(bool)
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                value = frame[column].tolist()[row]
-                what = f" of at most {LONGEST_ID:,} letters" if isinstance(value, str) and value else ""
-                raise UserError(f"{where}row {row}: {column} must be a non-empty string{what}, got {value!r:.60}")
+            _all(
+                frame[column].map(lambda v: isinstance(v, str) and v != ""), frame[column], where, "a non-empty string"
+            )
+            short = frame[column].map(len) <= LONGEST_ID
+            _all(short, frame[column].str[:60], where, f"a string of at most {LONGEST_ID:,} letters")
     for column in NUMBERS:
         if column in COLUMNS[table]:
-            numbers = _numbers(frame[column], f"{where}{column}")
-            most = np.finfo(float).max if column == "relevance" else LARGEST  # measures bound relevance by GRADE
-            bad = ~(np.abs(numbers) <= most)  # nan too
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                what = "a finite number" + (f" of at most {LARGEST:,}" if np.isfinite(numbers[row]) else "")
-                raise UserError(f"{where}row {row}: {column} must be {what}, got {frame[column].tolist()[row]!r:.60}")
+            numbers = np.abs(_numbers(frame[column], f"{where}{column}"))
+            _all(np.isfinite(numbers), frame[column], where, "a finite number")
+            if column != "relevance":  # which measures bound by GRADE
+                _all(numbers <= LARGEST, frame[column], where, f"a finite number of at most {LARGEST:,}")
     for column in (name for name in OPTIONAL if table == "run" and name in frame.columns):
-        missing = frame[column].isna().to_numpy(dtype=bool)
-        bad = ~(np.abs(_numbers(frame[column], f"{where}{column}")) <= LARGEST) & ~missing
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise UserError(
-                f"{where}row {row}: {column} must be a finite number, got {frame[column].tolist()[row]!r:.60}"
-            )
+        good = np.abs(_numbers(frame[column], f"{where}{column}")) <= LARGEST
+        _all(good | frame[column].isna().to_numpy(dtype=bool), frame[column], where, "a finite number")
+    if table == "lists" and "text" in frame.columns:
+        _all(frame["text"].map(lambda v: isinstance(v, str)), frame["text"], where, "a text")
     if table in ("run", "lists") and "tokens" in frame.columns:
-        good = frame["tokens"].map(_are_ids).astype(bool)
-        if not good.all():
-            row = int(np.flatnonzero(~good)[0])
-            raise UserError(
-                f"{where}row {row}: tokens must be a list of whole numbers of 0 or more, or missing, got "
-                f"{frame['tokens'].tolist()[row]!r:.80}"
-            )
+        good = frame["tokens"].map(_are_ids)
+        _all(good, frame["tokens"], where, "a list of whole numbers of 0 or more, or missing")
     if table in KEYS:
         twice = frame.duplicated(KEYS[table])
         if twice.any():
             key = ", ".join(f"{c}={frame[c][twice].iloc[0]}" for c in KEYS[table])
             raise UserError(f"{where}{key} occurs more than once ({int(twice.sum())} repeated rows)")
     return frame
+
+
+def _all(good, column: pd.Series, where: str, what: str) -> None:
+    """Raises UserError for the first cell of a column that is not good."""
+    bad = np.flatnonzero(~np.asarray(good, dtype=bool))
+    if len(bad):
+        row = int(bad[0])
+        raise UserError(f"{where}row {row}: {column.name} must be {what}, got {column.tolist()[row]!r:.80}")
 
 
 def _numbers(column: pd.Series, where: str) -> np.ndarray:

@@ -293,7 +293,13 @@ def test_a_notebook_brings_draws_in_and_sends_them_out(tmp_path):
         made = irlens.export_draws(run, out, kind, qrels=qrels, model="mine")
         assert made and all(one.parent == out and one.stat().st_size for one in made)
         again, files = export(exchange.Export(run=str(folder), to=kind, out=str(tmp_path / f"{kind}-by-command")), str)
-        if kind not in ("every-eval-ever", "lm-eval", "jsonl", "trec", "alpaca-eval"):  # these are named after the folder
+        if kind not in (
+            "every-eval-ever",
+            "lm-eval",
+            "jsonl",
+            "trec",
+            "alpaca-eval",
+        ):  # these are named after the folder
             assert [one.read_text() for one in made] == [one.read_text() for one in files]
         elif kind not in ("every-eval-ever", "alpaca-eval"):  # which tell when it was made, and the data set
             assert sorted(one.read_text() for one in made) == sorted(one.read_text() for one in files), again

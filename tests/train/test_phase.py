@@ -177,7 +177,14 @@ def running(folder):
 def test_what_a_kill_left_beside_a_model_that_was_whole_goes(tmp_path):
     """A kill between the rename of the model and the end of what only training needs."""
     here = tmp_path / "iteration-1"
-    for name in ("model/config.json", "checkpoints/checkpoint-4/complete", "phase.json", "phase.ended", "log.csv", "account.json"):
+    for name in (
+        "model/config.json",
+        "checkpoints/checkpoint-4/complete",
+        "phase.json",
+        "phase.ended",
+        "log.csv",
+        "account.json",
+    ):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
     folders = Folders(TrainOptions.of("listmle"), Kept(tmp_path), "tiny")
