@@ -145,6 +145,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
     assert "cannot be written" in refused("passk", "--limit", "3", "-n", "2", "--out", tmp_path / "file" / "x")
 
 
+@pytest.mark.slow
 def test_passk_writes_what_it_says_and_twice_the_same_bytes(tmp_path, irlens, files):
     args = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.2,1.0", "--at", "1,2,6")
     shown = irlens(*args, "--out", tmp_path / "a").stdout
@@ -191,6 +192,7 @@ def test_a_recipe_of_ones_own(tmp_path, irlens):
     assert (tmp_path / "irlens-out" / "mine-tiny" / "1-passk" / "results.csv").exists()
 
 
+@pytest.mark.slow
 def test_seeds_and_arms_at_once_make_what_they_make_one_by_one(tmp_path, irlens, files):
     arm = '[[preset.tiny]]\nstage = "passk"\nlimit = 3\nn = 2\n'
     (tmp_path / "mine.toml").write_text(f'{arm}name = "hot"\ntemperature = [1.0]\n{arm}temperature = [0.2]\n')
@@ -208,6 +210,7 @@ def test_real_gsm8k(tmp_path, real_data, irlens):
     assert (results["n"] == 10).all() and (results["value"] < 0.5).all()
 
 
+@pytest.mark.slow
 def test_real_nq(tmp_path, real_data, irlens):
     shown = irlens("recall", "--retriever", "bm25", "--dataset", real_data("nq"), "--out", tmp_path / "a").stdout
     assert "bm25, gold passage" in shown and "bm25, answer string" in shown

@@ -35,6 +35,7 @@ def test_draws_are_the_same_to_the_byte(irlens, drawn, tmp_path, devices):
     assert (devices == "0") == ("processes" not in said.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [("0", "2"), pytest.param(("0", "1", "2", "4"), marks=pytest.mark.slow)])
 def test_scores_are_the_same_to_the_byte(irlens, drawn, tmp_path, several):
     for devices in several:
@@ -91,6 +92,7 @@ def test_a_worker_that_is_killed_costs_no_row(drawn, tmp_path):
     assert tables(out) == tables(drawn)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_with_its_workers_and_the_same_command_continues(irlens, drawn, tmp_path):
     out = tmp_path / "out"
     process = started([*DRAWN, out, "--devices", "2"])

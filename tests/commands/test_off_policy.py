@@ -153,6 +153,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, file, refused, row
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_ends_as_unbroken(tmp_path, file, irlens, files, kill_and_continue):
     args = ("train", "--lists", file(ROWS * 2), "--objective", "contrastive", "--epochs", "3", "--batch-lists", "4",
             "--learning-rate", "1e-4", "--export", "trl")  # fmt: skip

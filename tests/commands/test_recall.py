@@ -47,6 +47,7 @@ def embedded(tmp_path_factory):
     return folder / "irlens-out" / "recall-bm25+tiny-e5-facts", done.stdout
 
 
+@pytest.mark.slow
 def test_the_embedded_default_has_figure_2as_shape(embedded):
     folder, shown = embedded
     assert "tiny-e5, gold" in shown and "significant" in shown
@@ -97,6 +98,7 @@ def test_twice_the_same_scores_and_order(embedded, tmp_path):
     assert ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours)
 
 
+@pytest.mark.slow
 def test_index_killed_while_encoding_is_continued_with_the_same_vectors(tmp_path):
     args = ["index", "--shard-size", "100", "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
@@ -136,6 +138,7 @@ def test_another_model_dimension_or_corpus_in_the_folder_is_refused(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_other_index_types_use_the_same_vectors(tmp_path):
     pytest.importorskip("faiss", reason="needs the extra irlens[dense]")
     flat = recall(tmp_path / "r", retriever="tiny-e5")
@@ -266,6 +269,7 @@ def brute_force_recall(folder, task, at):
     return [float(np.mean([rank < n for rank in ranks])) for n in at]
 
 
+@pytest.mark.slow
 def test_minilm_on_some_of_nq_is_brute_force(tmp_path, real_data, minilm):
     whole = tasks.load(real_data("nq"), limit=150)
     used = set(whole.qrels["doc_id"])

@@ -9,6 +9,7 @@ import pytest
 from irlens.base import files as written_whole
 
 
+@pytest.mark.slow
 def test_passk_killed_half_way_ends_as_unbroken(tmp_path, irlens, files, kill_and_continue):
     args = ("passk", "--limit", "30", "-n", "50", "--temperature", "0.7,1.0")
     resumed = kill_and_continue(args, tmp_path / "a", lambda f: any(f.glob("shards/T*")))
@@ -28,6 +29,7 @@ def unbroken(tmp_path_factory, irlens):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [
     "iteration-1/checkpoints/checkpoint-*/complete",
     "iteration-2/lists.parquet",

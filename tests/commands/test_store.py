@@ -146,6 +146,7 @@ def test_other_options_measure_a_finished_folder_anew(tmp_path, irlens):
     assert "finished" not in said and set(pd.read_csv(tmp_path / "a" / "results.csv")["cutoff"]) == {1, 2}
 
 
+@pytest.mark.slow
 def test_arms_of_a_recipe_share_and_a_finished_recipe_is_read(tmp_path, irlens, files, monkeypatch, two_arms):
     (tmp_path / "arms.toml").write_text(two_arms(prompts=24, n=6, eval_limit=8, eval_n=4))
     asked = ("reproduce", tmp_path / "arms.toml", "--jobs", "1", "--out", tmp_path / "out" / "arms")

@@ -34,6 +34,7 @@ def train(out, **more):
     return folder, results, tests, said
 
 
+@pytest.mark.slow
 def test_memory_merges_the_draws_of_earlier_iterations(tmp_path):
     folder, *_ = train(
         tmp_path / "a", same_prompts=True, memory="all", iterations=3, list_size=12, objective="contrastive"
@@ -206,6 +207,7 @@ def scores_of(lists, folder):
     return objectives.Scores(logprob, torch.zeros_like(logprob), length, grade, mask.bool())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"objective": "kto"}, {"objective": "spin"}, {"objective": "sft"}, {"objective": "rrhf", "nll": 0.1},
                                   {"objective": "simpo", "length_normalised": True}, {"tier": "easy", "positives_from": "both", "objective": "pairwise"},
                                   {"objective": "lambdarank", "objective_args": '{"weighted": 1}'}])  # fmt: skip
@@ -250,6 +252,7 @@ def test_long_lists_are_left_out_whole_and_counted(tmp_path):
     assert json.loads((folder / "manifest.json").read_text())["lists_too_long"] == account["too_long"]
 
 
+@pytest.mark.slow
 def test_the_switch_on_packing_reaches_every_pass_and_changes_no_result(tmp_path, monkeypatch):
     from irlens.train import data
 

@@ -23,6 +23,7 @@ def pass_at(tiny_engine, tmp_path_factory):
     return measure
 
 
+@pytest.mark.slow
 def test_targets_and_the_crossing_of_figure_2b(pass_at):
     low, middle, high = (
         pass_at(0.1, 16, "Pass@1 Pass@16"),

@@ -238,6 +238,7 @@ better = ["long > short"]
 """
 
 
+@pytest.mark.slow
 def test_an_arm_that_finds_nothing_to_rank_ends_alone(tmp_path):
     path = tmp_path / "ending.toml"
     path.write_text(ENDING)

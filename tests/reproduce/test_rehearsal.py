@@ -23,7 +23,7 @@ from irlens.reproduce.costs import Cost
 from irlens.reproduce.records import Step
 from irlens.reproduce.rehearsal import cut, furnish, page, steps
 
-QUICK = [("fig2a", "paper"), ("fig2b", "paper"), ("math", "paper")]  # an encoder, draws alone, training by a verifier
+QUICK = [("fig2b", "paper")]  # draws alone
 SHIPPED = [(name, preset) for name in recipe.names() for preset in recipe.presets(name)]
 
 

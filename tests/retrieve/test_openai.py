@@ -182,6 +182,7 @@ def test_bos_is_left_to_a_server_that_writes_it_and_two_are_refused():
         one._check_bos(prompt, Answer([], 5, None))
 
 
+@pytest.mark.slow
 def test_passk_through_a_server(serve, tmp_path):
     url = serve()
     args = ("passk", "--limit", "20", "-n", "8", "--temperature", "0.5", "--base-url", url, "--out", tmp_path / "a")

@@ -25,6 +25,7 @@ def test_the_algorithm_is_one_page():
     assert steps == ["retrieve, rerank", "negatives", "train"]
 
 
+@pytest.mark.slow
 def test_the_loop_in_a_notebook_is_that_of_the_command(tmp_path):
     """The same draws, rewards and lists, the second iteration's from the policy as it was saved, here in bfloat16; the start
     keeps its weights."""

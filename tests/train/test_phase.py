@@ -82,6 +82,7 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_one_process_of_its_own_trains_the_same_weights(here, tmp_path):
     folder, _ = fit(tmp_path, Devices("local", 1))
     assert weights(folder) == weights(here) and log(folder) == log(here)
@@ -99,6 +100,7 @@ def test_two_processes_have_the_losses_of_one_and_leave_nothing_behind(here, tmp
     assert log(folder) == pytest.approx(log(here), rel=2e-3) and len(log(here)) == 12  # rounding, step by step
 
 
+@pytest.mark.slow
 def test_one_that_dies_is_started_again_and_continues(here, tmp_path, deadly):
     deadly(1)
     folder, lines = fit(tmp_path, Devices("local", 1), objective="deadly:dies")

@@ -103,6 +103,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load.causal_lm(folder).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_divided_weights_train_as_one(case, starts, two, tmp_path):
     """References, steps, KTO's zero point of the whole step, adapters merged: the log and the saved model of one process."""

@@ -324,6 +324,7 @@ def test_two_processes_under_ddp_train_as_one(policy, tmp_path):
     assert two == pytest.approx(one, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_however_its_lists_are_cut(policy, tmp_path):
     """Any number of lists, passes of any size, one process or two: a mean over the lists that say something."""
     whole = steps(policy, tmp_path / "whole", 8)
