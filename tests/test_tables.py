@@ -412,3 +412,8 @@ def test_what_is_no_prompt_and_no_draw_is_told_in_one_line(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_a_table_without_rows_is_one_whatever_its_types():
+    for table, columns in tables.COLUMNS.items():
+        assert tables.check(pd.DataFrame(columns=columns, dtype=float), table).empty

@@ -82,10 +82,10 @@ def given(settings: Compare, say: Say) -> list[System]:
     idle = [f for f in fields(Compare) if f.name in OF_DRAWS and getattr(settings, f.name) != f.default]
     if idle and not models:
         raise UserError(f"{flags_of(idle)}: for models that draw, and only runs are given")
-    called = _names([place if isinstance(place, Path) else Path(place) for place in places.values()])
+    called = _names([Path(name).expanduser() for name in places])
     if len(named) > len(places) or len(set(called.values())) < len(named):
         raise UserError("compare: name each run once")
-    return [_system(called[Path(place)], place, settings, say) for place in places.values()]
+    return [_system(called[Path(name).expanduser()], place, settings, say) for name, place in places.items()]
 
 
 def _model(name: str, settings: Compare) -> str | None:

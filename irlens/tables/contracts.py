@@ -47,7 +47,7 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
                 frame[column].map(lambda v: isinstance(v, str) and v != ""), frame[column], where, "a non-empty string"
             )
             short = frame[column].map(len) <= LONGEST_ID
-            _all(short, frame[column].str[:60], where, f"a string of at most {LONGEST_ID:,} letters")
+            _all(short, frame[column], where, f"a string of at most {LONGEST_ID:,} letters")
     for column in NUMBERS:
         if column in COLUMNS[table]:
             numbers = np.abs(_numbers(frame[column], f"{where}{column}"))

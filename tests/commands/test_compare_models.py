@@ -75,6 +75,7 @@ def test_a_model_beside_a_run_and_a_trained_folder(shaken, tmp_path):
     asked = Compare(runs=[str(run), "tiny", str(trained)], **DRAWS, baseline="mine", out=str(tmp_path / "c"))
     folder, values, tests = compare(asked, str)
     assert len(values) == 3 * 2 and set(tests["before"]) == {"mine"} and len(tests) == 2 * 2
+    assert set(values["run"]) == {"mine", "tiny", "trained"}  # as they were named
     found = values.set_index(["measure", "run"])["value"]
     assert found["Pass@1", "mine"] == found["Pass@1", "tiny"]  # the same draws of the same model, by the same verifier
     assert set(values["group"]) <= {"", "*"} and "share a letter" not in (folder / "compare.md").read_text()
