@@ -65,7 +65,7 @@ NONSENSE = {
     "score must be a finite number of at most 1,000,000,000": {"base": "trec x trec", "files": {"run.trec": trec(1700000000, 1.0)}},
     "a finite number, got": {"base": "trec x trec", "files": {"run.trec": trec("inf", 1.0)}},
     "a whole number of at most 10,000": {"base": "trec x trec", "files": {"qrels.trec": b"q0 0 a 4611686018427387904\n"}},
-    "non-empty string of at most 1,000 letters": {
+    "string of at most 1,000 letters": {
         "base": "rerank table",
         "files": {"run.parquet": content(("parquet", [{**one, "query_id": LONG} for one in fuzz_bases.ROWS]))},
     },
