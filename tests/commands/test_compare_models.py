@@ -93,13 +93,13 @@ def test_a_model_beside_a_run_and_a_trained_folder(shaken, tmp_path):
     (["short", "long", "--judge", "tiny", "--baseline", "lang"], "the baseline 'lang' is no system here; did you mean 'long'"),
     (["tiny", "short", "--dataset", "prompts.jsonl"], "has no verifier, so the draws of tiny cannot be judged"),
     (["short", "values", "--judge", "tiny"], "holds values and no texts"),
-    (["short", "long", "--reward", "my_reward:nan"], "score not finite for query_id=p0"),
+    (["short", "long", "--reward", "nan_reward:nan"], "score not finite for query_id=p0"),
     (["values", "nan"], "Pass@1 of query_id=p0 is nan, not a finite number"),
 ])  # fmt: skip
 def test_what_is_refused(texts, tmp_path, refused, monkeypatch, args, message):
     (tmp_path / "irlens-out").mkdir()
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say"}\n' * 2)
-    (tmp_path / "my_reward.py").write_text("def nan(run):\n    return [float('nan')] * len(run)\n")
+    (tmp_path / "nan_reward.py").write_text("def nan(run):\n    return [float('nan')] * len(run)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, value in (("values", 1.0), ("nan", np.nan)):
         frame = pd.DataFrame({"query_id": ["p0", "p1"], "measure": "Pass@1", "value": [value, 0.0]})
