@@ -42,6 +42,7 @@ def test_shards_hold_whole_prompts_and_at_least_so_many_are_made(scaling):
     assert max(longest for _, longest in parted) == whole[0][1]
 
 
+@pytest.mark.slow
 def test_of_the_settings_of_table_2_eight_devices_wait_less_than_a_tenth(scaling):
     rows = [row for row in scaling.on_paper((8,)) if row["phase"] == "all"]
     waiting = {row["case"]: row["waiting_share"] for row in rows}

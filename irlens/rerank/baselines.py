@@ -10,7 +10,7 @@ from irlens.rerank.scoring import need_texts
 
 def random_scores(run: pd.DataFrame, seed: int) -> np.ndarray:
     """[rows] numbers in [0, 1), each a function of (seed, query_id, doc_id) alone."""
-    keys = (f"{seed}\x1f{q}\x1f{d}".encode() for q, d in zip(run["query_id"], run["doc_id"]))
+    keys = (f"{seed}\x1f{q}\x1f{d}".encode() for q, d in zip(run["query_id"].tolist(), run["doc_id"].tolist()))
     return np.array([int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") for key in keys]) / 2.0**48
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -170,10 +170,13 @@ def _vote(name: str, argument: str, given: Given) -> Scoring:
     return Scoring(name, prepare, given, identity=inner.identity)
 
 
-def _answers(run: pd.DataFrame, given: Given) -> list:
+def _answers(run: pd.DataFrame, given: Given) -> list[int | None]:
+    """[rows] the number of each different answer, which is quicker to count than a fraction; None without one."""
     from irlens.rerank.vote import answers_of, need_extract
 
-    return answers_of(run, need_extract(given.extract(run), given.where))
+    number: dict[Hashable, int] = {}
+    answers = answers_of(run, need_extract(given.extract(run), given.where))
+    return [None if answer is None else number.setdefault(answer, len(number)) for answer in answers]
 
 
 # -- with a model --------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def need_texts(run: pd.DataFrame, who: str) -> pd.DataFrame:
     """`run` itself. Raises UserError if it does not hold what the candidates say."""
     if "text" not in run.columns:
         raise UserError(f"{who} reads the candidates, but the run has no column text (a TREC file holds none)")
-    bad = ~run["text"].map(lambda text: isinstance(text, str)).astype(bool)
+    bad = np.array([not isinstance(text, str) for text in run["text"].tolist()], dtype=bool)
     if bad.any():
         row = run[bad].iloc[0]
         raise UserError(f"{who}: query_id={row['query_id']}, doc_id={row['doc_id']}: text is missing")
@@ -241,7 +241,7 @@ def finished(run: pd.DataFrame) -> np.ndarray:
 
 def usable(run: pd.DataFrame) -> np.ndarray:
     """Whether each response says something [rows]: it is finished and not empty."""
-    return finished(run) & run["text"].map(lambda text: text.strip() != "").to_numpy(dtype=bool)
+    return finished(run) & np.array([text.strip() != "" for text in run["text"].tolist()], dtype=bool)
 
 
 def grades_of(run: pd.DataFrame, qrels: pd.DataFrame, source: str = "the qrels") -> np.ndarray:
@@ -249,12 +249,13 @@ def grades_of(run: pd.DataFrame, qrels: pd.DataFrame, source: str = "the qrels")
 
     Raises UserError: a query of the run that the qrels do not judge, an unjudged draw (of draws each is judged).
     """
-    strangers = sorted(set(run["query_id"]) - set(qrels["query_id"]))
+    strangers = sorted(set(run["query_id"].unique()) - set(qrels["query_id"].unique()))
     if strangers:
         some = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
         raise UserError(f"{source} do not judge {len(strangers)} of the run's queries ({some})")
-    known = dict(zip(zip(qrels["query_id"], qrels["doc_id"]), pd.to_numeric(qrels["relevance"])))
-    keys = list(zip(run["query_id"], run["doc_id"]))
+    judged = zip(qrels["query_id"].tolist(), qrels["doc_id"].tolist())  # three times quicker than rows of the columns
+    known = dict(zip(judged, pd.to_numeric(qrels["relevance"]).tolist()))
+    keys = list(zip(run["query_id"].tolist(), run["doc_id"].tolist()))
     if "draw" in run.columns:
         missing = [key for key in keys if key not in known]
         if missing:

@@ -23,7 +23,7 @@ def answers_of(run: pd.DataFrame, extract: Callable[[str], Hashable | None]) -> 
     """The answer that each response gives; None for one that gives none, never finished or takes too long to read."""
     texts = need_texts(run, "a vote")["text"]
     known = limits.each(extract, texts)
-    return [known[text] if done else None for text, done in zip(texts, finished(run))]
+    return [known[text] if done else None for text, done in zip(texts.tolist(), finished(run).tolist())]
 
 
 def vote_weights(run: pd.DataFrame, rewards: np.ndarray) -> np.ndarray:

@@ -43,10 +43,9 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
         )
     for column in ("query_id", "doc_id"):
         if column in COLUMNS[table]:
-            _all(
-                frame[column].map(lambda v: isinstance(v, str) and v != ""), frame[column], where, "a non-empty string"
-            )
-            short = frame[column].map(len) <= LONGEST_ID
+            cells = frame[column].tolist()
+            _all([isinstance(v, str) and v != "" for v in cells], frame[column], where, "a non-empty string")
+            short = [len(v) <= LONGEST_ID for v in cells]
             _all(short, frame[column], where, f"a string of at most {LONGEST_ID:,} letters")
     for column in NUMBERS:
         if column in COLUMNS[table]:
@@ -58,7 +57,7 @@ def check(frame: pd.DataFrame, table: str, source: str = "") -> pd.DataFrame:
         good = np.abs(_numbers(frame[column], f"{where}{column}")) <= LARGEST
         _all(good | frame[column].isna().to_numpy(dtype=bool), frame[column], where, "a finite number")
     if table == "lists" and "text" in frame.columns:
-        _all(frame["text"].map(lambda v: isinstance(v, str)), frame["text"], where, "a text")
+        _all([isinstance(v, str) for v in frame["text"].tolist()], frame["text"], where, "a text")
     if table in ("run", "lists") and "tokens" in frame.columns:
         good = frame["tokens"].map(_are_ids)
         _all(good, frame["tokens"], where, "a list of whole numbers of 0 or more, or missing")

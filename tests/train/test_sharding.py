@@ -120,6 +120,7 @@ def test_two_processes_with_divided_weights_train_as_one(case, starts, two, tmp_
     assert moved > 0 and apart < 1e-3 * moved
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_divided_weights_continues_as_unbroken(two):
     """Stopped in its fourth step, whose checkpoint is the second: moments, schedule and order of lists are those of before."""
     assert json.loads((two / "broken.json").read_text()) == ["checkpoint-2"]
@@ -128,6 +129,7 @@ def test_a_checkpoint_of_divided_weights_continues_as_unbroken(two):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_several_processes_is_not_one_of_one(two, starts, tmp_path):
     shutil.copytree(two / "tied" / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UserError, match="was made with --shard, by several processes"):
