@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def _seen(path: Path) -> object:
     """A file's bytes, but for times and for what a kill makes a command do twice. Of a manifest without seconds, memory
     (`peak_memory_bytes`), what was drawn anew or found in the store (`sampling`, `store`), and `finished`, a digest over
     these very files; of sampled.json, which books draws and seconds, nothing, nor of logs; of a store's index the rows
-    without times; of a training's log.csv and diagnostics.csv, whose means over ten steps know no steps of before a kill,
-    nothing; of checksums.txt nothing, where lines of what was made twice stand twice; a rehearsal's page without its numbers, which are times."""
+    without times; of checksums.txt nothing, where lines of what was made twice stand twice; a rehearsal's page without
+    its numbers, which are times, and its report without seconds."""
     if path.name == "manifest.json":
         told = json.loads(path.read_text(encoding="utf-8"))
         return {k: v for k, v in told.items() if k not in OWN}
@@ -70,6 +71,8 @@ def _seen(path: Path) -> object:
             return sorted(rows), db.execute("SELECT count(*) FROM claims").fetchone()
     if path.name == "rehearsal.md":
         return re.sub(r"[\d.]+", "", path.read_text(encoding="utf-8"))
+    if path.name == "report.json":
+        return {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if "seconds" not in k}
     if path.name in UNSEEN or (path.name.startswith("log") and path.suffix == ".txt"):
         return None
     return path.read_bytes()
@@ -107,15 +110,7 @@ def phase(work: Path) -> str:
     return "tables" if newest.suffix in (".parquet", ".csv", ".run", ".qrels", ".jsonl", ".json") else "others"
 
 
-UNSEEN = (
-    "sampled.json",
-    "checksums.txt",
-    "log.csv",
-    "diagnostics.csv",
-    "index.sqlite-wal",
-    "index.sqlite-shm",
-    "phase.log",
-)
+UNSEEN = ("sampled.json", "checksums.txt", "index.sqlite-wal", "index.sqlite-shm", "phase.log")
 PHASES = {
     "end": (r"chosen\.json",), "checkpoints": ("checkpoints", r"phase\..*"), "model": (r"\.?model(\.tmp)?",),
     "figures": (r".*\.(png|pdf)(\..*)?",), "store": (r"\.?store", r"\.irlens-store"), "vectors": ("vectors", r".*\.faiss.*"),
@@ -187,12 +182,12 @@ class Storm:
         return place
 
     def whole(self, argv: list[str], place: Path, share_cold: float, dice: random.Random | None = None) -> int:
-        """Starts a command until it ends well; returns how often."""
-        for tries in range(1, 4):
+        """Starts a command until it ends well; returns how many names it made at last."""
+        for _ in range(3):
             run = (cold if dice and dice.random() < share_cold else self.server.start)(argv, place)
-            code = run.wait(time.monotonic() + LAST)
+            code, names = wait_for_names(run, place / "work", time.monotonic() + LAST)
             if code == 0:
-                return tries
+                return names
             if code is None:
                 end_all(run)
                 break
@@ -205,41 +200,42 @@ class Storm:
         dice = random.Random(f"{self.seed} {case.name}")
         place = self.place(f"{case.name}-unbroken", case)
         started = time.monotonic()
-        self.whole(argv, place, 0.0)
+        events = self.whole(argv, place, 0.0)
         tally.unbroken = time.monotonic() - started
-        wanted, names = made(place), len(list((place / "work").rglob("*")))
+        wanted, when = made(place), moments(kills, events, dice)
         episode = missed = 0
         while tally.kills < kills and missed < 20:
             here = self.place(f"{case.name}-{episode}", case)
             before = tally.kills
             for _ in range(min(dice.randint(1, 4), kills - tally.kills)):
-                missed += not self.strike(argv, here, tally, names, dice)
+                missed += not self.strike(argv, here, tally, next(when), dice)
             if tally.kills > before and self.compare(argv, here, wanted, tally, dice):
                 shutil.rmtree(here)
             episode += 1
         tally.seconds = time.monotonic() - began
         return tally
 
-    def strike(self, argv: list[str], place: Path, tally: Tally, names: int, dice: random.Random) -> bool:
+    def strike(self, argv: list[str], place: Path, tally: Tally, when: Moment, dice: random.Random) -> bool:
         """Starts the command and sends it something; False if it ended before."""
-        way = dice.choices(WAYS, (4, 3, 2, 1.5, 1.5))[0]
+        several = {"--devices", "--jobs"} & {*argv}  # it has workers, which come late
+        way = dice.choices(WAYS, (3, 5, 2, 2, 2) if several else (4, 3, 2, 1.5, 1.5))[0]
         apart = dice.random() < self.cold
         (place / "stderr").unlink(missing_ok=True)
         since = time.time()
         run, began = (cold if apart else self.server.start)(argv, place), time.monotonic()
         length = tally.unbroken + 6 * apart
-        if dice.random() < 0.5:
-            code = run.wait(began + dice.uniform(0.0, length))
-        else:
-            code = wait_for_names(run, place / "work", dice.randint(1, 2 * names), began + 2 * length)
+        names, until = (when, began + 2 * length) if isinstance(when, int) else (None, began + when * length)
+        code, _ = wait_for_names(run, place / "work", until, names)
+        while way == "worker" and several and code is None and not run.workers() and time.monotonic() < began + length:
+            code = run.wait(time.monotonic() + dice.uniform(0.01, 0.5))
         if code is not None:
             return False
-        others = run.others()
-        way = "main" if way == "worker" and not others else way
+        others, workers = run.others(), run.workers()
+        way = "main" if way == "worker" and not workers else way
         tally.fell[phase(place / "work")] += 1
         tally.thirds[min(2, int(3 * (time.monotonic() - began) / length))] += 1
         tally.ways[way] += 1
-        send(run, way, others, dice)
+        send(run, way, workers if way == "worker" else others, dice)
         code = run.wait(time.monotonic() + (LAST if way == "worker" else 60))
         tally.wrong += self.after(run, way, code, since)
         return True
@@ -256,6 +252,7 @@ class Storm:
             wrong.append(f"{way}: processes are left: {words}")
         if code is None or rest:
             end_all(run)
+        wrong += [f"{way}: {line}" for line in _said(run.place) if "resource_tracker" in line or "semaphore" in line]
         if way in SIGNALS and code != 0 and not (run.apart and code == -SIGNALS[way] and not _said(run.place)):
             wrong += [f"{way}: {line}" for line in ill_ended(run.place, way, code, since)]
         return wrong
@@ -275,16 +272,28 @@ class Storm:
         return len(tally.wrong) == before
 
 
-def wait_for_names(run: Run, work: Path, count: int, until: float) -> int | None:
-    """Returns right after the `count`-th new name was seen, or at `until`; the exit code if the command has ended."""
+Moment = int | float  # after so many new names, or at this share of an unbroken run's time
+
+
+def moments(kills: int, names: int, dice: random.Random) -> Iterator[Moment]:
+    """Half are times and half are names, each half spread evenly: one in every part of a run, the parts in any order."""
+    parts = max(1, kills // 2)
+    while True:
+        shares = [(i + dice.random()) / parts for i in range(parts)]
+        yield from dice.sample([*shares, *(1 + int(share * max(1, names)) for share in shares)], 2 * parts)
+
+
+def wait_for_names(run: Run, work: Path, until: float, count: int | None = None) -> tuple[int | None, int]:
+    """Returns right after the `count`-th new name was seen, or at `until`: the exit code if the command has ended, and how
+    many there were."""
     known, new = {path for path, _, _ in os.walk(work)}, 0
     known |= {os.path.join(where, name) for where, _, names in os.walk(work) for name in names}
-    while (code := run.ended()) is None and new < count and time.monotonic() < until:
+    while (code := run.ended()) is None and (count is None or new < count) and time.monotonic() < until:
         seen = {os.path.join(where, name) for where, _, names in os.walk(work) for name in names}
         new += len(seen - known)
         known |= seen
         time.sleep(0.002)
-    return code
+    return code, new
 
 
 def send(run: Run, way: str, others: list[int], dice: random.Random) -> None:

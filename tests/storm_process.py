@@ -49,6 +49,15 @@ class Run:
                     found.append(int(entry.name))
         return sorted(pid for pid in found if alive(pid))
 
+    def workers(self) -> list[int]:
+        """Those of them that work: not Python's own process that looks after semaphores, which no one kills alone."""
+        found = []
+        for pid in self.others():
+            with contextlib.suppress(OSError):
+                if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
     def wait(self, until: float) -> int | None:
         """Its exit code; None once `until` has come."""
         while (code := self.ended()) is None and time.monotonic() < until:

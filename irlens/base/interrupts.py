@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds that cleaning up has; a signal that comes later ends the process at once
@@ -21,6 +21,8 @@ class Interrupted(BaseException):
 
 
 _came: list[float] = []  # when the signal came that ends this process
+_holders: list[object] = []  # who does what must not be cut in two
+_waiting: list[int] = []  # the signal that waits for them
 unfinished: list[
     Callable[[], None]
 ] = []  # what is still to be done where an interrupt has cut short even the cleaning up
@@ -33,6 +35,22 @@ def hear() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hear)
     sys.unraisablehook = _unraisable
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """While open, an interrupt waits: it is raised at the end. For what must not be cut in two, such as a process that is
+    started and then known by its number. Other threads than the main one are never interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _holders.append(None)
+    try:
+        yield
+    finally:
+        _holders.pop()
+        if _waiting and not _holders:
+            _hear(_waiting.pop(), None)
 
 
 def came() -> bool:
@@ -60,6 +78,9 @@ def _hear(number: int, _) -> None:
     if _came:  # what is cleaned up is not to be cut short
         if now - _came[0] > PATIENCE:
             os._exit(128 + number)
+        return
+    if _holders:
+        _waiting[:] = [number]
         return
     _came.append(now)
     raise Interrupted(number)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,7 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
     """
     say(f"{len(parts)} parts, {jobs} at once; see {parts[0].log} and its like")
     began, others = time.monotonic(), set(active_children())
+    _start_tracker()
     prepared = (max(1, cores() // jobs), os.getpid())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, prepared) as pool:
         try:
@@ -65,12 +66,27 @@ def run(work: Callable[..., T], parts: Sequence[Part], jobs: int, say: Callable[
         return [done.result() for done in running]
 
 
+def _start_tracker() -> None:
+    """Starts Python's own process that removes the pool's semaphores where this one is killed. It does so without a word:
+    its warning, long after the prompt has come back, would tell the user of nothing that is left."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, [before]), "ignore:resource_tracker"])
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 def _submitted(pool: ProcessPoolExecutor, work: Callable, parts: Sequence[Part]) -> dict[Future, str]:
     """The parts handed to the pool, with their names. Its processes start with SIGINT blocked: Ctrl-C reaches all of a
     terminal's processes, and it is for this one to end those."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return {pool.submit(_logged, work, part): part.name for part in parts}
+        with interrupts.held():  # what is started is known
+            return {pool.submit(_logged, work, part): part.name for part in parts}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

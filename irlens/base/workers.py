@@ -139,12 +139,13 @@ class Worker:
 
     def _start(self) -> None:
         self.pipe, theirs = Pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "irlens.base.worker", str(theirs.fileno())],
-            env=self.environment | {"PYTHONPATH": python_path()},
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            pass_fds=[theirs.fileno()], start_new_session=True,
-        )  # fmt: skip
+        with interrupts.held():  # what is started is known
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "irlens.base.worker", str(theirs.fileno())],
+                env=self.environment | {"PYTHONPATH": python_path()},
+                stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
         theirs.close()
         self.pipe.send_bytes(self.make)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LEADING, TRAILING = ("loss", "grad_norm", "learning_rate"), ("epoch", "step")  # of a log, around what is watched
 MADE_WITH = ("account.json", "log.csv")  # a model without these is trained again: nothing else tells what is in them
 
 
@@ -146,10 +147,13 @@ def load(weights: Path, options: TrainOptions, s: int = 0):
 
 
 def log_of(trainer) -> pd.DataFrame:
-    """What was logged of a training, a row per entry."""
+    """What was logged of a training, a row per entry. The columns have an order of their own, for entries that come from a
+    checkpoint have theirs by the alphabet."""
     import pandas as pd
 
-    return pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry)
+    log = pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry)
+    watched = sorted(set(log.columns).difference(LEADING, TRAILING))
+    return log[[name for name in (*LEADING, *watched, *TRAILING) if name in log.columns]]
 
 
 def displaced(log: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from irlens.base import errors, plugins, workers
+from irlens.base import errors, interrupts, plugins, workers
 from irlens.base.devices import Devices, environment
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
@@ -95,19 +95,22 @@ def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
     given.setdefault("OMP_NUM_THREADS", environment(0, devices.count or 1, 0)["OMP_NUM_THREADS"])
     log = phase.file.with_suffix(".log")
     with log.open("wb") as kept:
-        process = subprocess.Popen(
-            command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )  # fmt: skip
-        shown = threading.Thread(target=_show, args=(process.stderr, kept))
-        shown.start()
+        process = shown = None
         try:
+            with interrupts.held():  # what is started is known
+                process = subprocess.Popen(
+                    command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                )  # fmt: skip
+                shown = threading.Thread(target=_show, args=(process.stderr, kept))
+                shown.start()
             for line in process.stdout:
                 say(line.decode("utf-8", "replace").rstrip("\n"))
             status = process.wait()
         finally:
             workers.end(process)
-            shown.join()
-            for pipe in (process.stdin, process.stdout, process.stderr):
+            if shown is not None:
+                shown.join()
+            for pipe in (process.stdin, process.stdout, process.stderr) if process is not None else ():
                 pipe.close()
             shutil.rmtree(own, ignore_errors=True)
     return workers.said_last(f"with exit code {status}", log.read_bytes())

@@ -198,9 +198,15 @@ class DividedTrainer(sharding.Divided, RankingTrainer):
 @dataclass
 class _MarkComplete(TrainerCallback):
     """Marks a checkpoint once all its files are there, so that a kill half-way through saving is noticed; only then the one
-    before it goes, where the last is to be `alone`."""
+    before it goes, where the last is to be `alone`. What was watched is logged before: it is summed in memory, and a
+    checkpoint has the log and no sums, so a training that continues would know nothing of the steps before."""
 
     alone: bool
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save
+
+    on_epoch_end = on_step_end
 
     def on_save(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
@@ -234,6 +240,7 @@ def training_arguments(
 
     check_arguments(options.arguments)
     steps = -(-lists // options.batch_lists) * options.epochs
+    log_every = max(1, steps // 20)
     cuda, processes = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", 1))
     at_once = min(lists_at_once(options, parameters), -(-options.batch_lists // processes))
     seed = seeds.derive(options.seed, iteration, "training")
@@ -247,9 +254,9 @@ def training_arguments(
         "seed": seeds.folded(seed),
         "data_seed": seed,
         "bf16": cuda,
-        "logging_steps": max(1, steps // 20),
+        "logging_steps": log_every,
         "save_strategy": "steps",
-        "save_steps": max(1, steps // 4),
+        "save_steps": log_every * max(1, steps // (4 * log_every)),  # whole lines of the log
         "report_to": options.report_to,
         "dataloader_pin_memory": cuda,
         "use_cpu": not cuda,

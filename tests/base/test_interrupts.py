@@ -41,6 +41,17 @@ assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == si
 send()
 print("done")
 """
+WAITS = """
+try:
+    with interrupts.held():
+        with interrupts.held():
+            send()
+            send()
+        print("whole", flush=True)
+    print("nothing was raised")
+except interrupts.Interrupted as error:
+    sys.exit(interrupts.ended(error))
+"""
 IGNORED = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -57,6 +68,7 @@ print("not heard")
         (UNDISTURBED, "cleaned up\nand finished\n", True),
         (IN_A_DESTRUCTOR, "nothing was raised\n", True),
         (TOO_LATE, "done\n", False),
+        (WAITS, "whole\n", True),
     ],
 )
 def test_the_first_signal_ends_a_process_in_its_own_time(code, said, interrupted, sent):

@@ -86,12 +86,13 @@ def test_they_end_when_their_parent_is_killed_or_interrupted(tmp_path, sent):
     code = (
         f"import pathlib, signal, test_parallel; {hears}; test_parallel.start_slowly(pathlib.Path({str(tmp_path)!r}))"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
     files = [tmp_path / f"seed-{seed}" / "pid" for seed in (0, 1)]
     until(lambda: all(file.is_file() and file.read_text() for file in files))
     parent.send_signal(sent)
-    parent.wait(timeout=30)
+    _, said = parent.communicate(timeout=60)  # to the end of the last process that could say something
+    assert "semaphore" not in said
     until(lambda: not any(alive(int(file.read_text())) for file in files))
 
 

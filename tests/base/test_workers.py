@@ -162,6 +162,43 @@ def test_workers_at_work_end_with_a_parent_that_is_killed(tmp_path):
     assert gone(int(child.name[6:])) and gone(int(child.read_text()))
 
 
+STARTS = """
+import os, pathlib, signal, subprocess, sys, types
+from irlens.base import devices, interrupts
+from irlens.reproduce import rehearsal
+from irlens.train import launch
+
+home = pathlib.Path(sys.argv[1])
+
+class Started(subprocess.Popen):
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        (home / "pid").write_text(str(self.pid))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+subprocess.Popen = Started
+rehearsal.steps, launch.PROCESS = types.SimpleNamespace(__name__="asleep"), "asleep"
+interrupts.hear()
+try:
+    if sys.argv[2] == "rehearsal":
+        rehearsal._run(home, print)
+    else:
+        launch.on_this_machine(types.SimpleNamespace(file=home / "phase.json"), devices.Devices("local", 1), print)
+except interrupts.Interrupted as error:
+    sys.exit(interrupts.ended(error))
+"""
+
+
+@pytest.mark.parametrize("what", ["rehearsal", "training"])
+def test_a_process_does_not_outlive_an_interrupt_that_comes_as_it_is_started(tmp_path, what):
+    """It is known by then, though it may not listen yet to the pipe from the one that started it."""
+    (tmp_path / "asleep.py").write_text("import time\ntime.sleep(60)")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", STARTS, tmp_path, what], env=env, capture_output=True, timeout=50)
+    pid = int((tmp_path / "pid").read_text())
+    assert done.returncode == 128 + signal.SIGTERM and not Path(f"/proc/{pid}").exists(), done.stderr
+
+
 def test_workers_at_work_have_no_file_that_a_kill_would_leave(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "place"))
     (tmp_path / "place").mkdir()

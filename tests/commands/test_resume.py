@@ -39,8 +39,7 @@ def unbroken(tmp_path_factory, irlens):
 def test_train_killed_half_way_ends_as_unbroken(tmp_path, unbroken, moment, files, kill_and_continue):
     kill_and_continue(TRAIN, tmp_path / "a", lambda f: any(f.glob(moment)))
     ours, theirs = files(tmp_path / "a"), files(unbroken)
-    ours.pop("iteration-1/log.csv"), theirs.pop("iteration-1/log.csv")  # what was watched before a kill is not kept
-    assert ours == theirs
+    assert ours == theirs and "iteration-1/log.csv" in ours
     for s in (1, 2):
         model = f"iteration-{s}/model/model.safetensors"
         assert (tmp_path / "a" / model).read_bytes() == (unbroken / model).read_bytes()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,6 +324,24 @@ interrupts.hear()
 rehearsal.steps = types.SimpleNamespace(__name__="asleep")
 rehearsal._run(pathlib.Path(sys.argv[1]), print)
 """
+
+
+def test_a_rehearsal_that_was_killed_while_it_cleared_its_folder_begins_anew(tmp_path, monkeypatch):
+    remove, out = shutil.rmtree, tmp_path / "out"
+    for calls in (1, 2, 3):
+        left = iter(range(calls))
+
+        def removes(path, **how):
+            remove(path, **how)
+            if next(left, None) == calls - 1:
+                raise KeyboardInterrupt
+
+        for made in (".rehearsal/store", ".rehearsal/ir_datasets", "run/1-arm"):
+            (out / made).mkdir(parents=True, exist_ok=True)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(shutil, "rmtree", removes)
+            rehearsal._emptied(out)
+        assert not any(rehearsal._emptied(out).iterdir()) and not (out / "run").exists()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])

@@ -18,7 +18,7 @@ from irlens.models.logprobs import layout
 from irlens.train import adapters
 from irlens.train import losses as objectives
 from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
-from irlens.train.in_folder import displaced
+from irlens.train.in_folder import displaced, log_of
 from irlens.train.options import TrainOptions
 from irlens.train.trainer import Steps, train, training_arguments
 
@@ -108,6 +108,43 @@ def test_the_log_says_what_happens_to_positives_and_negatives(policy, tmp_path):
     assert last["reward_margin"] > 0.5 and last["reward_accuracy"] > 0.8 and last["loss"] < first["loss"]
     assert last["logratio_positive"] > last["logratio_negative"] and last["logp_positive"] < 0
     assert first["list_size"] == 3 and first["share_positive"] == pytest.approx(1 / 3) and first["response_tokens"] > 2
+
+
+class Killed(BaseException):
+    """A death in the middle of a step."""
+
+
+@pytest.mark.parametrize(
+    "arguments, dies",
+    [
+        ({}, 8),
+        ({"save_steps": 3, "logging_steps": 4}, 8),
+        pytest.param({"save_strategy": "epoch"}, 7, marks=pytest.mark.slow),
+    ],
+)
+def test_a_training_that_continues_has_the_log_of_an_unbroken_one(policy, tmp_path, monkeypatch, arguments, dies):
+    """What was watched between a line of the log and the checkpoint is in it too, and every column in its place."""
+    objective, steps = objectives.get("pairwise"), [0]
+
+    def loss(scores, beta=0.1):
+        steps[0] += 1
+        if steps[0] == dies:
+            raise Killed
+        return objective.loss(scores, beta)
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "pairwise", replace(objective, loss=loss))
+    how = options("pairwise", 1e-3, 5, 8, 8, trainer_args=arguments)
+    with pytest.raises(Killed):
+        train(*adapters.load(policy), examples(16), how, tmp_path / "a")
+    logs = [log_of(train(*adapters.load(policy), examples(16), how, tmp_path / name)).to_csv() for name in "ab"]
+    assert steps[0] < dies + 20 and logs[0] == logs[1] and logs[0].startswith(",loss,grad_norm,learning_rate,kl,")
+
+
+def test_checkpoints_come_with_lines_of_the_log(tmp_path):
+    """Else there would be a line more for each of them."""
+    for steps in range(1, 200):
+        told = training_arguments(tmp_path, options("pairwise", 1e-3, 1, 1, 1), steps, 1000)
+        assert told.save_steps % told.logging_steps == 0 and 3 <= max(3, steps) // told.save_steps <= 8
 
 
 @pytest.mark.parametrize("name", [name for name, o in objectives.OBJECTIVES.items() if not o.uses_reference])

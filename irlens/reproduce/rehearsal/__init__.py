@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from irlens.base import files, workers
+from irlens.base import files, interrupts, workers
 from irlens.base.devices import LAUNCHED, MOST
 from irlens.base.errors import UserError
 from irlens.reproduce.records import Recipe
@@ -71,14 +71,20 @@ def _count(devices: str | None) -> int:
 
 
 def _emptied(out: Path) -> Path:
-    """`out`/.rehearsal, new; what an earlier rehearsal made in `out` is removed. Raises UserError for another's folder."""
+    """`out`/.rehearsal, empty; what an earlier rehearsal made in `out` is removed. Raises UserError for another's folder.
+
+    The folder itself stays where it is there: it says whose `out` is, also after a kill in the middle of this.
+    """
     home = out / HOME
     if out.exists() and not home.is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: the folder is not empty and holds no rehearsal; choose another")
-    for made in (home, out / RUN):
-        shutil.rmtree(made, ignore_errors=True)
     try:
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
+        for made in (out / RUN, *home.iterdir()):
+            if made.is_dir() and not made.is_symlink():
+                shutil.rmtree(made, ignore_errors=True)
+            else:
+                made.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     return home
@@ -93,28 +99,26 @@ def _run(home: Path, say: Say) -> int:
     environment |= {"HF_HOME": str(home.resolve()), "IR_DATASETS_HOME": str((home / "ir_datasets").resolve())}
     environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
     command = [sys.executable, "-m", steps.__name__, str(home.resolve())]
-    with (
-        (home / "log.txt").open("w", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process,  # fmt: skip
-    ):
+    process = None
+    with (home / "log.txt").open("w", encoding="utf-8") as log:
         try:
+            with interrupts.held():  # what is started is known
+                process = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    text=True, errors="replace", start_new_session=True,
+                )  # fmt: skip
             for line in process.stdout or ():
                 log.write(line)
                 if line.startswith("stage "):
                     say(line.rstrip())
+            return process.wait()
         except BaseException:  # an interrupt: nothing runs on without us
-            workers.stop(process)
+            if process is not None:
+                workers.stop(process)
             raise
-    return process.returncode
+        finally:
+            for pipe in (process.stdin, process.stdout) if process is not None else ():
+                pipe.close()
 
 
 def _report(home: Path, code: int) -> dict:
