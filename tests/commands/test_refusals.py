@@ -1,6 +1,8 @@
 """A judge's server that refuses some questions: they are not judged and counted, the rest goes on, and the next start asks again."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import irlens as package
 from irlens import tables
 from irlens.base import files
 from irlens.rerank.judge_server import JudgeServer
+from irlens.rerank.questions import Journal
 
 N = 10
 
@@ -41,7 +44,7 @@ def asking(serve, tmp_path):
     log = tmp_path / "asked.jsonl"
 
     def start(**settings):
-        url = serve("commands/judge_server.py", log=str(log), verdict="7", **settings)
+        url = serve("commands/judge_server.py", **{"log": str(log), "verdict": "7"} | settings)
         return ["--base-url", url, "--concurrency", 1, "--store", "none"]
 
     return start, lambda: len(log.read_text().splitlines()) if log.exists() else 0
@@ -141,3 +144,24 @@ def test_without_a_folder_answers_are_kept_while_the_judge_lives(draws, asking, 
     )
     assert len(rates) == N - 1 and sum(map(bool, rates.attrs["refused"])) == 1
     assert np.allclose(rates["preference"], 1)
+
+
+def test_a_full_disk_while_answers_come(draws, asking, irlens, tmp_path, monkeypatch):
+    """One line, and the same command asks for the answers that found no room, and those that were on their way."""
+    start, _ = asking
+    whole, room = Journal.add, [6]
+
+    def add(journal, key, said):
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal.path))
+        room[0] -= 1
+        whole(journal, key, said)
+
+    told = ["rerank", draws("mine", lambda i, d: 5 + i + 3 * d), "--reranker", "judge", "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", add)
+        line = irlens(*told, *start(), code=2).stderr.splitlines()[-1]
+    assert line.startswith("irlens: ") and "the disk is full" in line and " free at /" in line
+    again = tmp_path / "again.jsonl"
+    irlens(*told, *start(log=str(again)))
+    assert len(again.read_text().splitlines()) == 2 * N - 6
