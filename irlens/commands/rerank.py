@@ -52,10 +52,12 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
     The folder holds run.parquet (in the new order, with the column `reward`: the scores before ties were broken, and, where
     a judge's server refused to judge some, the column `refused`: why), results.csv and qrels.parquet (with judgements), trec/, shards/ of scores, and the manifest.
     """
+    from irlens import tables
     from irlens.rerank.scoring import reranked
 
     source = source_of(settings, say)
     out = Path(settings.out or Path("irlens-out") / f"rerank-{by_name.slug(settings.reranker)}-{source.name}")
+    tables.no_spaces(source.run, out / "trec")  # before a judge is paid
     given = source.given(settings, settings.seed, out / "shards", settings.qrels)
     ready = by_name.build(settings.reranker, given).prepared(source.run)
     judged = qrels_of(source, settings.qrels) if settings.qrels or source.judged is not None else None

@@ -120,6 +120,13 @@ def test_a_win_rate_by_a_graders_server_counts_it_too(asking, irlens, tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["refused"] == 1
 
 
+def test_names_that_no_trec_file_holds_are_refused_before_a_judge_is_asked(draws, asking, refused, tmp_path):
+    start, asked = asking
+    run = draws("my own", lambda i, d: 5 + i + 3 * d)
+    line = refused("rerank", run, "--reranker", "judge", *start(), "--out", tmp_path / "out")
+    assert "doc_id 'my own-0/0' has white space" in line and not asked() and not (tmp_path / "out").exists()
+
+
 def test_answers_are_kept_one_by_one(draws, asking, irlens, tmp_path, monkeypatch):
     """The server dies in the midst of a shard: what it had answered is asked for no more."""
     start, asked = asking
