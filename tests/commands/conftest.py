@@ -168,7 +168,7 @@ def made():
         for path in sorted(home.rglob("*")):
             name = path.relative_to(home).as_posix()
             if path.name == "manifest.json":
-                told = json.loads(path.read_text())
+                told = json.loads(path.read_text().replace(str(home), "@"))  # wherever it lies
                 found |= {f"{name} {key}": value for key, value in told.items() if key not in PASSING}
             elif path.is_file() and path.name not in OWN and not name.startswith("store/"):
                 found[name] = path.read_bytes()
