@@ -23,7 +23,8 @@ from irlens.base.errors import UserError
 
 NAME = "checksums.txt"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-OWN = (NAME, "manifest.json", "larpo.json", ".lock")  # the two in the middle are checked by what they say
+ANSWERS = "answers.jsonl"  # a judge's, which grows: each of its lines has a checksum
+OWN = (NAME, "manifest.json", "larpo.json", ANSWERS, ".lock")  # those in the middle are checked by what they say
 PARTS = ("checkpoints", "__pycache__")  # folders whose files come and go; a whole checkpoint has its own list
 ABOVE = 5  # folders over a file in which its list is looked for
 
@@ -103,7 +104,7 @@ def check(root: Path, say: Callable[[str], None]) -> dict[str, str]:
             say(f"{folder}: not as it was written (a checksum differs): deleted, and made again")
     for name, digests in listed.items():
         path = root / name
-        if path.name == NAME or not path.is_file():
+        if path.name in OWN or not path.is_file():
             continue
         if (digest := of(path)) in digests:
             found[name] = digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from irlens.base.checksums import ANSWERS
 from irlens.base.errors import UserError
 from irlens.base.progress import progress_bar
 from irlens.retrieve.policy import Say
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from irlens.rerank.questions import Questions, Said
     from irlens.retrieve.options import EngineOptions
-
-ANSWERS = "answers.jsonl"
 
 
 class Limits(Protocol):

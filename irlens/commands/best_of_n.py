@@ -19,7 +19,7 @@ from irlens.commands.rerank import check_names, grades_digest, kept_of, source_o
 from irlens.commands.runs import Source, qrels_of
 from irlens.commands.settings import BestOfN
 from irlens.rerank import by_name
-from irlens.rerank.judges import cut_in_words
+from irlens.rerank.judges import cut_in_words, refused_in_words
 from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
             results, out / "best-of-n", source.name, (grades % 1 == 0).all() and 0 <= grades.min() <= grades.max() <= 1
         )
         folder.note(**_facts(source, settings, grades, found, say))
+        if any(one.facts.get("refused") for one in found.values()):
+            folder.asked = None  # those are asked again at the next start
     return out, results
 
 
@@ -81,13 +83,16 @@ def _grades(source: Source, settings: BestOfN, say: Say) -> np.ndarray:
 
 
 def _facts(source: Source, settings: BestOfN, grades: np.ndarray, found: dict[str, Scores], say: Say) -> dict:
-    """What the manifest holds; what was read cut is said."""
+    """What the manifest holds; what was read cut, or not judged, is said."""
     from irlens.measure.agreement import threshold
 
     calls = {name: one.facts for name, one in found.items() if one.facts}
     for name, facts in calls.items():
         if cut := facts.get("truncated"):
             say(cut_in_words(cut, len(source.run), name))
+        refused = found[name].refused
+        if refused is not None and (line := refused_in_words(refused, name)):
+            say(line)
     right_from = threshold(grades) if settings.right_from is None else settings.right_from
     return {
         "data": source.data(),

@@ -55,7 +55,11 @@ def compare(settings: Compare, say: Say = print) -> tuple[Path, pd.DataFrame, pd
         values, tests = _tested(each, prefer, settings)
         _write(out, values, tests, each, prefer, settings.baseline)
         queries = (prefer if each is None else each)["query_id"].nunique()
-        folder.note(systems=values["run"].drop_duplicates().tolist(), queries=int(queries))
+        refused = sum(map(bool, competing.refused(prefer)))
+        if refused:
+            folder.asked = None  # those are asked again at the next start
+        told = {"refused": refused} if judge else {}
+        folder.note(systems=values["run"].drop_duplicates().tolist(), queries=int(queries), **told)
     return out, values, tests
 
 
@@ -104,7 +108,7 @@ def _write(out: Path, values, tests, each, prefer, baseline: str | None) -> None
         files.write_parquet(prefer, out / "preferences.parquet")
     files.write_csv(values, out / "values.csv")
     files.write_csv(tests, out / "tests.csv")
-    files.write_text(markdown(values, tests, baseline), out / "compare.md")
+    files.write_text(markdown(values, tests, baseline, competing.refused(prefer)), out / "compare.md")
     files.write_text(latex(values), out / "compare.tex")
 
 

@@ -21,9 +21,13 @@ SEEN = (
     "found; –: the differences are all alike and do not say."
 )
 
+NOT_JUDGED = "{:,} of {:,} comparisons are not judged, as the judge's server refused a question about them: left out."
 
-def markdown(values: pd.DataFrame, tests: pd.DataFrame, baseline: str | None = None) -> str:
-    """Both tables, with what they mean."""
+
+def markdown(
+    values: pd.DataFrame, tests: pd.DataFrame, baseline: str | None = None, refused: Sequence[str] = ()
+) -> str:
+    """Both tables, with what they mean. refused: of each comparison of a judge what its server said that refused it, or ""."""
     said = STARRED.format(_marked(baseline)) if baseline else TOLD
     cells = [
         (
@@ -38,7 +42,9 @@ def markdown(values: pd.DataFrame, tests: pd.DataFrame, baseline: str | None = N
         for row in tests.itertuples()
     ]
     rows = [(*map(_marked, row[:2]), *row[2:-1], row[-1].replace("*", r"\*")) for row in _cells(values)]
-    return "\n\n".join([_table(HEAD, rows), said, _table(TESTS, cells), SEEN]) + "\n"
+    count = sum(map(bool, refused))
+    lacking = [NOT_JUDGED.format(count, len(refused))] if count else []
+    return "\n\n".join([_table(HEAD, rows), said, *lacking, _table(TESTS, cells), SEEN]) + "\n"
 
 
 def latex(values: pd.DataFrame) -> str:

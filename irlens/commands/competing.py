@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,14 +102,22 @@ def reward_of(settings: Compare, out: Path, say: Say) -> Grader | None:
 def preferred(
     judge: Scoring, runs: Mapping[str, pd.DataFrame], settings: Compare, folder: Path, say: Say
 ) -> pd.DataFrame:
-    """The judge's preferences between runs that say what they answer; what it could not read is said."""
+    """The judge's preferences between runs that say what they answer; what it could not read, or its server refused, is said."""
     from irlens.measure import wins
+    from irlens.rerank.judges import refused_in_words
 
     found = wins.preferences(runs, judge.using(folder=folder), settings.baseline, settings.pairs)
     facts = found.attrs.get("facts", {})
     if nonsense := facts.get("nonsense"):
         say(f"{nonsense // 2:,} of {facts['asked'] // 2:,} answers could not be read, asked twice: kept as ties")
+    if line := refused_in_words(refused(found), f"--judge {settings.judge}", "comparisons"):
+        say(line)
     return found
+
+
+def refused(preferences: pd.DataFrame | None) -> Sequence[str]:
+    """Of each comparison what the judge's server said that refused it, "" of the others; nothing where it refused none."""
+    return () if preferences is None else preferences.attrs.get("refused", ())
 
 
 def asked_in(source: Source) -> pd.DataFrame:

@@ -128,6 +128,8 @@ def _reranker(settings: WinRate, say: Say) -> Judge:
 
 def _scored(scoring: Scoring, say: Say, pairs: pd.DataFrame, out: Path) -> tuple[pd.DataFrame, dict]:
     from irlens.rerank import judgements
+    from irlens.rerank.questions import REFUSED
 
     found = judgements.by_scores(pairs, scoring.using(folder=out / "scores"))
-    return found, {"reward_calls": len(judgements.run_of(pairs, scoring.relative)[0])}
+    refused = int(found["reason"].str.startswith(REFUSED).sum())
+    return found, {"reward_calls": len(judgements.run_of(pairs, scoring.relative)[0]), "refused": refused}

@@ -16,7 +16,7 @@ from irlens.commands.folder import OutputFolder
 from irlens.commands.runs import Source, qrels_of, read
 from irlens.commands.settings import BestOfN, Rerank, Verify
 from irlens.rerank import by_name
-from irlens.rerank.judges import cut_in_words
+from irlens.rerank.judges import cut_in_words, refused_in_words
 from irlens.retrieve.policy import Say, concat
 
 if TYPE_CHECKING:
@@ -49,13 +49,15 @@ def kept_of(settings: Rerank | Verify | BestOfN, source: Source, ready: Mapping[
 def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
     """Scores a run anew; returns the folder and, where judgements are known, what the first of each list is worth.
 
-    The folder holds run.parquet (in the new order, with the column `reward`: the scores before ties were broken),
-    results.csv and qrels.parquet (with judgements), trec/, shards/ of scores, and the manifest.
+    The folder holds run.parquet (in the new order, with the column `reward`: the scores before ties were broken, and, where
+    a judge's server refused to judge some, the column `refused`: why), results.csv and qrels.parquet (with judgements), trec/, shards/ of scores, and the manifest.
     """
+    from irlens import tables
     from irlens.rerank.scoring import reranked
 
     source = source_of(settings, say)
     out = Path(settings.out or Path("irlens-out") / f"rerank-{by_name.slug(settings.reranker)}-{source.name}")
+    tables.no_spaces(source.run, out / "trec")  # before a judge is paid
     given = source.given(settings, settings.seed, out / "shards", settings.qrels)
     ready = by_name.build(settings.reranker, given).prepared(source.run)
     judged = qrels_of(source, settings.qrels) if settings.qrels or source.judged is not None else None
@@ -65,7 +67,7 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
         if folder.finished:
             return out, finished.table(out / "results.csv") if judged else _first(source.run, grades, None, "")
         found = ready.score()
-        run = reranked(source.run, found.scores, settings.reranker)
+        run = reranked(source.run, found.scores, settings.reranker, found.refused)
         _write(run, out)
         results = _first(source.run, found.scores, grades, settings.reranker)
         if judged:
@@ -79,6 +81,8 @@ def rerank(settings: Rerank, say: Say = print) -> tuple[Path, pd.DataFrame]:
             **{"reward_calls": 0} | found.facts,
         )
         _say_of_scores(found, len(run), settings.reranker, say)
+        if found.facts.get("refused"):
+            folder.asked = None  # those are asked again at the next start
     return out, results
 
 
@@ -97,6 +101,8 @@ def _say_of_scores(found: Scores, texts: int, name: str, say: Say) -> None:
         say(f"{nonsense:,} of {found.facts['asked']:,} answers could not be read, asked twice: kept as ties")
     if cut := found.facts.get("truncated"):
         say(cut_in_words(cut, texts, name))
+    if found.refused is not None and (line := refused_in_words(found.refused, name)):
+        say(line)
 
 
 def grades_digest(grades: np.ndarray | None) -> str | None:

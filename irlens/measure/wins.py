@@ -38,8 +38,10 @@ def preferences(
     reranker (`irlens.reranker`) or its name. One whose scores hold within a list only (pairrm, judge) is shown two
     responses at a time, `pairs` of them per prompt and pair of systems: the first of each, the second of each, …; by
     another one's scores every response meets every other. Equal texts tie. Lengths are characters, the mean over the
-    responses that met. `.attrs["facts"]`: what a judge counted. Raises UserError: fewer than two systems, no prompt in
-    common, a baseline that is none of them, no answer of the judge that could be read.
+    responses that met. `.attrs["facts"]`: what a judge counted. Comparisons that its server refused are left out, and
+    prompts that have no other; `.attrs["refused"]` is then what it said of each comparison, "" of those that were judged.
+    Raises UserError: fewer than two systems, no prompt in common, a baseline that is none of them, no answer of the judge
+    that could be read, two systems of whom nothing was judged.
     """
     from irlens.base.options import at_least
     from irlens.rerank.by_name import reranker
@@ -84,12 +86,22 @@ def by_judge(systems: Mapping[str, pd.DataFrame], judge: Scoring, pairs: Pairs, 
     found = judge.scores(pd.DataFrame(shown))
     check_answers(found.facts, judge.name)
     ours, theirs = found.scores[1::2], found.scores[::2]
-    wins, start, rows = (ours > theirs) + 0.5 * (ours == theirs), 0, []
+    words = np.full(len(ours), "", dtype=object) if found.refused is None else found.refused[::2]
+    wins, start, rows = np.where(words != "", np.nan, (ours > theirs) + 0.5 * (ours == theirs)), 0, []
     for query_id, before, after, count, *lengths in met:
-        rows.append((query_id, before, after, wins[start : start + count].mean(), *lengths))
+        won = wins[start : start + count]
+        if (known := won[~np.isnan(won)]).size:
+            rows.append((query_id, before, after, known.mean(), *lengths))
         start += count
     out = pd.DataFrame(rows, columns=COLUMNS)
+    if left := set(pairs) - set(zip(out["before"], out["after"])):
+        before, after = min(left)
+        raise UserError(
+            f"{judge.name}: no comparison of {before} and {after} is judged, as the server refused them all ({max(words):.80})"
+        )
     out.attrs["facts"] = found.facts
+    if words.any():
+        out.attrs["refused"] = words.tolist()
     return out
 
 

@@ -163,7 +163,7 @@ def _vote(name: str, argument: str, given: Given) -> Scoring:
         def score() -> Scores:
             found = ready.score()
             weights = vote_weights(run, found.scores)
-            return Scores(vote_scores(run, answers, weights), answers, weights, found.facts, found.truncated)
+            return replace(found, scores=vote_scores(run, answers, weights), answers=answers, weights=weights)
 
         return Prepared(score, ready.identity | {"verifier": given.options.verifier})
 
@@ -195,7 +195,7 @@ def _scored(
     `score_in_shards`."""
 
     def prepare(run: pd.DataFrame, given: Given) -> Prepared:
-        from irlens.rerank.scoring import need_texts, score_in_shards
+        from irlens.rerank.scoring import REFUSED, need_texts, score_in_shards
 
         need_texts(run, name)
         asked = given.conversations(run)
@@ -207,7 +207,9 @@ def _scored(
             counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
             facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
             cut = found["truncated"].to_numpy(dtype=bool) if "truncated" in found.columns else None
-            return Scores(found["score"].to_numpy(), facts=facts, truncated=cut)
+            refused = found[REFUSED].fillna("").to_numpy(dtype=object) if REFUSED in found.columns else None
+            facts |= {} if refused is None else {REFUSED: int((refused != "").sum())}
+            return Scores(found["score"].to_numpy(), facts=facts, truncated=cut, refused=refused)
 
         return Prepared(score, identity)
 
@@ -342,26 +344,21 @@ def _judge_here(name: str, mode: str, model: str, given: Given) -> Scoring:
 
 
 def _judge_served(name: str, mode: str, given: Given) -> Scoring:
-    """A judge at a server, its temperature 0; the second try of a question is another request with its own seed."""
-    from irlens.rerank.judge_server import reached
-    from irlens.rerank.llm_judge import PAIR, POINT, Judge
-    from irlens.retrieve.engines import openai
+    """A judge at a server, every answer kept where the scores are."""
+    from irlens.rerank.llm_judge import PAIR, POINT
+    from irlens.rerank.served_judge import ServedJudge
 
     _check_opponents(given.options)
-    options = reached(given.options, f"--reranker {name}", instead=", or judge:MODEL, a model of this machine")
-    opponents = given.options.judge_opponents
-
+    judge = ServedJudge(name, given.options, given.seed_of("judging"))
     given = replace(given, devices=devices.HERE)  # it is a server that works
 
     def loader(run: pd.DataFrame, given: Given) -> Callable[[], Scorer]:
-        def load() -> Scorer:
-            engine = openai.load(options, None)
-            return Judge(_asker(engine, given), given.conversations(run), mode, opponents, engine.close)
+        folder = given.folder and given.folder / slug(name)
+        return partial(judge.load, given.conversations(run), mode, folder)
 
-        return load
-
-    identity = {"judge": options.served_model, "opponents": opponents, "tokens": given.options.judge_tokens}
-    how = {"kind": mode, "seed": given.seed, "engine_args": without_text(options.engine_args), "asked": (PAIR, POINT)}
+    identity = {"judge": judge.model, "opponents": given.options.judge_opponents, "tokens": given.options.judge_tokens}
+    told = without_text(given.options.engine_args)
+    how = {"kind": mode, "seed": given.seed, "engine_args": told, "asked": (PAIR, POINT)}
     return replace(_scored(name, given, loader, identity | how, 256, identity), relative=mode == "pairwise")
 
 
@@ -370,18 +367,6 @@ def _check_opponents(options: ScoringOptions) -> None:
 
     if options.judge_opponents:
         pairings([""] * 9999, options.judge_opponents)  # refuses an odd number
-
-
-def _asker(engine, given: Given) -> Callable:
-    """Conversations and the number of the try → answers, each conversation a prompt of the engine."""
-    from irlens.retrieve.engines import Prompt, Sampling
-
-    def ask(talks: list[list[dict]], number: int) -> list[str]:
-        asked = [Prompt(f"question {i}", "", tuple(talk)) for i, talk in enumerate(talks)]
-        sampling = Sampling(0.0, given.seed_of("judging"), given.options.judge_tokens)
-        return [draw.text for draw in engine.sample(asked, range(number, number + 1), sampling)]
-
-    return ask
 
 
 PLAIN = {

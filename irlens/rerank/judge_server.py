@@ -92,6 +92,10 @@ class JudgeServer:
         return self
 
     def __exit__(self, *error) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is asked; questions in flight are left to themselves."""
         self.servers.stop.set()
         self.servers.client.close()
 

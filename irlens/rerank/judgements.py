@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from irlens.rerank.judge_server import Answer
 from irlens.rerank.pair_protocols import Protocol, is_switched, text_of
-from irlens.rerank.questions import Question, Questions, Said, dollars
+from irlens.rerank.questions import REFUSED, Question, Questions, Said, dollars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,12 +148,19 @@ def run_of(pairs: pd.DataFrame, relative: bool) -> tuple[pd.DataFrame, np.ndarra
 
 
 def by_scores(pairs: pd.DataFrame, scoring: Scoring) -> pd.DataFrame:
-    """The pairs with the `preference` of a reranker: for the answer with the higher score, 1.5 for equal ones; and
-    `reward_1`, `reward_2`. Raises UserError: see `Scoring`."""
+    """The pairs with the `preference` of a reranker: for the answer with the higher score, 1.5 for equal ones, NaN where a
+    judge's server refused a question about either; and `reward_1`, `reward_2`. Raises UserError: see `Scoring`."""
     import numpy as np
 
     run, at = run_of(pairs, scoring.relative)
-    scores = np.asarray(scoring.scores(run).scores, dtype=float)[at]
+    found = scoring.scores(run)
+    scores = np.asarray(found.scores, dtype=float)[at]
     value = 1.5 + 0.5 * np.sign(scores[:, 1] - scores[:, 0])
-    reason = np.where(pairs["output_1"].to_numpy() == pairs["output_2"].to_numpy(), SAME, "")
+    same = pairs["output_1"].to_numpy() == pairs["output_2"].to_numpy()
+    reason = np.where(same, SAME, "").astype(object)
+    if found.refused is not None:
+        words = found.refused[at]
+        not_judged = (words != "").any(axis=1) & ~same
+        reason[not_judged] = [f"{REFUSED}: {max(some)}" for some in words[not_judged]]
+        value[not_judged] = np.nan
     return pairs.assign(preference=value, reason=reason, reward_1=scores[:, 0], reward_2=scores[:, 1])

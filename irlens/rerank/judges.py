@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,6 +216,17 @@ def _own(name: str, option: str) -> Judge:
 def cut_in_words(cut: int, texts: int, name: str) -> str:
     """That a model that scores did not read all of some texts."""
     return f"{name}: {cut:,} of {texts:,} texts were longer than the model reads, and were cut"
+
+
+def refused_in_words(refused: Sequence[str] | np.ndarray, name: str, unit: str = "responses") -> str | None:
+    """That a judge's server would not judge some, in its last words; None where it judged all. refused: words of each."""
+    words = [why for why in refused if why]
+    if not words:
+        return None
+    return (
+        f"{name}: {len(words):,} of {len(refused):,} {unit} are not judged, as the server refused a question about them "
+        f"({words[-1]:.80}); the same command asks again"
+    )
 
 
 def beats(mine: np.ndarray, other: np.ndarray) -> float:

@@ -1,23 +1,36 @@
 """A language model as a judge: it compares responses in pairs, both ways round, or grades each one alone.
 
 An answer that cannot be read is asked for once more; if the second cannot be read either it is kept, counted, and says
-nothing: a pair is a tie, a single response gets the mean grade of its list. What asks is handed in as a callable.
+nothing: a pair is a tie, a single response gets the mean grade of its list. A question that a server refuses is not
+judged: the pair is left out of what both have won, a single response gets the mean. What asks is handed in as a callable.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.rerank.scoring import as_text, lists
+from irlens.rerank.scoring import REFUSED, as_text, lists
 
-Ask = Callable[[Sequence[list[dict]], int], list[str]]  # conversations, number of the try → an answer to each
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a server said that will not answer a question."""
+
+    why: str
+
+
+Ask = Callable[
+    [Sequence[list[dict]], int], "list[str | Refusal]"
+]  # conversations, number of the try → an answer to each
 
 PAIR = """Two assistants have answered the same request. Which answer is better: more correct, more helpful, clearer? \
 Length and order must not count.
@@ -84,7 +97,8 @@ class Judge:
     one half. Each pair is asked both ways round: a response wins if both answers say so; where they disagree it is a tie.
     `opponents` limits the comparisons to that many others per response, chosen by a hash (None: all). pointwise: `score`
     is a grade from 1 to 10. More columns: `asked` and `nonsense` (answers to questions about this row, and how many
-    stayed unreadable), `answers` (JSON: the unreadable ones as they came).
+    stayed unreadable), `answers` (JSON: the unreadable ones as they came), `refused` (what the server said that refused
+    a question about this row, "" where none was).
     """
 
     def __init__(
@@ -105,9 +119,12 @@ class Judge:
         questions, answers = [question for question, _ in plan], []
         if questions:
             answers = self._asked(questions)
-        out = pd.DataFrame({"score": np.zeros(len(rows)), "asked": 0, "nonsense": 0, "answers": "[]"})
+        out = pd.DataFrame({"score": np.zeros(len(rows)), "asked": 0, "nonsense": 0, "answers": "[]", REFUSED: ""})
         kept: dict[int, list[str]] = {}
         for (_, about), (answer, value) in zip(plan, answers):
+            if isinstance(answer, Refusal):
+                out.loc[about, REFUSED] = answer.why
+                continue
             for row in about:
                 out.loc[row, "asked"] += 1
                 if value is None:
@@ -118,11 +135,15 @@ class Judge:
         score = self._won(rows, plan, values) if self.mode == "pairwise" else self._graded(rows, plan, values)
         return out.assign(score=score)
 
-    def _asked(self, questions: Sequence[str]) -> list[tuple[str, float | None]]:
+    def _said(self, answer: str | Refusal) -> float | None:
+        """What an answer says: None where it cannot be read, NaN where there is none."""
+        return math.nan if isinstance(answer, Refusal) else self.read(answer)
+
+    def _asked(self, questions: Sequence[str]) -> list[tuple[str | Refusal, float | None]]:
         """The answer to each question and what it says, after a second try where the first cannot be read."""
         talks = [[{"role": "user", "content": question}] for question in questions]
         answers = self.ask(talks, 0)
-        values = [self.read(answer) for answer in answers]
+        values = [self._said(answer) for answer in answers]
         again = [i for i, value in enumerate(values) if value is None]
         if again:
             more = {"role": "user", "content": AGAIN[self.mode]}
@@ -130,7 +151,7 @@ class Judge:
                 [[*talks[i], {"role": "assistant", "content": answers[i] or "…"}, more] for i in again], 1
             )
             for i, answer in zip(again, second):
-                answers[i], values[i] = answer, self.read(answer)
+                answers[i], values[i] = answer, self._said(answer)
         return list(zip(answers, values))
 
     def _prompt(self, rows: pd.DataFrame, row: int) -> str:
@@ -159,6 +180,8 @@ class Judge:
         for k in range(0, len(plan), 2):
             i, j = plan[k][1]
             there, back = (0.5 if value is None else value for value in values[k : k + 2])
+            if math.isnan(there + back):
+                continue
             agreed = 0.5 + 0.5 * np.sign(there - 0.5) if there == 1 - back else 0.5
             won[i], won[j] = won[i] + agreed, won[j] + 1 - agreed
             played[i], played[j] = played[i] + 1, played[j] + 1

@@ -75,16 +75,17 @@ def dollars(price: tuple[float, float], read: float, written: float) -> float:
 
 
 class Journal:
-    """Answers by key in a file of JSON lines, each with a checksum; a line that is not whole is left out, and counted."""
+    """Answers by key in a file of JSON lines, each with a checksum; a line that is not whole is left out, and counted.
+    Without a file they are kept as long as this object."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None):
         self.path, self.said, self.damaged = path, {}, 0
-        if path.is_file():
-            self._read()
+        if path and path.is_file():
+            self._read(path)
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         whole = []
-        for line in self.path.read_bytes().splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 text, _, check = line.decode().rpartition("\t")
                 if int(check, 16) != zlib.crc32(text.encode()):
@@ -98,11 +99,13 @@ class Journal:
         if self.damaged:  # so that the next line begins at a line's beginning
             from irlens.base.files import write_text
 
-            write_text("".join(line.decode() + "\n" for line in whole), self.path)
+            write_text("".join(line.decode() + "\n" for line in whole), path)
 
     def add(self, key: str, said: Said) -> None:
         """Keeps an answer, on the disk when this returns."""
         self.said[key] = said
+        if self.path is None:
+            return
         text = json.dumps({"key": key} | vars(said))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Scores:
     """What a reranker gives: a score per row of the run, and of a vote the answers and the weights that elect.
 
-    facts: what it counted: `reward_calls`, `truncated`, `asked`, `nonsense`. truncated: [rows] which it read cut.
+    facts: what it counted: `reward_calls`, `truncated`, `asked`, `nonsense`, `refused`. truncated: [rows] which it read
+    cut. refused: [rows] what a judge's server said that would not judge one, "" elsewhere.
     """
 
     scores: np.ndarray
@@ -30,6 +31,7 @@ class Scores:
     weights: np.ndarray | None = None
     facts: dict = field(default_factory=dict)
     truncated: np.ndarray | None = None
+    refused: np.ndarray | None = None
 
     def of(self, rows: list[int]) -> Scores:
         """What it says of some rows."""
@@ -39,6 +41,7 @@ class Scores:
             answers=None if self.answers is None else [self.answers[row] for row in rows],
             weights=None if self.weights is None else self.weights[rows],
             truncated=None if self.truncated is None else self.truncated[rows],
+            refused=None if self.refused is None else self.refused[rows],
         )
 
 
@@ -66,7 +69,8 @@ class Scoring:
 
     def __call__(self, run: pd.DataFrame) -> pd.DataFrame:
         """The rows of `run` by falling score; `run` is not changed. Raises UserError: a run that it cannot read."""
-        return reranked(run, self.scores(run).scores, self.name)
+        found = self.scores(run)
+        return reranked(run, found.scores, self.name, found.refused)
 
     def scores(self, run: pd.DataFrame) -> Scores:
         """A score per row of `run`, in its order, and what a vote elects by."""

@@ -30,6 +30,7 @@ PARTS, LEAST = (
     64,
 )  # shards that the rows are divided into, so that several devices have work; the fewest rows of one
 BATCH_TOKENS = 16_384  # tokens of one batch, padding included, where no batch size is given
+REFUSED = "refused"  # column of a scorer's rows: what a server said that would not judge one, "" elsewhere
 
 Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
 
@@ -56,7 +57,8 @@ def score_in_shards(
     that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
     Without a folder nothing is kept. stored: whether a score is of its row ALONE or of its query's rows TOGETHER, which
     the store in use (`base.store`) is asked by; None for a scorer whose content cannot be named. devices: whole shards go
-    to their workers, which call `load`: it is to be picklable then. A shard that cannot be read or holds other rows is scored again, with a line. Raises UserError for a score that is not finite.
+    to their workers, which call `load`: it is to be picklable then. A shard that cannot be read or holds other rows is scored again, with a line, as is, without one, a
+    shard with rows that a server REFUSED to judge. Raises UserError for a score that is not finite.
     """
     run = run.reset_index(drop=True)
     place = _places(run, rows)
@@ -141,7 +143,9 @@ def _shard(
         return score(part)
     if path.is_file():
         try:
-            return _read(path, part)
+            shard = _read(path, part)
+            if REFUSED not in shard.columns or not shard[REFUSED].any():
+                return shard
         except UserError as error:
             path.unlink()
             say(f"{error}: deleted, and scored again")
@@ -206,13 +210,15 @@ def _read(path: Path, part: pd.DataFrame) -> pd.DataFrame:
     return shard
 
 
-def reranked(run: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
+def reranked(run: pd.DataFrame, scores: np.ndarray, name: str, refused: np.ndarray | None = None) -> pd.DataFrame:
     """`run` ordered by `scores` [rows], its tag followed by `name`; ties go to the larger doc_id (see `tables.ranked`).
 
     The column `reward` keeps the scores as they were given: `score` falls strictly, so it no longer shows a tie.
+    refused: [rows] what a server said that would not judge one, a column where any has words.
     """
     tag = run["tag"].astype(str) + f", {name}" if "tag" in run.columns else name
-    return tables.ranked(run.assign(score=scores, reward=scores, tag=tag))
+    more = {} if refused is None or not refused.any() else {REFUSED: refused}
+    return tables.ranked(run.assign(score=scores, reward=scores, tag=tag, **more))
 
 
 def lists(rows: pd.DataFrame) -> Iterator[np.ndarray]:

@@ -187,7 +187,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 def write_trec_run(run: pd.DataFrame, path: Path, tag: str = "irlens") -> None:
     """Writes a run as trec_eval reads it, best first. Raises UserError for an identifier with white space."""
-    _no_spaces(run, path)
+    no_spaces(run, path)
     tags = run["tag"].astype(str).str.replace(r"\s+", "_", regex=True) if "tag" in run.columns else [tag] * len(run)
     columns = zip(run["query_id"], run["doc_id"], run["rank"], run["score"], tags)
     write_text("".join(f"{q} Q0 {d} {r} {np.float32(s)} {t}\n" for q, d, r, s, t in columns), path)
@@ -195,12 +195,13 @@ def write_trec_run(run: pd.DataFrame, path: Path, tag: str = "irlens") -> None:
 
 def write_trec_qrels(qrels: pd.DataFrame, path: Path) -> None:
     """Writes qrels as trec_eval reads them. Raises UserError for an identifier with white space."""
-    _no_spaces(qrels, path)
+    no_spaces(qrels, path)
     columns = zip(qrels["query_id"], qrels["doc_id"], qrels["relevance"])
     write_text("".join(f"{q} 0 {d} {r}\n" for q, d, r in columns), path)
 
 
-def _no_spaces(frame: pd.DataFrame, path: Path) -> None:
+def no_spaces(frame: pd.DataFrame, path: Path) -> None:
+    """Raises UserError for an identifier with white space in what is to be written to `path`."""
     for column in ("query_id", "doc_id"):
         bad = frame[column].str.contains(r"\s", regex=True)
         if bad.any():

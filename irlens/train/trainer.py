@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,6 +228,20 @@ class _Bar(ProgressCallback):
             self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}")
 
 
+@contextmanager
+def _bar(trainer: Trainer) -> Iterator[None]:
+    """Our bar in the place of transformers'; its line ends however the training does."""
+    trainer.pop_callback(ProgressCallback)
+    bar = _Bar()
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(bar)
+    try:
+        yield
+    finally:
+        if bar.training_bar is not None:
+            bar.training_bar.close()
+
+
 def lists_at_once(options: TrainOptions, parameters: int) -> int:
     """Lists that go through a model of so many parameters in one pass, in one process."""
     return min(options.lists_at_once or (AT_ONCE if parameters < SMALL else 1), options.batch_lists)
@@ -307,15 +322,13 @@ def train(
         options=options,
         callbacks=[_MarkComplete("save_total_limit" not in options.arguments)],
     )
-    trainer.pop_callback(ProgressCallback)
-    if not arguments.disable_tqdm:
-        trainer.add_callback(_Bar())
     last = get_last_checkpoint(str(folder))
     if last and (Path(last) / sharding.PARTS).is_dir() != (kind is DividedTrainer):
         how = "without --shard" if kind is DividedTrainer else "with --shard, by several processes"
         raise UserError(f"{last}: was made {how}; go back to that, or delete it and run again")
     try:
-        trainer.train(resume_from_checkpoint=last)
+        with _bar(trainer):
+            trainer.train(resume_from_checkpoint=last)
     except (RuntimeError, ValueError, KeyError) as error:
         if last and ("size mismatch" in str(error) or "state_dict" in str(error) or "param_group" in str(error)):
             raise UserError(f"{last}: not a checkpoint of this model; delete it and run again") from error

@@ -82,6 +82,7 @@ LINES = {
     "import": "import {w}/draws.jsonl",
     "export": "export {w}/p --to trl",
     "temperatures": "temperatures {w}/p {w}/p",
+    "winrate": "winrate {w}/mine.json --baseline {w}/base.json --judge length --resamples 5",
     "plot": "plot {w}/p/passk.csv",
     "train": f"{TRAIN} --iterations 2 --same-prompts --export trl",
     "train on lists": "train --lists {w}/t/iteration-1/lists.parquet --dataset sums --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2 --test-limit 4",
@@ -133,6 +134,11 @@ def world(tmp_path_factory, two_arms):
         {"query_id": f"q{i % 3}", "prompt": f"What is {i % 3}?", "text": f"It is {i}.", "score": i} for i in range(6)
     ]
     (w / "draws.jsonl").write_text("".join(json.dumps(row) + "\n" for row in draws))
+    for name, more in (("base", 0), ("mine", 3)):
+        told = [
+            {"instruction": f"Question {i}?", "output": "x" * (5 + more * (i % 2)), "generator": name} for i in range(6)
+        ]
+        (w / f"{name}.json").write_text(json.dumps(told))
     (w / "arms.toml").write_text(two_arms(prompts=12, n=4, eval_limit=4, eval_n=2))
     return w
 
@@ -162,7 +168,7 @@ def made():
         for path in sorted(home.rglob("*")):
             name = path.relative_to(home).as_posix()
             if path.name == "manifest.json":
-                told = json.loads(path.read_text())
+                told = json.loads(path.read_text().replace(str(home), "@"))  # wherever it lies
                 found |= {f"{name} {key}": value for key, value in told.items() if key not in PASSING}
             elif path.is_file() and path.name not in OWN and not name.startswith("store/"):
                 found[name] = path.read_bytes()

@@ -84,7 +84,7 @@ def data(path):
 
 LINES = [
     "sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "evaluate", "compare", "import",
-    "export", "temperatures", "plot", "train", "train on lists", "reproduce",
+    "export", "temperatures", "winrate", "plot", "train", "train on lists", "reproduce",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from irlens.base import checksums, full
 from irlens.base.errors import UserError
 
 LINES = ["sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "evaluate", "compare", "import",
-         "export", "temperatures", "plot", "train", "train on lists", "reproduce"]  # fmt: skip
+         "export", "temperatures", "winrate", "plot", "train", "train on lists", "reproduce"]  # fmt: skip
 
 
 class Failing:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
-from irlens.rerank.llm_judge import Judge, pairings, read_pair, read_point
+from irlens.rerank.llm_judge import Judge, Refusal, pairings, read_pair, read_point
 from irlens.rerank.scoring import score_in_shards
 
 TALK = {"q": [{"role": "user", "content": "how many"}]}
@@ -80,6 +80,26 @@ def test_one_unreadable_order_makes_a_tie():
         return ["A" if parts(talk)[0] == "xxx" else "?" for talk in talks]
 
     assert Judge(ask, TALK)(ROWS.iloc[1:3].reset_index(drop=True))["score"].tolist() == [0.5, 0.5]
+
+
+def test_a_pair_that_a_server_refuses_in_one_order_is_no_tie_but_left_out():
+    def ask(talks, number):
+        return [Refusal("no") if parts(talk)[0] == "xxx" else a for talk, a in zip(talks, longer(talks, number))]
+
+    found = Judge(ask, TALK)(ROWS)
+    assert found["score"].tolist() == [1.0, 0.0, 0.5, 1.0]  # the two that met; nobody knows of the third
+    assert found["refused"].tolist() == ["no", "no", "no", ""]
+    assert found["asked"].tolist() == [3, 3, 2, 0] and found["nonsense"].sum() == 0
+
+
+def test_a_grade_that_is_refused_at_the_second_try_is_the_mean_and_no_nonsense():
+    def ask(talks, number):
+        texts = [t[0]["content"].partition("[Answer]\n")[2].partition("\n")[0] for t in talks]
+        return [Refusal("no") if number else "?" if text == "xxx" else f"{len(text)}" for text in texts]
+
+    found = Judge(ask, TALK, "pointwise")(ROWS)
+    assert found["score"].tolist() == [2.0, 1.0, pytest.approx(5 / 3), 2.0]
+    assert found["refused"].tolist() == ["", "", "no", ""] and found["asked"].tolist() == [1, 1, 0, 1]
 
 
 def test_grades_and_one_that_stays_unreadable_is_the_mean_of_the_others():

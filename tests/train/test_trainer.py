@@ -177,6 +177,19 @@ def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(polic
     assert list((tmp_path / "c").glob("checkpoint-*/complete"))
 
 
+def test_what_is_said_of_a_failure_has_a_line_of_its_own(policy, tmp_path, capsys):
+    """The bar ends its line when the training does, however that is."""
+    model, tokenizer = adapters.load(policy)
+
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    model.save_pretrained = fail
+    with pytest.raises(OSError) as failed:
+        train(model, tokenizer, examples(8), options("sft", 1e-3, 1, 4, 4), tmp_path / "c")
+    assert failed.tb and "loss" in (said := capsys.readouterr().err) and said[-1] == "\n"
+
+
 def test_lists_that_are_too_long_go_whole():
     some = examples(10)
     limit = sorted(e.longest for e in some)[5]

@@ -210,10 +210,7 @@ def prepare(options: EngineOptions, model) -> EngineOptions:
 def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
     """The engine for options that `prepare` has seen. `weights` only give the tokenizer; a chat needs none."""
     key, urls = http.key_of(options.api_key_env, options.base_url), options.base_url.split(",")
-    with http.client(key, 30.0, 1) as client:
-        known = _models(client, urls[0], options.api_key_env)[1]
-    entry = next((entry for entry in known if str(entry["id"]) == options.served_model), {})
-    tokenizer = None
+    body, tokenizer = body_of(options), None
     if weights and not options.chat:
         from irlens.models import load as loader
 
@@ -225,9 +222,18 @@ def load(options: EngineOptions, weights: Path | None) -> OpenAIEngine:
         chat=options.chat,
         concurrency=options.concurrency,
         timeout=options.timeout,
-        body=PLAIN_SAMPLING.get(str(entry.get("owned_by")).lower(), {}) | engine_args(options),
+        body=body,
         tokenizer=tokenizer,
     )
+
+
+def body_of(options: EngineOptions) -> dict:
+    """What every request to the servers says beside its own: plain sampling, as the first of them calls it, and the user's."""
+    key, first = http.key_of(options.api_key_env, options.base_url), (options.base_url or "").partition(",")[0]
+    with http.client(key, 30.0, 1) as client:
+        known = _models(client, first, options.api_key_env)[1]
+    entry = next((entry for entry in known if str(entry["id"]) == options.served_model), {})
+    return PLAIN_SAMPLING.get(str(entry.get("owned_by")).lower(), {}) | engine_args(options)
 
 
 def _models(client, url: str, key_env: str) -> tuple[str, list[dict]]:
