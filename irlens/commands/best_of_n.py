@@ -48,7 +48,7 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     from irlens.measure import best_of_n as picking
     from irlens.rerank.reranker import Scores
 
-    source = _at_temperatures(source_of(settings, say), settings.temperature)
+    source = at_temperatures(source_of(settings, say), settings.temperature)
     out = Path(settings.out or Path("irlens-out") / f"best-of-n-{source.name}")
     grades = _grades(source, settings, say)
     at = cutoffs(picking.fewest(source.run), settings.at)
@@ -105,7 +105,7 @@ def _facts(source: Source, settings: BestOfN, grades: np.ndarray, found: dict[st
     }
 
 
-def _at_temperatures(source: Source, wanted: Sequence[float] | None) -> Source:
+def at_temperatures(source: Source, wanted: Sequence[float] | None) -> Source:
     """`source` with only the draws at these temperatures. Raises UserError for one that the run lacks."""
     if wanted is None:
         return source
