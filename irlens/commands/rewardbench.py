@@ -202,7 +202,9 @@ def _written(
 
     summary = pd.concat([audit.summary.assign(on=on) for on, audit in audits.items()], ignore_index=True)
     files.write_csv(summary[["on", "measure", "value", "low", "high", "n"]], out / "audit.csv")
-    if picks := [one.over_optimisation.assign(on=on) for on, one in audits.items() if one.over_optimisation is not None]:
+    if picks := [
+        one.over_optimisation.assign(on=on) for on, one in audits.items() if one.over_optimisation is not None
+    ]:
         files.write_csv(pd.concat(picks, ignore_index=True), out / "picks.csv")
     figures = audit_pages.figures(audits, out)
     name = next(iter(audits.values())).name

@@ -178,8 +178,8 @@ def _is_right(
         forecasts.add(chance[rows], right[rows].astype(float))
     how = f"{RIGHT}, by a logistic fit on other prompts" if fitted else f"{RIGHT}, the score as it stands"
     same = [float(((right[rows] - right.mean()) ** 2).mean()) for rows in lists]
-    rows = [_row(f"Brier score, {how}", forecasts.brier), _row(f"Brier score, {RIGHT}, one chance for all", same)]
-    return rows, [forecasts.curve(seed).assign(of=how)]
+    told = [_row(f"Brier score, {how}", forecasts.brier), _row(f"Brier score, {RIGHT}, one chance for all", same)]
+    return told, [forecasts.curve(seed).assign(of=how)]
 
 
 # -- length --------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def _over_optimisation(
     run: pd.DataFrame, grades: np.ndarray, found: Scores, name: str, at: Sequence[int], seed: int
 ) -> tuple[pd.DataFrame, list[dict]]:
     """(the curves, summary): the true value of the best of N, expected over every choice of N, beside the null's."""
-    own = name if name not in picking.ALWAYS else f"{name}, one order"
+    own = name if name not in picking.ALWAYS else f"{name}, as a reranker"
     pick = {
         "oracle": picking.by_scores(grades),
         own: picking.picker(found, derive(seed, 0, "votes")),

@@ -5,8 +5,6 @@ Every prompt weighs the same, however many forecasts it has, and intervals resam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -19,7 +17,7 @@ RESAMPLES, AT_ONCE = 1000, 50
 class Forecasts:
     """Forecasts of several prompts, counted in bins between `edges` as they come."""
 
-    def __init__(self, edges: Sequence[float]):
+    def __init__(self, edges: stats.Numbers):
         self.edges = np.asarray(edges, dtype=float)
         self.brier: list[float] = []
         self._sums: list[

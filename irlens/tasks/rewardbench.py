@@ -39,7 +39,8 @@ def read(place: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     import pandas as pd
 
     placed, revision = _rows(place)
-    found, seen = [], {}
+    found: list[tuple] = []
+    seen: dict[str, str] = {}  # query id → where it stands
     for where, row in placed:
         subset, name, texts, right = _item(where, row)
         query_id = f"{subset}/{name}"
@@ -47,7 +48,7 @@ def read(place: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
             raise UserError(f"{where}: {subset} has an item {name!r} already ({seen[query_id]})")
         seen[query_id] = where
         found += [
-            (query_id, f"{query_id}/{i:03d}", -float(i), i, text, row["prompt"], subset, int(i < right))
+            (query_id, f"{query_id}/{i:03d}", 0.0, i, text, row["prompt"], subset, int(i < right))
             for i, text in enumerate(texts)
         ]
     if not found:

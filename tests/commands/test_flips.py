@@ -83,7 +83,7 @@ def data(path):
 
 
 LINES = [
-    "sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "evaluate", "compare", "import",
+    "sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "rewardbench", "evaluate", "compare", "import",
     "export", "temperatures", "plot", "train", "train on lists", "reproduce",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 from irlens.base import checksums, full
 from irlens.base.errors import UserError
 
-LINES = ["sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "evaluate", "compare", "import",
+LINES = ["sample", "passk", "index", "recall", "mine-negatives", "rerank", "verify", "best-of-n", "rewardbench", "evaluate", "compare", "import",
          "export", "temperatures", "plot", "train", "train on lists", "reproduce"]  # fmt: skip
 
 
