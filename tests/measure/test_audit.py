@@ -157,7 +157,7 @@ def test_in_python_it_is_best_of_n_and_its_quality():
 
 
 def test_rewards_as_truth_have_no_right_and_wrong():
-    run, qrels = drawn([["a", "bb", "ccc"]] * 4, [[0, 0, 0]] * 4)
+    run, _ = drawn([["a", "bb", "ccc"]] * 4, [[0, 0, 0]] * 4)
     truth = np.tile([-1.0, 2.5, 0.5], 4)
     found = audited(run, truth, Scores(run["text"].str.len().to_numpy(dtype=float)), "length", at=[1, 3])
     assert not found.summary["measure"].str.contains("AUC|Brier|right").any() and found.reliability.empty
