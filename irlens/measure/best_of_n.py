@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,8 @@ def expected_best(scores: Sequence[float], grades: Sequence[float], cutoffs: Seq
     scores, grades = np.asarray(scores, dtype=float), np.asarray(grades, dtype=float)
     values, group = np.unique(-scores, return_inverse=True)
     shared = (np.bincount(group, grades, minlength=len(values)) / np.bincount(group))[group]
-    return pick_chances(len(scores), cutoffs) @ shared[np.argsort(-scores, kind="stable")]
+    values = pick_chances(len(scores), cutoffs) @ shared[np.argsort(-scores, kind="stable")]
+    return np.clip(values, grades.min(), grades.max())  # which rounding leaves
 
 
 def check_grades(grades: np.ndarray, source: str = "the qrels") -> None:
@@ -93,12 +95,15 @@ def text_chances(counts: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
     ]  # a text of this size before it
     folded = np.where(2 * waves % (n + 1) == 0, 1.0, 2.0) / (n + 1)  # a real signal's other half is this one's mirror
     out = np.zeros((len(cutoffs), len(sizes)))
-    for i, size in enumerate(sizes):
-        others = np.ones(factors[0].shape, dtype=complex)
-        for factor, number in zip(factors, many - (sizes == size)):
-            others *= factor**number
-        spectrum = np.fft.rfft(left[:, : n + 1] - left[:, size : size + n + 1])
-        out[:, i] = ((weights @ others) * folded * spectrum.conj()).real.sum(axis=1)
+    but_one = [factor ** (number - 1) for factor, number in zip(factors, many)]
+    whole = [some * factor for some, factor in zip(but_one, factors)]
+    smaller = [np.ones_like(whole[0]), *accumulate(whole[:-1], np.multiply)]
+    larger = np.ones_like(whole[0])
+    for i in reversed(range(len(sizes))):
+        others = weights @ (smaller[i] * but_one[i] * larger)  # all texts but one of this size
+        spectrum = np.fft.rfft(left[:, : n + 1] - left[:, sizes[i] : sizes[i] + n + 1])
+        out[:, i] = (others * folded * spectrum.conj()).real.sum(axis=1)
+        larger = larger * whole[i]
     return out[:, kind]
 
 
@@ -110,7 +115,8 @@ def by_texts(texts: Sequence[str]) -> Picker:
     def pick(rows: np.ndarray, grades: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
         group = pd.factorize(texts[rows])[0]
         counts = np.bincount(group)
-        return text_chances(counts, cutoffs) @ (np.bincount(group, grades) / counts)
+        values = text_chances(counts, cutoffs) @ (np.bincount(group, grades) / counts)
+        return np.clip(values, grades.min(), grades.max())  # which rounding leaves
 
     return pick
 
