@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from irlens import train as train
     from irlens.commands.in_python import export_draws as export_draws
     from irlens.commands.in_python import import_draws as import_draws
+    from irlens.measure.audit import audit_reranker as audit_reranker
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
     from irlens.measure.results import measure as measure
+    from irlens.measure.rewardbench import rewardbench as rewardbench
     from irlens.measure.wins import preferences as preferences
     from irlens.measure.wins import win_rates as win_rates
     from irlens.negatives import export as export
@@ -42,6 +44,7 @@ _WHERE = {
     "Policy": "irlens.retrieve.policy",
     "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
+    "audit_reranker": "irlens.measure.audit",
     "best_of_n": "irlens.measure.results",
     "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",
@@ -56,6 +59,7 @@ _WHERE = {
     "mixeval": "irlens.measure.mixeval",
     "preferences": "irlens.measure.wins",
     "reranker": "irlens.rerank.by_name",
+    "rewardbench": "irlens.measure.rewardbench",
     "run": "irlens.tables",
     "topics": "irlens.tables",
     "train": "irlens.train",

@@ -70,6 +70,30 @@ def sums_prompts(tiny_engine):
 
 
 @pytest.fixture(scope="session")
+def rewardbench_rows():
+    """`rewardbench_rows(items)`: rows as RewardBench 2 has them, `items` of each subset and pairs of Ties; the right texts
+    begin with "right", and of Math the others are longer."""
+
+    def rows(items=3):
+        made = []
+        for subset in ("Factuality", "Precise IF", "Math", "Safety", "Focus"):
+            longer = 2 if subset == "Math" else 0
+            for i in range(items):
+                wrong = [f"wrong {'x' * (d + longer * i)}" for d in range(3)]
+                texts = {"chosen": [f"right {'x' * (i + 1)}"], "rejected": wrong}
+                about = {"id": f"{i}", "prompt": f"{subset} {i}?", "subset": subset}
+                made.append(about | texts | {"num_correct": 1, "total_completions": 4})
+        for i in range(items):
+            for kind, right in (("ref", 1), ("tied", 2)):
+                texts = {"chosen": [f"right {'y' * (5 + d)}" for d in range(right)], "rejected": ["wrong", "wrong y"]}
+                about = {"id": f"{kind}:{i}", "prompt": f"Name {kind} {i}", "subset": "Ties"}
+                made.append(about | texts | {"num_correct": right, "total_completions": right + 2})
+        return made
+
+    return rows
+
+
+@pytest.fixture(scope="session")
 def irlens_any():
     """Runs a command in this process, however it ends."""
     return lambda *args: _here(["-m", "irlens", *map(str, args)], ".")

@@ -32,8 +32,8 @@ from hypothesis import strategies as st
 HERE = Path(__file__).parent
 MOST = 60.0  # seconds of an input
 ROUND = 500  # inputs of all kinds, after which the table is written
-SHARES = {"recipes": 0.5, "options": 0.3, "task files": 0.05, "imports": 0.06, "runs and qrels": 0.03, "lists": 0.02, "folders": 0.01,
-          "server answers": 0.01, "winrate": 0.01, "mixeval": 0.01}  # fmt: skip
+SHARES = {"recipes": 0.5, "options": 0.29, "task files": 0.05, "imports": 0.06, "runs and qrels": 0.03, "lists": 0.02, "folders": 0.01,
+          "server answers": 0.01, "winrate": 0.01, "mixeval": 0.01, "rewardbench": 0.01}  # fmt: skip
 
 
 class World:

@@ -46,6 +46,10 @@ ANNOTATED = [{"instruction": ASKED[i], "output_1": "yy", "generator_1": "base", 
 FREE = {str(i): {"problem_type": "free-form", "context": None, "prompt": f"who is {i}?", "target": [f"n{i}"], "benchmark_name": "TriviaQA"} for i in range(2)}  # fmt: skip
 CHOICE = {str(i): {"problem_type": "multiple-choice", "context": None, "prompt": f"which {i}?", "options": ["x", "y"], "target": [i], "benchmark_name": "ARC"} for i in range(2)}  # fmt: skip
 SAID = [{**row, "formated_input": f"Question: {row['prompt']}\nAnswer the question shortly.", "id": key, "response": f"n{key}"} for key, row in FREE.items()]  # fmt: skip
+BENCH = [*({"id": str(i), "prompt": ASKED[i], "chosen": ["right"], "rejected": ["no", "wrong", "none"], "num_correct": 1,
+            "total_completions": 4, "subset": "Math"} for i in range(2)),
+         *({"id": f"{kind}:0", "prompt": f"Name {kind}", "chosen": ["right"] * n, "rejected": ["no"], "num_correct": n,
+            "total_completions": n + 1, "subset": "Ties"} for kind, n in (("ref", 1), ("tied", 2)))]  # fmt: skip
 RECIPE = """title = "a study"
 [study]
 kind = "axis"
@@ -168,7 +172,7 @@ FOLDERS = {  # commands that find folders as others wrote them
 }  # fmt: skip
 TABLES = {"run.parquet": ("parquet", ROWS), "qrels.parquet": ("parquet", JUDGED), "data.jsonl": ("jsonl", [
     {"query_id": f"q{i}", "prompt": ASKED[i], "answer": str(2 * i), "solution": f"#### {2 * i}"} for i in range(2)]),
-    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS)}  # fmt: skip
+    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS), "rb.jsonl": ("jsonl", BENCH)}  # fmt: skip
 MINED = ["mine-negatives", "--run", "run.parquet", "--dataset", "data.jsonl", "--verifier", "gsm8k", "--temperature", "0.7", "-n", "2",
          "--tier", "hard", "--no-hardness", *NONE]  # fmt: skip
 OPTIONS = {  # the line of each command that options are added to; what would draw ends where its data set is not found
@@ -179,6 +183,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "best-of-n": ["best-of-n", "run.parquet", "qrels.parquet", "--reranker", "length", "--at", "1,2", *NONE],
     "evaluate": ["evaluate", "run.parquet", "qrels.parquet", "RR"], "compare": ["compare", "p", "q", "--measures", "Pass@1", *NONE],
     "winrate": ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE],
+    "rewardbench": ["rewardbench", "--data", "rb.jsonl", "--run", "run.parquet", "--qrels", "qrels.parquet", "--reranker", "length", "--resamples", "5", *NONE],
     "mixeval": ["mixeval", "run.parquet", *NONE], "import": ["import", "draws.jsonl"], "export": ["export", "run.parquet", "--to", "jsonl"],
     "temperatures": ["temperatures", "run.parquet", "qrels.parquet"], "plot": ["plot", "p/passk.csv"],
     "reproduce": ["reproduce", "mine.toml", "--dry-run"], "demo": ["demo", "--seed", "-1"], "store": ["store"], "doctor": ["doctor"],
@@ -207,6 +212,8 @@ BASES: dict[str, Base] = {
     "mixeval": Base("mixeval", ["mixeval", "m", "--dataset", "mixeval-2024-06-01", "--split", "mixeval", "--allow-missing", *NONE, *OUT],
                     {"mixeval-2024-06-01/mixeval/free-form.json": ("json", FREE), "mixeval-2024-06-01/mixeval/multiple-choice.json": ("json", CHOICE),
                      "m/mixeval/2024-06-01/m_close_freeform.jsonl": ("jsonl", SAID)}),
+    "rewardbench": Base("rewardbench", ["rewardbench", "--data", "rb.jsonl", "--reranker", "length", "--resamples", "5", *NONE, *OUT],
+                        {"rb.jsonl": ("jsonl", BENCH)}),
     "study": Base("recipes", ["reproduce", "mine.toml", "--dry-run"], {"mine.toml": RECIPE}),
     "stages": Base("recipes", ["reproduce", "mine.toml", "--dry-run"], {"mine.toml": STAGES}),
     "server": Base("server answers", ["sample", "--chat", "--engine", "openai", "--base-url", "{url}", "--served-model", "stub", "--dataset",

@@ -42,6 +42,10 @@ CASES = (
     Case("verify", "verify @drawn --verifier gsm8k --out out"),
     Case("rerank", "rerank @drawn --reranker likelihood --policy tiny --store store --out out"),
     Case("best-of-n", "best-of-n @drawn --reranker majority,length --store none --out out"),
+    Case(
+        "rewardbench",
+        "rewardbench --data @rewardbench.jsonl --run @drawn --temperature 0.7 --reranker likelihood --policy tiny --store store --out out",
+    ),
     Case("mine-negatives", "mine-negatives --limit 6 -n 3 --temperature 1.0,0.7 --store store --out out", 1.5),
     Case("temperatures", "temperatures @drawn @drawn --out out"),
     Case("evaluate", "evaluate @drawn @drawn --out out"),
@@ -101,3 +105,16 @@ def write_files(folder: Path) -> None:
         for d in range(4)
     ]
     (folder / "draws.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = [(f"{i}", subset, 1) for subset in ("Math", "Safety") for i in range(4)]
+    items += [(f"{kind}:{i}", "Ties", right) for i in range(3) for kind, right in (("ref", 1), ("tied", 2))]
+    rows = [
+        {
+            "id": name,
+            "prompt": f"{subset} {name}?",
+            "chosen": ["yes"] * right,
+            "rejected": ["no", "none"],
+            "subset": subset,
+        }
+        for name, subset, right in items
+    ]
+    (folder / "rewardbench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -76,7 +76,8 @@ def _tell(out: Path, seed: int, size: Size) -> None:
 
 
 def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
-    """Results of majority voting, of the oracle (Pass@N) and of a random pick, over the draws of a passk folder."""
+    """Results of majority voting, of the oracle (Pass@N), of a random draw and of a random number per text, over the draws of
+    a passk folder."""
     from irlens import tables
     from irlens.commands.best_of_n import SHOWN, picker
     from irlens.measure import best_of_n as measured
@@ -91,6 +92,7 @@ def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
         "oracle": measured.by_scores(grades),
         "majority": picker(Scores(grades * 0, answers_of(run, extract)), seeds.derive(seed, 0, "votes")),
         "random": measured.by_scores(grades * 0),
+        measured.PER_TEXT: measured.by_texts(run["text"].tolist()),
     }
     results, _ = measured.curves(run, grades, pickers, CUTOFFS)
     return results.replace({"run": SHOWN})

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from irlens.measure.best_of_n import Picker
     from irlens.rerank.reranker import Prepared, Scores
 
-SHOWN = {"oracle": "oracle (Pass@N)", "random": "random (one draw)", "majority": "majority vote"}
+SHOWN = {
+    "oracle": "oracle (Pass@N)",
+    "random": "random (one draw)",
+    "random per text": "random per text (null)",
+    "majority": "majority vote",
+}
 
 
 def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
@@ -37,13 +42,13 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
     Of draws at several temperatures each is a pool of its own. Grades are judgements, or rewards where nothing else
     judges the run. The folder holds results.csv and per_query.parquet
-    (best-of-N values), quality.csv (nDCG, RR, AUC, tau-b), tests.csv (each reranker against chance and against the
-    majority vote, paired, Holm), best-of-n.{png,pdf,csv} (per pool), shards/ of scores, and the manifest.
+    (best-of-N values), quality.csv (nDCG, RR, AUC, tau-b), tests.csv (each reranker against one draw, a random number per
+    text and the majority vote, paired, Holm), best-of-n.{png,pdf,csv} (per pool), shards/ of scores, and the manifest.
     """
     from irlens.measure import best_of_n as picking
     from irlens.rerank.reranker import Scores
 
-    source = _at_temperatures(source_of(settings, say), settings.temperature)
+    source = at_temperatures(source_of(settings, say), settings.temperature)
     out = Path(settings.out or Path("irlens-out") / f"best-of-n-{source.name}")
     grades = _grades(source, settings, say)
     at = cutoffs(picking.fewest(source.run), settings.at)
@@ -105,7 +110,7 @@ def _facts(source: Source, settings: BestOfN, grades: np.ndarray, found: dict[st
     }
 
 
-def _at_temperatures(source: Source, wanted: Sequence[float] | None) -> Source:
+def at_temperatures(source: Source, wanted: Sequence[float] | None) -> Source:
     """`source` with only the draws at these temperatures. Raises UserError for one that the run lacks."""
     if wanted is None:
         return source

@@ -28,10 +28,10 @@ def markdown(
     values: pd.DataFrame, tests: pd.DataFrame, baseline: str | None = None, refused: Sequence[str] = ()
 ) -> str:
     """Both tables, with what they mean. refused: of each comparison of a judge what its server said that refused it, or ""."""
-    said = STARRED.format(_marked(baseline)) if baseline else TOLD
+    said = STARRED.format(marked(baseline)) if baseline else TOLD
     cells = [
         (
-            *map(_marked, (row.measure, row.before, row.after)),
+            *map(marked, (row.measure, row.before, row.after)),
             f"{row.difference:+.3f}",
             interval(row.low, row.high, "+.3f"),
             f"{row.p_holm:.4f}",
@@ -41,10 +41,10 @@ def markdown(
         )
         for row in tests.itertuples()
     ]
-    rows = [(*map(_marked, row[:2]), *row[2:-1], row[-1].replace("*", r"\*")) for row in _cells(values)]
+    rows = [(*map(marked, row[:2]), *row[2:-1], row[-1].replace("*", r"\*")) for row in _cells(values)]
     count = sum(map(bool, refused))
     lacking = [NOT_JUDGED.format(count, len(refused))] if count else []
-    return "\n\n".join([_table(HEAD, rows), said, *lacking, _table(TESTS, cells), SEEN]) + "\n"
+    return "\n\n".join([table(HEAD, rows), said, *lacking, table(TESTS, cells), SEEN]) + "\n"
 
 
 def latex(values: pd.DataFrame) -> str:
@@ -89,11 +89,11 @@ def seen(value: float) -> str:
 MARKS = {ord(c): "\\" + c for c in "\\`*_[]<>|~$&#"} | {ord("\n"): " ", ord("\r"): " "}
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
     """Text as Markdown prints it, in a table's cell too."""
     return escaped(str(text)).translate(MARKS)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])

@@ -317,8 +317,8 @@ class BestOfN(Seeded, ScoringOptions):
     qrels: str | None = argument(None, "Qrels: Parquet, BEIR .tsv, TREC, or such a folder. Default: the run's own.")
     reranker: str = option(
         "majority,likelihood,mean-likelihood,length",
-        "See `irlens rerank --help`; score: the run's own. oracle and random are always there. Default: those of these "
-        "that the run allows.",
+        "See `irlens rerank --help`; score: the run's own. oracle, random and random per text are always there. "
+        "Default: those of these that the run allows.",
         panel="Judging",
         first=True,
     )

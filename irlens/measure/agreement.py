@@ -50,7 +50,7 @@ def reciprocal_rank(scores: Sequence[float], right: Sequence[bool]) -> float:
     return 0.0
 
 
-def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
+def auc(scores: stats.Numbers, right: stats.Numbers) -> float:
     """The chance that a right candidate scores above a wrong one, a tie counting one half; NaN without either kind."""
     scores, right = _pair(scores, right)
     good, bad = scores[right > 0], np.sort(scores[right <= 0])
@@ -60,7 +60,7 @@ def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     return float(below.sum() / (2 * len(good) * len(bad)))
 
 
-def tau_b(scores: Sequence[float], grades: Sequence[float]) -> float:
+def tau_b(scores: stats.Numbers, grades: stats.Numbers) -> float:
     """Kendall's tau-b; NaN where all scores or all grades are equal."""
     scores, grades = _pair(scores, grades)
     if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(grades) == 0:

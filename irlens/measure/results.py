@@ -224,7 +224,8 @@ def best_of_n(
     right_from: float | None = None,
     **options: Any,
 ) -> Results:
-    """What rerankers pick among N candidates of a query, expected over every choice of N: oracle and chance beside them.
+    """What rerankers pick among N candidates of a query, expected over every choice of N: beside them the oracle, one draw
+    at random, and the null of a reranker that reads texts, a random number for each distinct one.
 
     rerankers: names (see `irlens.reranker`; task and options are for these) or Rerankers. A vote holds its election
     among the N. at: the N; default 1, 3, 5, 10, … up to the candidates that each query has. qrels: a grade per draw, any

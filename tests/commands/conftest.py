@@ -77,6 +77,7 @@ LINES = {
     "rerank": "rerank {w}/p --reranker mean-likelihood",
     "verify": "verify {w}/p --verifier gsm8k",
     "best-of-n": "best-of-n {w}/p --reranker majority,length,mean-likelihood --at 1,2",
+    "rewardbench": "rewardbench --data {w}/rewardbench.jsonl --run {w}/p --temperature 0.7 --reranker likelihood --policy tiny",
     "evaluate": "evaluate {w}/p/run.parquet {w}/p/qrels.parquet Pass@2",
     "compare": "compare {w}/p {w}/q --measures Pass@1",
     "import": "import {w}/draws.jsonl",
@@ -117,7 +118,7 @@ def two_arms():
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory, two_arms):
+def world(tmp_path_factory, two_arms, rewardbench_rows):
     """The folder of what the commands are given."""
     w = tmp_path_factory.mktemp("world")
     rng = random.Random(0)
@@ -139,6 +140,7 @@ def world(tmp_path_factory, two_arms):
             {"instruction": f"Question {i}?", "output": "x" * (5 + more * (i % 2)), "generator": name} for i in range(6)
         ]
         (w / f"{name}.json").write_text(json.dumps(told))
+    (w / "rewardbench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewardbench_rows()))
     (w / "arms.toml").write_text(two_arms(prompts=12, n=4, eval_limit=4, eval_n=2))
     return w
 

@@ -19,6 +19,7 @@ from irlens.commands.sample import sample
 from irlens.rerank import judge_names
 from irlens.retrieve.engines import Draw
 
+PICKERS = ("oracle", "length", "random", "random per text")  # of a best-of-n by length
 DRAWS = {"dataset": "sums", "limit": 8, "n": 2, "max_tokens": 16}
 
 
@@ -259,13 +260,13 @@ def test_folders_of_best_of_n(saved, tmp_path):
             str(best_of_n(settings.BestOfN(run=str(run), reranker="length", out=str(tmp_path / f"b{name}")), str)[0])
         )
     _, values, tests = compare(Compare(runs=made, measures="best-of-1 best-of-4", out=str(tmp_path / "c")), str)
-    names = [f"{folder}: {who}" for folder in ("bx", "by") for who in ("oracle", "length", "random")]
+    names = [f"{folder}: {who}" for folder in ("bx", "by") for who in PICKERS]
     assert set(values["run"]) == set(names) and set(values["measure"]) == {"best-of-1", "best-of-4"}
     found = values.set_index(["measure", "run"])["value"]
     assert found["best-of-4", "by: oracle"] == 1 and found["best-of-1", "by: random"] == pytest.approx(1 / 4)
-    assert len(tests) == 2 * 15
+    assert len(tests) == 2 * 28
     alone = compare(Compare(runs=made[:1], measures="best-of-4", baseline="bx: random", out=str(tmp_path / "d")), str)
-    assert len(alone[2]) == 2 and set(alone[2]["before"]) == {"bx: random"}
+    assert len(alone[2]) == 3 and set(alone[2]["before"]) == {"bx: random"}
     with pytest.raises(UserError, match="not all systems have best-of-5; did you mean"):
         compare(Compare(runs=made, measures="best-of-5", out=str(tmp_path / "never")), str)
     assert not (tmp_path / "never").exists()  # a mistake leaves nothing that refuses the command put right
@@ -281,7 +282,7 @@ def test_a_folder_of_best_of_n_at_two_temperatures(saved, tmp_path):
     )
     folder, _ = best_of_n(settings.BestOfN(run=str(tmp_path / "x"), reranker="length", out=str(tmp_path / "b")), str)
     _, values, _ = compare(Compare(runs=[str(folder)], measures="best-of-2", out=str(tmp_path / "c")), str)
-    assert set(values["run"]) == {f"b: {who}, m T={t}" for who in ("oracle", "length", "random") for t in ("0.5", "1")}
+    assert set(values["run"]) == {f"b: {who}, m T={t}" for who in PICKERS for t in ("0.5", "1")}
 
 
 def test_a_folder_of_recall_is_compared_by_its_values(tmp_path):

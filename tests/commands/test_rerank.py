@@ -16,6 +16,8 @@ from irlens.commands.rerank import rerank as run_rerank
 from irlens.commands.rerank import verify as run_verify
 from irlens.reproduce import recipe, run
 
+CHANCE = ("random", "random per text")  # of every best-of-n
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
@@ -68,7 +70,7 @@ def test_a_reranked_run_is_input_again(drawn, tmp_path):
 def test_best_of_n_writes_what_it_says(drawn, tmp_path):
     asked = settings.BestOfN(run=str(drawn), qrels=str(drawn), at=(1, 3, 6), out=str(tmp_path / "b"))
     folder, results = run_best_of_n(asked, str)
-    assert set(results["run"]) == {"oracle", "majority", "likelihood", "mean-likelihood", "length", "random"}
+    assert set(results["run"]) == {"oracle", "majority", "likelihood", "mean-likelihood", "length", *CHANCE}
     passed = pd.read_csv(drawn / "results.csv").set_index(["run", "cutoff"])["value"]
     for row in results[results["run"] == "oracle"].itertuples():
         assert row.value == pytest.approx(passed[row.tag, row.cutoff])  # the oracle is Pass@N
@@ -79,12 +81,13 @@ def test_best_of_n_writes_what_it_says(drawn, tmp_path):
     for name in ("best-of-n-T0.5", "best-of-n-T1"):
         assert {p.suffix for p in folder.glob(f"{name}.*")} == {".png", ".pdf", ".csv"}
     tests = pd.read_csv(folder / "tests.csv")
-    assert set(tests["before"]) == {"random", "majority"} and (tests["p_holm"] >= tests["p"]).all()
+    assert set(tests["before"]) == {*CHANCE, "majority"} and not set(tests["after"]) & {"oracle", *CHANCE}
+    assert (tests["p_holm"] >= tests["p"]).all()
     assert len(pd.read_csv(folder / "quality.csv")) == 2 * 6 * 4
     only = run_best_of_n(
         settings.BestOfN(run=str(drawn), temperature=(1.0,), reranker="vote:likelihood", out=str(tmp_path / "c")), str
     )[1]
-    assert set(only["tag"]) == {"tiny T=1"} and set(only["run"]) == {"oracle", "vote:likelihood", "random"}
+    assert set(only["tag"]) == {"tiny T=1"} and set(only["run"]) == {"oracle", "vote:likelihood", *CHANCE}
 
 
 def test_verify_judges_as_passk_did_or_by_ones_own_rule(drawn, tmp_path):

@@ -102,6 +102,30 @@ def test_two_systems_are_compared(tmp_path, irlens, monkeypatch, shaken):
     assert set(found["preferred"]["before"]) == {"T = 0.7"} and len(found["preferred"]) == 6
 
 
+def test_a_reranker_is_audited(tmp_path, irlens, rewardbench_rows):
+    """docs/howto/audit.md: on draws alone, with the benchmark beside them, and in Python; but for the hub's."""
+    page = "docs/howto/audit.md"
+    commands = [line.partition("#")[0].strip() for block in blocks(page, "sh") for line in joined(block)]
+    (tmp_path / "reward-bench-2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewardbench_rows()))
+    here = [line for line in commands if "fsfairx" not in line]
+    assert len(commands) == 4 and len(here) == 3
+    small = {
+        "--limit 40 -n 100": "--limit 8 -n 10",
+        "path/to/model": "length",
+        "--run draws": "--run irlens-out/passk-tiny-sums",
+    }
+    for line in here:
+        for told, smaller in small.items():
+            line = line.replace(told, smaller)
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    assert len(pd.read_csv(tmp_path / "both" / "results.csv")) == 7
+    picks = pd.read_csv(tmp_path / "audit" / "picks.csv").set_index(["run", "cutoff"])["value"]
+    assert picks["mean-likelihood", 10] > picks["random per text", 10]
+    (code,) = blocks(page, "python")
+    found = execute(code.replace("limit=20", "limit=6").replace("n=20", "n=6"), page)["found"]
+    assert found.name == "mean-likelihood" and len(found.over_optimisation) > 10
+
+
 def test_own_draws(capsys):
     (code,) = blocks("docs/howto/data.md", "python")
     assert len(execute(code, "docs/howto/data.md")["run"]) == 2

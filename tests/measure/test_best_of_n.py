@@ -1,6 +1,6 @@
 """Best of N: the closed form against every choice of N, Pass@N as its oracle, real graded lists against plain numpy."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 
 from irlens import tasks
 from irlens.base.errors import UserError
-from irlens.measure.best_of_n import by_scores, check_grades, curves, expected_best, grades_of, pick_chances
+from irlens.measure.best_of_n import (
+    PER_TEXT,
+    by_scores,
+    by_texts,
+    check_grades,
+    curves,
+    expected_best,
+    grades_of,
+    measured,
+    pick_chances,
+    text_chances,
+)
 from irlens.measure.measures import pass_at
 from irlens.rerank.baselines import length_scores, random_scores
+from irlens.rerank.reranker import Scores
 
 
 def test_chances_by_hand():
@@ -53,6 +65,53 @@ def test_the_oracle_is_pass_at_n_and_equal_scores_are_the_mean(n, data):
     at = sorted({1, (n + 1) // 2, n})
     assert expected_best(right, right, at) == pytest.approx(pass_at(n, int(right.sum()), np.array(at)), abs=1e-12)
     assert expected_best(np.zeros(n), right, at) == pytest.approx([right.mean()] * len(at))
+
+
+# -- a random number per text --------------------------------------------------------------------------------------
+
+
+def test_chances_of_texts_by_hand():
+    """A text drawn three times and one drawn once: of two draws half of the pairs hold both, and then a coin decides."""
+    assert text_chances(np.array([3, 1]), [1, 2, 3, 4]) == pytest.approx(
+        np.array([[3 / 4, 1 / 4], [3 / 4, 1 / 4], [1 / 4 + 3 / 8, 3 / 8], [1 / 2, 1 / 2]])
+    )
+    assert text_chances(np.array([5]), [1, 5]) == pytest.approx(np.ones((2, 1)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_the_chances_of_texts_are_the_mean_over_every_order(counts):
+    draws, at = np.repeat(np.arange(len(counts)), counts), range(1, sum(counts) + 1)
+    orders = list(permutations(range(len(counts))))
+    expected = [
+        np.mean([expected_best(np.array(order)[draws], draws == text, at) for order in orders], axis=0)
+        for text in range(len(counts))
+    ]
+    assert text_chances(np.array(counts), at) == pytest.approx(np.array(expected).T, abs=1e-12)
+
+
+def test_many_texts_keep_their_chances():
+    """Of 1,000 draws: one draw is as good as another, all of them are a choice among texts, and something is always first."""
+    counts = np.array([1] * 500 + [2] * 100 + [3] * 30 + [10] * 18 + [30])
+    found = text_chances(counts, [1, 7, 100, 1000])
+    assert counts.sum() == 1000 and found.sum(axis=1) == pytest.approx([1] * 4, abs=1e-11)
+    assert found[0] == pytest.approx(counts / 1000) and found[3] == pytest.approx([1 / len(counts)] * len(counts))
+
+
+def test_a_reranker_that_knows_nothing_falls_with_n_and_so_does_its_null():
+    """The right answer is one text drawn often: 200 orders of texts, each measured, are the null on average."""
+    texts = ["right"] * 6 + [f"wrong {i}" for i in range(4)]
+    grades, at, rng = np.array([1.0] * 6 + [0.0] * 4), [1, 2, 5, 10], np.random.default_rng(0)
+    null = by_texts(texts)(np.arange(10), grades, at)
+    assert null[0] == pytest.approx(0.6) and null[-1] == pytest.approx(1 / 5) and (np.diff(null)[1:] < 0).all()
+    place = pd.factorize(np.array(texts, dtype=object))[0]
+    orders = [expected_best(rng.random(5)[place], grades, at) for _ in range(4000)]
+    assert np.mean(orders, axis=0) == pytest.approx(null, abs=0.02)
+    run = pd.DataFrame({"query_id": "a", "doc_id": [str(i) for i in range(10)], "text": texts})
+    named = {"random": Scores(rng.random(10))}
+    value = measured(run, grades, named, at)[0].set_index(["run", "cutoff"])["value"]
+    assert value[PER_TEXT, 10] == pytest.approx(1 / 5) and value["random", 10] == pytest.approx(0.6)
+    assert PER_TEXT not in set(measured(run.drop(columns="text"), grades, named, at)[0]["run"])
 
 
 RUN = pd.DataFrame({"query_id": list("aabb"), "doc_id": list("1212"), "rank": [0, 1, 0, 1], "score": [1.0, 0.0] * 2})

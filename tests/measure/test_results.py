@@ -132,7 +132,7 @@ def test_best_of_n_takes_names_and_rerankers():
         assert value["oracle", n] == pytest.approx(np.mean([pass_at(4, sum(some), n) for some in RIGHT]))
         assert value["length", n] == value["function", n] == pytest.approx(value["oracle", n])
         assert value["random", n] == pytest.approx(value["oracle", 1])
-    assert isinstance(found, irlens.Results) and len(found.per_query) == 4 * 3 * 6
+    assert isinstance(found, irlens.Results) and len(found.per_query) == 5 * 3 * 6
     assert set(found.quality["measure"]) == {"nDCG", "RR", "AUC", "tau-b"}
     tests = irlens.compare(found[found["run"].isin(["oracle", "random"])], measures=["best-of-4"])
     assert tests["difference"].iloc[0] == pytest.approx(value["random", 4] - value["oracle", 4])
