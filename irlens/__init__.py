@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from irlens import train as train
     from irlens.commands.in_python import export_draws as export_draws
     from irlens.commands.in_python import import_draws as import_draws
+    from irlens.measure.arena_hard import arena_hard as arena_hard
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.results import Results as Results
@@ -42,6 +43,7 @@ _WHERE = {
     "Policy": "irlens.retrieve.policy",
     "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
+    "arena_hard": "irlens.measure.arena_hard",
     "best_of_n": "irlens.measure.results",
     "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",

@@ -15,7 +15,7 @@ from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import WinRate
+from irlens.commands.chat import ArenaHard, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
@@ -264,6 +264,21 @@ def mixeval(settings: MixEval) -> None:
 
     folder, results, tests = command(settings, report.say)
     report.mixeval(results, tests)
+    report.written(folder)
+
+
+@app.command("arena-hard", cls=Command)
+@takes(ArenaHard)
+def arena_hard(settings: ArenaHard) -> None:
+    """Arena-Hard-Auto: win rates over each category's baseline, two games a question, with style controlled.
+
+    Example: `irlens arena-hard arena-hard-v2.0/model_judgment/gpt-4.1`
+    """
+    from irlens.cli import report
+    from irlens.commands.arena_hard import arena_hard as command
+
+    folder, results = command(settings, report.say)
+    report.arena_hard(results)
     report.written(folder)
 
 

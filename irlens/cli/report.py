@@ -158,6 +158,23 @@ def win_rates(found: pd.DataFrame) -> None:
     tables.print(table)
 
 
+def arena_hard(found: pd.DataFrame) -> None:
+    """A table per category, judge and baseline: a row per system, best first, with every rate in points."""
+    names = ("WinRate", "SCWinRate", "EqualStyleWinRate")
+    titles = dict(zip(names, ("win rate", "style control", "equal style")))
+    for (category, judge, baseline), some in found.groupby(["category", "judge", "baseline"], sort=False):
+        by = {name: some[some["measure"] == f"{name}:{category}"].set_index("run") for name in names}
+        there = [name for name in names if len(by[name])]
+        head = ["system", *(titles[name] for name in there), "questions", "no verdict"]
+        table = new_table(f"{category} against {baseline}, by {judge}", *head, left=1)
+        order = by["SCWinRate" if len(by["SCWinRate"]) else "WinRate"]
+        for run in order.sort_values("value", ascending=False, kind="stable").index:
+            plain = by["WinRate"].loc[run]
+            cells = [_points(by[name].loc[run]) if run in by[name].index else "" for name in there]
+            table.add_row(str(run), *cells, f"{int(plain.n):,}", f"{int(plain.missing):,}")
+        tables.print(table)
+
+
 def _points(row) -> str:
     """A share in points, with its interval where there is one."""
     interval = f" [{100 * row.low:.1f}, {100 * row.high:.1f}]" if row.low == row.low else ""

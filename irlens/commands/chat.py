@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from irlens.base.options import argument, option
 from irlens.commands.settings import Seeded, _out, _seed, _store
-from irlens.rerank.options import ScoringOptions, _max_calls, _price, _yes
+from irlens.rerank.options import JudgeOptions, ScoringOptions, _max_calls, _price, _thought, _yes
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,46 @@ class WinRate(Seeded, ScoringOptions):
         False, "Take the difficulty by row, not by prompt: as published for systems that lack some.", panel="Measuring"
     )
     resamples: int = option(1000, "Of the bootstrap behind its intervals; 0: none.", panel="Measuring")
+    seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class ArenaHard(Seeded, JudgeOptions):
+    """Systems on Arena-Hard, judged already or by a judge."""
+
+    systems: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None,
+        "Files or folders of Arena-Hard's model_judgment (judged already) or model_answer, runs, or model_outputs.json.",
+    )
+    dataset: str | None = option(
+        None,
+        "Arena-Hard's folder, with question.jsonl and model_answer/. Default: the one that the systems lie in.",
+        panel="Data",
+    )
+    baseline: str | None = option(
+        None, "Who all are compared with: a name in model_answer/, or its outputs. Default: by category.", panel="Data"
+    )
+    thought: str | None = _thought()
+    allow_missing: bool = option(False, "Measure systems that lack some questions, over those they have.", panel="Data")
+    judge: str | None = option(
+        None, "Asks about answers: own (our wording) or authors (theirs, of --checkout).", panel="Judging", first=True
+    )
+    checkout: str | None = option(
+        None, "A checkout of lmarena/arena-hard-auto, for its judge's words.", panel="Judging"
+    )
+    judge_tokens: int | None = option(
+        None, "Longest answer of the judge. Default: the checkout's, else 4096.", panel="Judging"
+    )
+    judge_temperature: float | None = option(None, "Default: the checkout's, else 0.", panel="Judging")
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
+    resamples: int = option(100, "Of the bootstrap behind the intervals of style control; 0: none.", panel="Measuring")
+    parity: bool = option(
+        False, "Values and intervals from resampled games, as the authors have them.", panel="Measuring"
+    )
     seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()
