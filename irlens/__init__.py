@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from irlens.measure.arena_hard import arena_hard as arena_hard
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
+    from irlens.measure.mt_bench import mt_bench as mt_bench
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
@@ -56,6 +57,7 @@ _WHERE = {
     "measure": "irlens.measure",
     "mine": "irlens.negatives.mine",
     "mixeval": "irlens.measure.mixeval",
+    "mt_bench": "irlens.measure.mt_bench",
     "preferences": "irlens.measure.wins",
     "reranker": "irlens.rerank.by_name",
     "run": "irlens.tables",

@@ -15,7 +15,7 @@ from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import ArenaHard, WinRate
+from irlens.commands.chat import ArenaHard, MtBench, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
@@ -279,6 +279,21 @@ def arena_hard(settings: ArenaHard) -> None:
 
     folder, results = command(settings, report.say)
     report.arena_hard(results)
+    report.written(folder)
+
+
+@app.command("mt-bench", cls=Command)
+@takes(MtBench)
+def mt_bench(settings: MtBench) -> None:
+    """MT-Bench: two turns a question, each graded from 1 to 10, by turn and by category.
+
+    Example: `irlens mt-bench mt_bench/model_answer/mine.jsonl --judge own --base-url http://localhost:8000/v1`
+    """
+    from irlens.cli import report
+    from irlens.commands.mt_bench import mt_bench as command
+
+    folder, results = command(settings, report.say)
+    report.mt_bench(results)
     report.written(folder)
 
 

@@ -175,8 +175,32 @@ def arena_hard(found: pd.DataFrame) -> None:
         tables.print(table)
 
 
+def mt_bench(found: pd.DataFrame) -> None:
+    """A row per system, best first: mean grades over both turns, by turn and by category; nothing for an empty table."""
+    if found.empty:
+        return
+    names = list(dict.fromkeys(found["measure"]))
+    for judge, some in found.groupby("judge", sort=False):
+        for some_names in (names[:3], names[3:]):
+            table = new_table(
+                f"Grades by {judge}", "system", *(name.partition(":")[2] or "both turns" for name in some_names)
+            )
+            by = {name: some[some["measure"] == name].set_index("run") for name in names}
+            for run in by[names[0]].sort_values("value", ascending=False, kind="stable").index:
+                rows = [by[name].loc[run] if run in by[name].index else None for name in some_names]
+                cells = (
+                    "" if row is None or not row.n else f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+                    for row in rows
+                )
+                table.add_row(str(run), *cells)
+            if some_names:
+                tables.print(table)
+
+
 def _points(row) -> str:
-    """A share in points, with its interval where there is one."""
+    """A share in points, with its interval where there is one; nothing where there is no share."""
+    if row.value != row.value:
+        return ""
     interval = f" [{100 * row.low:.1f}, {100 * row.high:.1f}]" if row.low == row.low else ""
     return f"{100 * row.value:.2f}{interval}"
 

@@ -58,7 +58,11 @@ def arena_hard(settings: ArenaHard, say: Say = print) -> tuple[Path, pd.DataFram
     missing = _missing(settings, given, pairs, say)
     out = Path(settings.out or Path("irlens-out") / _name(pairs))
     kept = identity(
-        settings, systems=_content(pairs), style=_content(_style_answers(given, pairs)), dataset=None, baseline=None
+        settings,
+        systems=asking.content(pairs),
+        style=asking.content(_style_answers(given, pairs)),
+        dataset=None,
+        baseline=None,
     )
     kept |= {
         "checkout": None,
@@ -142,14 +146,14 @@ def _folder(settings: ArenaHard) -> Path | None:
 
 def _kind(path: Path) -> str:
     """What a path holds, by its first row: judgements, answers, or something else."""
-    from irlens.tables.formats.rows import rows
+    from irlens.tables.formats.rows import jsonl_files, rows
 
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     several = path.is_dir() and any(path.glob("*.jsonl")) and not (path / "run.parquet").is_file()
     if not several and not (path.is_file() and path.suffix == ".jsonl"):
         return "outputs"
-    first = next((row for _, row in rows(layout.files(path)[0])), {})
+    first = next((row for _, row in rows(jsonl_files(path)[0])), {})
     return (
         "judgements" if layout.is_judgement(first) else "answers" if layout.is_answer(first) or several else "outputs"
     )
@@ -324,18 +328,6 @@ def _tell(pairs: pd.DataFrame, results: Results, style: pd.DataFrame, say: Say) 
     elif results[rates == "SCWinRate"]["run"].nunique() == 1:
         say("SCWinRate is at the average style of the systems given, and one is: name others' judgements beside it, or read "
             "EqualStyleWinRate")  # fmt: skip
-
-
-def _content(frame: pd.DataFrame | None) -> str | None:
-    """A digest of a table's texts and numbers."""
-    import hashlib
-
-    if frame is None:
-        return None
-    sha = hashlib.sha256(repr(list(frame.columns)).encode())
-    for row in frame.itertuples(index=False, name=None):
-        sha.update(repr(row).encode("utf-8", "backslashreplace"))
-    return sha.hexdigest()[:16]
 
 
 def _name(pairs: pd.DataFrame) -> str:

@@ -91,3 +91,37 @@ class ArenaHard(Seeded, JudgeOptions):
     seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class MtBench(JudgeOptions):
+    """Systems on MT-Bench, graded already or by a judge."""
+
+    systems: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None,
+        "Files or folders of MT-Bench's model_judgment (graded already) or model_answer, or runs of its second turns.",
+    )
+    dataset: str | None = option(
+        None, "MT-Bench's folder, with question.jsonl. Default: the one that the systems lie in.", panel="Data"
+    )
+    second_turn: bool = option(
+        False, "Write the prompts of the second turns, which hold a run's answers to the first, and stop.", panel="Data"
+    )
+    references: str | None = option(
+        None,
+        "Reference answers for math, reasoning and coding. Default: reference_answer/ of the folder.",
+        panel="Data",
+    )
+    thought: str | None = _thought()
+    allow_missing: bool = option(False, "Measure systems that lack some questions, over those they have.", panel="Data")
+    judge: str | None = option(
+        None, "Grades answers: own (our wording) or authors (theirs, of --templates).", panel="Judging", first=True
+    )
+    templates: str | None = option(None, "FastChat's judge_prompts.jsonl, for its judge's words.", panel="Judging")
+    judge_tokens: int = option(2048, "Longest answer of the judge.", panel="Judging")
+    judge_temperature: float = option(0.0, "Of the judge.", panel="Judging")
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
+    out: str | None = _out()
+    store: str | None = _store()

@@ -140,6 +140,9 @@ def scores(
 ) -> tuple[Results, pd.DataFrame]:
     """(results, the style's coefficients) of checked pairs, with their style (`styled`) or without. Raises UserError: see
     `arena_hard`."""
+    for run, part in pairs.groupby("generator_2", sort=False):
+        if part[["as_it_is", "switched"]].isna().any(axis=1).all():
+            raise UserError(f"{run}: none of {len(part):,} questions has two verdicts")
     how, each = How(resamples, seed, parity), []
     rows: list[dict] = []
     weights: list[dict] = []
@@ -148,13 +151,11 @@ def scores(
         known = part[part["as_it_is"].notna() & part["switched"].notna()]
         for run, some in part.groupby("generator_2", sort=False):
             here, told = known[known["generator_2"] == run], about | {"run": run}
-            if here.empty:
-                raise UserError(f"{run}, {about['category']}: none of {len(some):,} questions has two verdicts")
             row, values = _plain(here, how)
             rows.append(told | {"measure": _called(WIN, about)} | row | {"missing": len(some) - len(here)})
-            each.append(
-                pd.DataFrame({"run": run, "measure": _called(WIN, about), "query_id": here["uid"], "value": values})
-            )
+            if len(here):
+                told = {"run": run, "measure": _called(WIN, about)}
+                each.append(pd.DataFrame(told | {"query_id": here["uid"], "value": values}))
         if len(known) and set(STYLES) <= set(pairs.columns):
             more, coefficients = _controlled(part, known, about, how)
             rows, weights = rows + more, weights + coefficients
@@ -179,7 +180,9 @@ def outcomes(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plain(pairs: pd.DataFrame, how: How) -> tuple[dict, np.ndarray]:
-    """(value, interval and n of one system, [n] values per question whose mean is that value)."""
+    """(value, interval and n of one system, [n] values per question whose mean is that value); NaN of no question."""
+    if pairs.empty:
+        return dict.fromkeys(("value", "low", "high"), float("nan")) | {"n": 0}, np.zeros(0)
     wins, games = outcomes(pairs)
     total, won = games.sum(axis=1), (wins * games).sum(axis=1)
     value, n = float(won.sum() / total.sum()), len(pairs)

@@ -139,6 +139,7 @@ def test_a_run_competes_beside_published_judgements(judged, judge, irlens, tmp_p
     assert found.loc[("drawn", "WinRate:hard_prompt"), "judge"] == "arena-hard own (stub)"
 
 
+@pytest.mark.slow
 def test_a_killed_command_asks_nothing_twice(bench, judge, kill_and_continue, tmp_path):
     told, log = judge("--concurrency", "2", "--store", "none", delay=0.15)
     args = ["arena-hard", str(bench / "model_answer" / "mine.jsonl"), *map(str, told)]

@@ -48,6 +48,15 @@ def test_a_question_without_both_verdicts_is_counted_not_drawn():
     assert (row["n"], row["missing"]) == (2, 2) and row["value"] == pytest.approx(7 / 8)
 
 
+def test_a_category_without_any_verdict_is_nan_and_the_others_stay():
+    both = pd.concat([pairs([(2.0, 2.0), (1.5, 1.5)]), pairs([(np.nan, 2.0)], category="poems").assign(uid="p")])
+    found = irlens.arena_hard(both).set_index("measure")
+    assert found.loc["WinRate:poems", ["n", "missing"]].tolist() == [0, 1] and np.isnan(
+        found.loc["WinRate:poems", "value"]
+    )
+    assert found.loc["WinRate:hard_prompt", "n"] == 2
+
+
 def test_the_fit_is_the_maximum_likelihood():
     """Beside scipy's optimiser on exploded games, as the authors' code has them: a row a game, `>>` three rows."""
     from scipy.optimize import minimize

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.tables.formats.rows import rows
+from irlens.tables.formats.rows import jsonl_files, once, rows, text
 
 LABELS = {
     "A>>B": 1.0, "B<<A": 1.0, "A>B": 1.25, "B<A": 1.25, "A=B": 1.5, "B=A": 1.5, "B>A": 1.75, "A<B": 1.75, "B>>A": 2.0,
@@ -45,16 +45,6 @@ def is_judgement(row: dict) -> bool:
     return row.keys() >= {"uid", "model", "games"}
 
 
-def files(path: Path) -> list[Path]:
-    """A file, or the JSON lines of a folder, by name. Raises UserError: a folder without any."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.jsonl"))
-    if not found:
-        raise UserError(f"{path}: no .jsonl file in this folder")
-    return found
-
-
 def models(folder: Path) -> dict[str, Path]:
     """Whose answers each file of a benchmark's folder holds, by its first line. Raises UserError: a line that is no answer."""
     found = {}
@@ -73,9 +63,9 @@ def questions(path: Path) -> pd.DataFrame:
     path = path / QUESTIONS if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; Arena-Hard's folder holds {QUESTIONS} and {ANSWERS}/")
-    found = [{key: _text(row, key, where) for key in ("uid", "category", "prompt")} for where, row in rows(path)]
+    found = [{key: text(row, key, where) for key in ("uid", "category", "prompt")} for where, row in rows(path)]
     frame = pd.DataFrame(found, columns=["uid", "category", "prompt"])
-    return _once(frame, ["uid"], path)
+    return once(frame, ["uid"], path)
 
 
 def answers(path: Path) -> pd.DataFrame:
@@ -84,23 +74,23 @@ def answers(path: Path) -> pd.DataFrame:
     Raises UserError, naming the line: a key that is missing, an answer that is no text, a uid that a model answers twice.
     """
     found = []
-    for file in files(path):
+    for file in jsonl_files(path):
         for where, row in rows(file):
             if not is_answer(row):
                 raise UserError(f"{where}: an answer needs uid, model, messages; found: {', '.join(row)}")
-            about = {key: _text(row, key, where) for key in ("uid", "model")}
+            about = {key: text(row, key, where) for key in ("uid", "model")}
             found.append(about | {"output": _output(row["messages"], where)} | _style(row.get("metadata"), where))
-    return _once(pd.DataFrame(found, columns=["uid", "model", "output", *STYLE]), ["model", "uid"], path)
+    return once(pd.DataFrame(found, columns=["uid", "model", "output", *STYLE]), ["model", "uid"], path)
 
 
 def _output(messages, where: str) -> str:
     """What the last message says: a text, or `answer` in it."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     content = last.get("content") if isinstance(last, dict) else None
-    text = content.get("answer") if isinstance(content, dict) else content
-    if not isinstance(text, str):
+    said = content.get("answer") if isinstance(content, dict) else content
+    if not isinstance(said, str):
         raise UserError(f"{where}: the last message must hold an answer, a text, got {content!r:.60}")
-    return text
+    return said
 
 
 def _style(metadata, where: str) -> dict[str, float]:
@@ -134,8 +124,8 @@ def judgements(path: Path, baseline: str | None = None) -> pd.DataFrame:
     key that is missing, other than two games, a score that is no label, a category without a baseline, a question that
     a system has twice of one judge.
     """
-    found = [_judgement(row, where, baseline) for file in files(path) for where, row in rows(file)]
-    return _once(pd.DataFrame(found, columns=list(GAMES)), ["annotator", "generator_2", "uid"], path)
+    found = [_judgement(row, where, baseline) for file in jsonl_files(path) for where, row in rows(file)]
+    return once(pd.DataFrame(found, columns=list(GAMES)), ["annotator", "generator_2", "uid"], path)
 
 
 def _judgement(row: dict, where: str, baseline: str | None) -> dict:
@@ -150,7 +140,7 @@ def _judgement(row: dict, where: str, baseline: str | None) -> dict:
         raise UserError(f"{where}: games must be a list of two, got {games!r:.60}")
     first, second = (_label(game, where) for game in games)
     lost = math.isnan(first) or math.isnan(second)
-    names = [_text(row, "uid", where), category, str(row.get("judge") or "unknown judge"), _text(row, "model", where)]
+    names = [text(row, "uid", where), category, str(row.get("judge") or "unknown judge"), text(row, "model", where)]
     return dict(zip(GAMES, [*names, str(against), first, 3 - second, NO_GAME if lost else ""]))
 
 
@@ -170,21 +160,3 @@ def rows_of(pairs: pd.DataFrame) -> Iterator[dict]:
         games = [None if math.isnan(v) else {"score": TOLD[v]} for v in (row["as_it_is"], 3 - row["switched"])]
         yield {"uid": row["uid"], "category": row["category"], "judge": row["annotator"], "model": row["generator_2"],
                "baseline": row["generator_1"], "games": games}  # fmt: skip
-
-
-def _text(row: dict, key: str, where: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {key} must be a text that is not blank, got {value!r:.60}")
-    return value
-
-
-def _once(frame: pd.DataFrame, keys: list[str], path: Path) -> pd.DataFrame:
-    """`frame` itself. Raises UserError: no rows, or what must be there once is there twice."""
-    if frame.empty:
-        raise UserError(f"{path}: no rows")
-    if (twice := frame.duplicated(keys)).any():
-        raise UserError(
-            f"{path}: {' '.join(frame[twice].iloc[0][keys])} is there twice ({int(twice.sum()):,} such rows)"
-        )
-    return frame
