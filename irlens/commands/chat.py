@@ -119,7 +119,7 @@ class MtBench(JudgeOptions):
     )
     templates: str | None = option(None, "FastChat's judge_prompts.jsonl, for its judge's words.", panel="Judging")
     judge_tokens: int = option(2048, "Longest answer of the judge.", panel="Judging")
-    judge_temperature: float = option(0.0, "Of the judge.", panel="Judging")
+    judge_temperature: float = option(0.0, "Of the judge's answers.", panel="Judging")
     max_calls: int = _max_calls()
     yes: bool = _yes()
     price: tuple[float, ...] | None = _price()
