@@ -23,7 +23,8 @@ from irlens.base.errors import UserError
 
 NAME = "checksums.txt"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-OWN = (NAME, "manifest.json", "larpo.json", ".lock")  # the two in the middle are checked by what they say
+JOURNAL = "answers.jsonl"  # grows line by line, each with a checksum of its own
+OWN = (NAME, "manifest.json", "larpo.json", JOURNAL, ".lock")  # those between are checked by what they say
 PARTS = ("checkpoints", "__pycache__")  # folders whose files come and go; a whole checkpoint has its own list
 ABOVE = 5  # folders over a file in which its list is looked for
 
@@ -206,7 +207,9 @@ def _read(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if (root / NAME).is_file():
         for line in (root / NAME).read_text(encoding="utf-8", errors="replace").split("\n"):
-            if (parts := LINE.fullmatch(line)) and ".." not in Path(parts[2]).parts and not os.path.isabs(parts[2]):
+            if not (parts := LINE.fullmatch(line)) or ".." in Path(parts[2]).parts or os.path.isabs(parts[2]):
+                continue
+            if Path(parts[2]).name != JOURNAL:  # a list of an older version may name it
                 found.setdefault(parts[2], []).append(parts[1])
     return found
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.base.progress import progress_bar
 from irlens.retrieve.policy import Say
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from irlens.rerank.questions import Questions, Said
     from irlens.retrieve.options import EngineOptions
-
-ANSWERS = "answers.jsonl"
 
 
 class Limits(Protocol):
@@ -53,7 +52,7 @@ def ask(
     from irlens.rerank.questions import REFUSED, Journal
     from irlens.retrieve.engines import http
 
-    journal = Journal(out / ANSWERS)
+    journal = Journal(out / checksums.JOURNAL)
     if journal.damaged:
         say(f"{journal.path}: {journal.damaged:,} answers cannot be read: asked again")
     found = stored_answers.fetch(asked, journal)
