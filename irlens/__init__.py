@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from irlens import train as train
     from irlens.commands.in_python import export_draws as export_draws
     from irlens.commands.in_python import import_draws as import_draws
+    from irlens.measure.arena_hard import arena_hard as arena_hard
     from irlens.measure.audit import audit_reranker as audit_reranker
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
+    from irlens.measure.mt_bench import mt_bench as mt_bench
     from irlens.measure.results import Results as Results
     from irlens.measure.results import best_of_n as best_of_n
     from irlens.measure.results import compare as compare
@@ -45,6 +47,7 @@ _WHERE = {
     "Results": "irlens.measure.results",
     "Task": "irlens.tasks",
     "audit_reranker": "irlens.measure.audit",
+    "arena_hard": "irlens.measure.arena_hard",
     "best_of_n": "irlens.measure.results",
     "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",
@@ -57,6 +60,7 @@ _WHERE = {
     "measure": "irlens.measure",
     "mine": "irlens.negatives.mine",
     "mixeval": "irlens.measure.mixeval",
+    "mt_bench": "irlens.measure.mt_bench",
     "preferences": "irlens.measure.wins",
     "reranker": "irlens.rerank.by_name",
     "rewardbench": "irlens.measure.rewardbench",

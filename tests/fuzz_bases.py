@@ -50,6 +50,12 @@ BENCH = [*({"id": str(i), "prompt": ASKED[i], "chosen": ["right"], "rejected": [
             "total_completions": 4, "subset": "Math"} for i in range(2)),
          *({"id": f"{kind}:0", "prompt": f"Name {kind}", "chosen": ["right"] * n, "rejected": ["no"], "num_correct": n,
             "total_completions": n + 1, "subset": "Ties"} for kind, n in (("ref", 1), ("tied", 2)))]  # fmt: skip
+UIDS = [{"uid": f"u{i}", "category": "hard_prompt", "prompt": ASKED[i]} for i in range(3)]
+SPOKE = [{"uid": f"u{i}", "model": "o3-mini-2025-01-31", "messages": [{"role": "user", "content": ASKED[i]}, {"role": "assistant", "content":
+          {"answer": "x" * i}}], "metadata": {"token_len": i, "header_count": {"h1": 1}, "list_count": {"ordered": i}, "bold_count": {"**": 2}}} for i in range(3)]  # fmt: skip
+GAMES = [{"uid": f"u{i}", "category": "hard_prompt", "judge": "j", "model": "mine", "games": [{"score": "A>>B"}, None if i == 2 else {"score": "A=B"}]} for i in range(3)]  # fmt: skip
+TURNS = [{"question_id": 81 + i, "category": "math", "turns": ["a?", "b?"]} for i in range(2)]
+GRADES = [{"question_id": 81 + i, "model": "mine", "judge": ["gpt-4", "single-v1"], "turn": turn, "score": 3 + i} for i in range(2) for turn in (1, 2)]  # fmt: skip
 RECIPE = """title = "a study"
 [study]
 kind = "axis"
@@ -172,7 +178,8 @@ FOLDERS = {  # commands that find folders as others wrote them
 }  # fmt: skip
 TABLES = {"run.parquet": ("parquet", ROWS), "qrels.parquet": ("parquet", JUDGED), "data.jsonl": ("jsonl", [
     {"query_id": f"q{i}", "prompt": ASKED[i], "answer": str(2 * i), "solution": f"#### {2 * i}"} for i in range(2)]),
-    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS), "rb.jsonl": ("jsonl", BENCH)}  # fmt: skip
+    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS),
+    "games.jsonl": ("jsonl", GAMES), "grades.jsonl": ("jsonl", GRADES), "rb.jsonl": ("jsonl", BENCH)}  # fmt: skip
 MINED = ["mine-negatives", "--run", "run.parquet", "--dataset", "data.jsonl", "--verifier", "gsm8k", "--temperature", "0.7", "-n", "2",
          "--tier", "hard", "--no-hardness", *NONE]  # fmt: skip
 OPTIONS = {  # the line of each command that options are added to; what would draw ends where its data set is not found
@@ -184,6 +191,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "evaluate": ["evaluate", "run.parquet", "qrels.parquet", "RR"], "compare": ["compare", "p", "q", "--measures", "Pass@1", *NONE],
     "winrate": ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE],
     "rewardbench": ["rewardbench", "--data", "rb.jsonl", "--run", "run.parquet", "--qrels", "qrels.parquet", "--reranker", "length", "--resamples", "5", *NONE],
+    "arena-hard": ["arena-hard", "games.jsonl", "--resamples", "2", *NONE], "mt-bench": ["mt-bench", "grades.jsonl", *NONE],
     "mixeval": ["mixeval", "run.parquet", *NONE], "import": ["import", "draws.jsonl"], "export": ["export", "run.parquet", "--to", "jsonl"],
     "temperatures": ["temperatures", "run.parquet", "qrels.parquet"], "plot": ["plot", "p/passk.csv"],
     "reproduce": ["reproduce", "mine.toml", "--dry-run"], "demo": ["demo", "--seed", "-1"], "store": ["store"], "doctor": ["doctor"],
@@ -214,6 +222,10 @@ BASES: dict[str, Base] = {
                      "m/mixeval/2024-06-01/m_close_freeform.jsonl": ("jsonl", SAID)}),
     "rewardbench": Base("rewardbench", ["rewardbench", "--data", "rb.jsonl", "--reranker", "length", "--resamples", "5", *NONE, *OUT],
                         {"rb.jsonl": ("jsonl", BENCH)}),
+    "arena-hard": Base("winrate", ["arena-hard", "games.jsonl", "--dataset", "a", "--resamples", "2", "--allow-missing", *NONE, *OUT],
+                       {"games.jsonl": ("jsonl", GAMES), "a/question.jsonl": ("jsonl", UIDS), "a/model_answer/o.jsonl": ("jsonl", SPOKE)}),
+    "mt-bench": Base("winrate", ["mt-bench", "grades.jsonl", "--dataset", "b", "--allow-missing", *NONE, *OUT],
+                     {"grades.jsonl": ("jsonl", GRADES), "b/question.jsonl": ("jsonl", TURNS)}),
     "study": Base("recipes", ["reproduce", "mine.toml", "--dry-run"], {"mine.toml": RECIPE}),
     "stages": Base("recipes", ["reproduce", "mine.toml", "--dry-run"], {"mine.toml": STAGES}),
     "server": Base("server answers", ["sample", "--chat", "--engine", "openai", "--base-url", "{url}", "--served-model", "stub", "--dataset",

@@ -207,7 +207,9 @@ def _read(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if (root / NAME).is_file():
         for line in (root / NAME).read_text(encoding="utf-8", errors="replace").split("\n"):
-            if (parts := LINE.fullmatch(line)) and ".." not in Path(parts[2]).parts and not os.path.isabs(parts[2]):
+            if not (parts := LINE.fullmatch(line)) or ".." in Path(parts[2]).parts or os.path.isabs(parts[2]):
+                continue
+            if Path(parts[2]).name != ANSWERS:  # a list of an older version may name it
                 found.setdefault(parts[2], []).append(parts[1])
     return found
 

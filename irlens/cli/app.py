@@ -15,7 +15,7 @@ from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import RewardBench, WinRate
+from irlens.commands.chat import ArenaHard, MtBench, RewardBench, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
@@ -279,6 +279,36 @@ def rewardbench(settings: RewardBench) -> None:
 
     folder, results, audit = command(settings, report.say)
     report.rewardbench(results, audit)
+    report.written(folder)
+
+
+@app.command("arena-hard", cls=Command)
+@takes(ArenaHard)
+def arena_hard(settings: ArenaHard) -> None:
+    """Arena-Hard-Auto: win rates over each category's baseline, two games a question, with style controlled.
+
+    Example: `irlens arena-hard arena-hard-v2.0/model_judgment/gpt-4.1`
+    """
+    from irlens.cli import report
+    from irlens.commands.arena_hard import arena_hard as command
+
+    folder, results = command(settings, report.say)
+    report.arena_hard(results)
+    report.written(folder)
+
+
+@app.command("mt-bench", cls=Command)
+@takes(MtBench)
+def mt_bench(settings: MtBench) -> None:
+    """MT-Bench: two turns a question, each graded from 1 to 10, by turn and by category.
+
+    Example: `irlens mt-bench mt_bench/model_answer/mine.jsonl --judge own --base-url http://localhost:8000/v1`
+    """
+    from irlens.cli import report
+    from irlens.commands.mt_bench import mt_bench as command
+
+    folder, results = command(settings, report.say)
+    report.mt_bench(results)
     report.written(folder)
 
 

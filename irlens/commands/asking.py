@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,8 @@ from irlens.retrieve.policy import Say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pandas as pd
 
     from irlens.rerank.questions import Questions, Said
     from irlens.retrieve.options import EngineOptions
@@ -69,3 +72,13 @@ def ask(
     said = [journal.said[key] for key in asked.questions]
     facts = {"calls": len(todo), "answers_found": found, "refused": sum(one.reason.startswith(REFUSED) for one in said)}
     return journal.said, facts
+
+
+def content(frame: pd.DataFrame | None) -> str | None:
+    """A digest of a table's texts and numbers: what a result depends on."""
+    if frame is None:
+        return None
+    sha = hashlib.sha256(repr(list(frame.columns)).encode())
+    for row in frame.itertuples(index=False, name=None):
+        sha.update(repr(row).encode("utf-8", "backslashreplace"))
+    return sha.hexdigest()[:16]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from irlens.base.options import argument, option
 from irlens.commands.settings import Seeded, _out, _seed, _store
-from irlens.rerank.options import ScoringOptions, _max_calls, _price, _yes
+from irlens.rerank.options import JudgeOptions, ScoringOptions, _max_calls, _price, _thought, _yes
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,79 @@ class RewardBench(Seeded, ScoringOptions):
     )
     resamples: int = option(2000, "Of the bootstrap behind the scores' intervals; 0: none.", panel="Measuring")
     seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class ArenaHard(Seeded, JudgeOptions):
+    """Systems on Arena-Hard, judged already or by a judge."""
+
+    systems: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None,
+        "Files or folders of Arena-Hard's model_judgment (judged already) or model_answer, runs, or model_outputs.json.",
+    )
+    dataset: str | None = option(
+        None,
+        "Arena-Hard's folder, with question.jsonl and model_answer/. Default: the one that the systems lie in.",
+        panel="Data",
+    )
+    baseline: str | None = option(
+        None, "Who all are compared with: a name in model_answer/, or its outputs. Default: by category.", panel="Data"
+    )
+    thought: str | None = _thought()
+    allow_missing: bool = option(False, "Measure systems that lack some questions, over those they have.", panel="Data")
+    judge: str | None = option(
+        None, "Asks about answers: own (our wording) or authors (theirs, of --checkout).", panel="Judging", first=True
+    )
+    checkout: str | None = option(
+        None, "A checkout of lmarena/arena-hard-auto, for its judge's words.", panel="Judging"
+    )
+    judge_tokens: int | None = option(
+        None, "Longest answer of the judge. Default: the checkout's, else 4096.", panel="Judging"
+    )
+    judge_temperature: float | None = option(None, "Default: the checkout's, else 0.", panel="Judging")
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
+    resamples: int = option(100, "Of the bootstrap behind the intervals of style control; 0: none.", panel="Measuring")
+    parity: bool = option(
+        False, "Values and intervals from resampled games, as the authors have them.", panel="Measuring"
+    )
+    seed: int = _seed()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class MtBench(JudgeOptions):
+    """Systems on MT-Bench, graded already or by a judge."""
+
+    systems: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None,
+        "Files or folders of MT-Bench's model_judgment (graded already) or model_answer, or runs of its second turns.",
+    )
+    dataset: str | None = option(
+        None, "MT-Bench's folder, with question.jsonl. Default: the one that the systems lie in.", panel="Data"
+    )
+    second_turn: bool = option(
+        False, "Write the prompts of the second turns, which hold a run's answers to the first, and stop.", panel="Data"
+    )
+    references: str | None = option(
+        None,
+        "Reference answers for math, reasoning and coding. Default: reference_answer/ of the folder.",
+        panel="Data",
+    )
+    thought: str | None = _thought()
+    allow_missing: bool = option(False, "Measure systems that lack some questions, over those they have.", panel="Data")
+    judge: str | None = option(
+        None, "Grades answers: own (our wording) or authors (theirs, of --templates).", panel="Judging", first=True
+    )
+    templates: str | None = option(None, "FastChat's judge_prompts.jsonl, for its judge's words.", panel="Judging")
+    judge_tokens: int = option(2048, "Longest answer of the judge.", panel="Judging")
+    judge_temperature: float = option(0.0, "Of the judge's answers.", panel="Judging")
+    max_calls: int = _max_calls()
+    yes: bool = _yes()
+    price: tuple[float, ...] | None = _price()
     out: str | None = _out()
     store: str | None = _store()

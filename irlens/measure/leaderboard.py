@@ -123,9 +123,13 @@ def checked(pairs: pd.DataFrame | Sequence[dict], preferred: bool = True) -> pd.
     if preferred:
         for about, part in systems(frame):
             try:
-                rates.read_preferences(part["preference"].to_numpy())
+                known = rates.read_preferences(part["preference"].to_numpy())
             except UserError as error:
                 raise UserError(f"{about['run']}: {error}") from error
+            if np.isnan(known).all():
+                raise UserError(
+                    f"{about['run']}: none of its {len(part):,} prompts has a preference by {about['judge']}"
+                )
     return frame
 
 

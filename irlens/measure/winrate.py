@@ -167,7 +167,7 @@ def length_controlled(
             continue
         fits.append(data.fit(rows, strength))
         values.append(float(fits[-1].probability(data.difficulty[rows]).mean()))
-    fit_error, low, high = _interval(np.array(values), value, data.wins, level)
+    fit_error, low, high = interval(np.array(values), value, data.wins, level)
     return LengthControlled(value, error, fit_error, low, high, data.n, weights, each, tuple(fits))
 
 
@@ -337,7 +337,7 @@ def _logistic(x: np.ndarray) -> np.ndarray:
 # -- intervals -----------------------------------------------------------------------------------------------------
 
 
-def _interval(found: np.ndarray, value: float, wins: np.ndarray, level: float) -> tuple[float, float, float]:
+def interval(found: np.ndarray, value: float, wins: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
     """(standard error, low, high) from a bootstrap's values; at least the plain win rate's interval about its own mean
     where so few prompts were won, or lost, that resampling them shows nothing."""
     error, low, high = _spread(found, value, level)

@@ -15,8 +15,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from irlens.rerank.judge_server import Answer
-from irlens.rerank.pair_protocols import Protocol, is_switched, text_of
-from irlens.rerank.questions import REFUSED, Question, Questions, Said, dollars
+from irlens.rerank.pair_protocols import Protocol, is_switched
+from irlens.rerank.questions import REFUSED, Question, Questions, Said, dollars, once_more
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,11 +77,7 @@ class Plan(Questions):
 
     def body(self, question: Question, number: int, unread: Answer | None) -> dict:
         """See `Questions`; the second says what was wrong, where the protocol has words."""
-        body = question.body | {"seed": number}
-        if unread is None or not self.protocol.again:
-            return body
-        more = [{"role": "assistant", "content": text_of(unread.choice) or "…"}]
-        return body | {"messages": [*body["messages"], *more, {"role": "user", "content": self.protocol.again}]}
+        return once_more(question, number, unread, self.protocol.again)
 
     def judged(self, said: Mapping[str, Said], price: tuple[float, float] | None = None) -> pd.DataFrame:
         """The pairs with `preference` (NaN where there is none), `reason`, what each order gave (`as_it_is`, `switched`, NaN

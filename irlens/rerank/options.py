@@ -33,7 +33,21 @@ VERIFIERS = "gsm8k, math, nq-exact, nq-has-answer, choice, regex:PATTERN, or mod
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions:
+class JudgeOptions:
+    """Where a judge is, and how it is asked."""
+
+    served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
+    base_url: str | None = option(
+        None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
+    )
+    api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
+    concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
+    timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
+    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine", secret=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(JudgeOptions):
     """What a reranker may need to know: the options that `rerank` and `best-of-n` share."""
 
     dataset: str | None = option(
@@ -48,15 +62,7 @@ class ScoringOptions:
     policy: str | None = option(None, "Model whose likelihood is meant. Default: the run's.", panel="Judging")
     devices: str | None = devices()
     batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True)
-    served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
     judge_opponents: int | None = option(
         None, "Others that a pairwise judge sees per response. Default: all.", panel="Judging"
     )
     judge_tokens: int = option(64, "Longest answer of the judge.", panel="Judging")
-    base_url: str | None = option(
-        None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
-    )
-    api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
-    concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
-    timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
-    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine", secret=True)

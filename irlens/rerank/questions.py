@@ -134,6 +134,16 @@ class Question:
         return cls(hashlib.sha256(told.encode()).hexdigest()[:32], body)
 
 
+def once_more(question: Question, number: int, unread: Answer | None, words: str | None) -> dict:
+    """The body of a request at the try of this number, after an answer that could not be read with `words` of what was
+    wrong."""
+    body = question.body | {"seed": number}
+    if unread is None or not words:
+        return body
+    more = [{"role": "assistant", "content": text_of(unread.choice) or "…"}, {"role": "user", "content": words}]
+    return body | {"messages": [*body["messages"], *more]}
+
+
 class Questions(ABC):
     """Questions to one judge. model: who is asked; name: how the judge is called; tries: of a question whose answer cannot be
     read."""

@@ -244,6 +244,18 @@ def _of_completions(given: Rows) -> Task:
     return _gather(given, ("completion",), "{} completions")
 
 
+def _of_turns(given: Rows) -> Task:
+    return _gather(replace(given, rows=((place, _first_turn(row, place)) for place, row in given.rows)))
+
+
+def _first_turn(row: dict, place: str) -> dict:
+    """A row of `question_id, turns` as a prompt. Raises UserError for turns that are no texts."""
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], str):
+        raise UserError(f"{place}: turns must be a list of texts, got {turns!r:.80}")
+    return {"query_id": row.get("question_id"), "prompt": turns[0]}
+
+
 def _prompted(row: dict) -> bool:
     return any(name in row for name in conversations.PROMPTS)
 
@@ -256,4 +268,5 @@ FORMS = (
     Form("problems with answers, as GSM8K", _is_gsm8k, _of_gsm8k),
     Form("competition problems, as MATH, MATH-500 and AIME", _is_math, _of_math),
     Form("prompts, or questions with answers", _prompted, _gather),
+    Form("questions of several turns, as MT-Bench: the first turns", _has("question_id", "turns"), _of_turns),
 )

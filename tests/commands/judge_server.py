@@ -1,4 +1,4 @@
-"""The stub server as a judge of pairs that likes the longer answer: by weights, by a call, by a list, by a letter.
+"""The stub server as a judge of pairs that likes the longer answer: by weights, by a call, by a list, by a letter, by a label.
 
     python judge_server.py '{"refuse": "secret", "nonsense": "odd"}'
 
@@ -53,6 +53,12 @@ def complete(asked, settings, chat):
     if "[list]" in question:
         ranks = (1, 2) if a >= b else (2, 1)
         message["content"] = str([{"model": f"model_{i}", "rank": r} for i, r in zip((1, 2), ranks)])
+    if any("[[A>>B]]" in m["content"] for m in asked["messages"]):
+        message["content"] = (
+            "So: [["
+            + ("A>>B" if a > 2 * b else "A>B" if a > b else "B>>A" if b > 2 * a else "B>A" if b > a else "A=B")
+            + "]]"
+        )
     if asked.get("tools"):
         told = [{"model": name, "rank": r} for name, r in zip("mM", (1, 2) if a >= b else (2, 1))]
         call = {"name": "make_partial_leaderboard", "arguments": json.dumps({"ordered_models": told})}

@@ -112,24 +112,46 @@ def test_both_orders_take_the_mean(contest, judge, irlens, tmp_path):
     assert set(values(tmp_path / "out")["judge"]) == {"pairwise (stub), both orders"}
 
 
-def test_every_answer_is_kept_as_it_comes(contest, judge, irlens, tmp_path):
-    """The server dies half-way: one line; the same command asks what is missing, and nothing twice."""
-    (args, log), out = judge("pairwise", "--concurrency", 1, "--timeout", 2, die_after=9), tmp_path / "out"
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server that is gone is given up after three tries at once."""
     from irlens.rerank.judge_server import JudgeServer
 
-    defaults = JudgeServer.__init__.__kwdefaults__
-    with pytest.MonkeyPatch.context() as quick:
-        quick.setitem(defaults, "tries", 3)
-        quick.setitem(defaults, "pause", 0.01)
-        line = irlens(*contest, *args, "--out", out, code=2).stderr.splitlines()[-1]
-    assert "gave up after 3 tries" in line and "the same command continues" in line
-    before = questions(log)
-    assert len((out / "answers.jsonl").read_text().splitlines()) == 9
+    for name, value in (("tries", 3), ("pause", 0.01)):
+        monkeypatch.setitem(JudgeServer.__init__.__kwdefaults__, name, value)
+
+
+def test_every_answer_is_kept_as_it_comes(contest, judge, impatient, irlens, tmp_path):
+    """The server dies half-way, twice: one line each; the same command asks what is missing, and nothing twice."""
+    out, said = tmp_path / "out", []
+    for _ in range(2):
+        args, log = judge("pairwise", "--concurrency", 1, "--timeout", 2, die_after=6)
+        said.append(irlens(*contest, *args, "--out", out, code=2).stderr.splitlines()[-1])
+    assert all("gave up after 3 tries" in line and "the same command continues" in line for line in said)
+    before = len(questions(log))
+    assert len((out / "answers.jsonl").read_text().splitlines()) == 12
     args, log = judge("pairwise")
-    irlens(*contest, *args, "--out", out)
-    again = questions(log)[len(before) :]
-    assert len(again) == N - 1 - 9
-    assert values(out).loc["WinRate", "n"] == N
+    done = irlens(*contest, *args, "--out", out)
+    assert "12 are answered already" in done.stdout and "not as it was written" not in done.stdout
+    assert len(questions(log)) - before == N - 1 - 12 and values(out).loc["WinRate", "n"] == N
+
+
+def test_answers_that_an_older_list_names_are_kept(contest, judge, impatient, irlens, tmp_path):
+    """A folder whose checksums.txt tells an earlier state of the answers: each line has a checksum, and all stay."""
+    out = tmp_path / "out"
+    args, _ = judge("pairwise", "--concurrency", 1, "--timeout", 2, die_after=6)
+    irlens(*contest, *args, "--out", out, code=2)
+    with (out / "checksums.txt").open("a") as file:
+        file.write(f"{'0' * 64}  answers.jsonl\n")
+    args, _ = judge("pairwise")
+    assert "6 are answered already" in irlens(*contest, *args, "--out", out).stdout
+
+
+def test_a_system_without_any_preference_is_named(contest, judge, refused, irlens, tmp_path):
+    notes = [{"instruction": f"Q{i}", "output_1": "aa", "output_2": "b", "generator_2": s, "annotator": "j", "preference": p}
+             for i in range(3) for s, p in (("good", 2), ("mute", None))]  # fmt: skip
+    line = refused("winrate", write(tmp_path / "a.json", notes), "--out", tmp_path / "out")
+    assert "mute: none of its 3 prompts has a preference by j" in line
 
 
 def test_a_killed_command_asks_nothing_twice(contest, judge, kill_and_continue, tmp_path):

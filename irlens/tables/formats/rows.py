@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irlens.base import jsons
 from irlens.base.errors import UserError
 from irlens.base.files import read_jsonl, read_lines
 from irlens.tables.files import read_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = ".jsonl, .json (gzipped or not), .parquet, .eval, or a folder of Parquet files"
 
@@ -64,3 +68,35 @@ def plain(value):
     if isinstance(value, dict):
         return {key: plain(one) for key, one in value.items()}
     return value
+
+
+# -- of benchmarks' files ----------------------------------------------------------------------------------------------
+
+
+def jsonl_files(path: Path) -> list[Path]:
+    """A file, or the JSON lines of a folder, by name. Raises UserError: a folder without any."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.jsonl"))
+    if not found:
+        raise UserError(f"{path}: no .jsonl file in this folder")
+    return found
+
+
+def text(row: dict, key: str, where: str) -> str:
+    """What a row has under a key. Raises UserError for what is no text, or blank."""
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {key} must be a text that is not blank, got {value!r:.60}")
+    return value
+
+
+def once(frame: pd.DataFrame, keys: list[str], path: Path) -> pd.DataFrame:
+    """`frame` itself. Raises UserError: no rows, or what must be there once is there twice."""
+    if frame.empty:
+        raise UserError(f"{path}: no rows")
+    if (twice := frame.duplicated(keys)).any():
+        raise UserError(
+            f"{path}: {' '.join(map(str, frame[twice].iloc[0][keys]))} is there twice ({int(twice.sum()):,} such rows)"
+        )
+    return frame
