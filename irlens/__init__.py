@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from irlens import train as train
     from irlens.commands.in_python import export_draws as export_draws
     from irlens.commands.in_python import import_draws as import_draws
+    from irlens.measure.judges import judges as judges
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.results import Results as Results
@@ -47,6 +48,7 @@ _WHERE = {
     "export": "irlens.negatives.export",
     "export_draws": "irlens.commands.in_python",
     "import_draws": "irlens.commands.in_python",
+    "judges": "irlens.measure.judges",
     "larpo": "irlens.train.larpo",
     "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,19 @@ def win_rates(found: pd.DataFrame) -> None:
         cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]
         table.add_row(*cells)
     tables.print(table)
+
+
+def judges(found: Mapping[str, pd.DataFrame]) -> None:
+    """How judges agree, what sways each, and how each ranks the answers that another graded: a row per measure."""
+    from irlens.commands import judges_pages as pages
+
+    for name, title in pages.TITLES.items():
+        if name in found:
+            keys = [key for key in ("measure", "run", "judge", "against") if key in found[name].columns]
+            table = new_table(title, *keys, "value and 95 % interval", "n", left=len(keys))
+            for row in found[name].fillna(dict.fromkeys(keys, "")).itertuples():
+                table.add_row(*(str(getattr(row, key)) for key in keys), pages.cell(row), f"{row.n:,}")
+            tables.print(table)
 
 
 def _points(row) -> str:
