@@ -168,7 +168,8 @@ FOLDERS = {  # commands that find folders as others wrote them
 }  # fmt: skip
 TABLES = {"run.parquet": ("parquet", ROWS), "qrels.parquet": ("parquet", JUDGED), "data.jsonl": ("jsonl", [
     {"query_id": f"q{i}", "prompt": ASKED[i], "answer": str(2 * i), "solution": f"#### {2 * i}"} for i in range(2)]),
-    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS)}  # fmt: skip
+    "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS),
+    "annotations.json": ("json", ANNOTATED)}  # fmt: skip
 MINED = ["mine-negatives", "--run", "run.parquet", "--dataset", "data.jsonl", "--verifier", "gsm8k", "--temperature", "0.7", "-n", "2",
          "--tier", "hard", "--no-hardness", *NONE]  # fmt: skip
 OPTIONS = {  # the line of each command that options are added to; what would draw ends where its data set is not found
@@ -179,7 +180,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "best-of-n": ["best-of-n", "run.parquet", "qrels.parquet", "--reranker", "length", "--at", "1,2", *NONE],
     "evaluate": ["evaluate", "run.parquet", "qrels.parquet", "RR"], "compare": ["compare", "p", "q", "--measures", "Pass@1", *NONE],
     "winrate": ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE],
-    "mixeval": ["mixeval", "run.parquet", *NONE], "import": ["import", "draws.jsonl"], "export": ["export", "run.parquet", "--to", "jsonl"],
+    "judges": ["judges", "annotations.json", "--judge", "length", "--resamples", "5", *NONE], "mixeval": ["mixeval", "run.parquet", *NONE], "import": ["import", "draws.jsonl"], "export": ["export", "run.parquet", "--to", "jsonl"],
     "temperatures": ["temperatures", "run.parquet", "qrels.parquet"], "plot": ["plot", "p/passk.csv"],
     "reproduce": ["reproduce", "mine.toml", "--dry-run"], "demo": ["demo", "--seed", "-1"], "store": ["store"], "doctor": ["doctor"],
 }  # fmt: skip
@@ -204,6 +205,7 @@ BASES: dict[str, Base] = {
     "outputs": Base("winrate", ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE, *OUT],
                     {"mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS)}),
     "annotations": Base("winrate", ["winrate", "annotations.json", "--resamples", "5", *NONE, *OUT], {"annotations.json": ("json", ANNOTATED)}),
+    "judgements": Base("winrate", ["judges", "annotations.json", "--judge", "length", "--resamples", "5", *NONE, *OUT], {"annotations.json": ("json", ANNOTATED)}),
     "mixeval": Base("mixeval", ["mixeval", "m", "--dataset", "mixeval-2024-06-01", "--split", "mixeval", "--allow-missing", *NONE, *OUT],
                     {"mixeval-2024-06-01/mixeval/free-form.json": ("json", FREE), "mixeval-2024-06-01/mixeval/multiple-choice.json": ("json", CHOICE),
                      "m/mixeval/2024-06-01/m_close_freeform.jsonl": ("jsonl", SAID)}),

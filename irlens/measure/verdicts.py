@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from irlens.tables.formats.alpaca_annotations import NAMES
 
 KEY = ["instruction", "generator_2", "output_1", "output_2"]
 ORDERS = ("alpaca-eval", "none")  # what is believed of a verdict that does not say how its pair was shown
-Pairs = pd.DataFrame | Sequence[dict]
+Pairs: TypeAlias = pd.DataFrame | Sequence[dict]
 
 
 @dataclass(frozen=True)
