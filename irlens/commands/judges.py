@@ -41,8 +41,7 @@ def judges(settings: Judges, say: Say = print) -> tuple[Path, dict[str, pd.DataF
     measures = rankings.parsed(settings.measures)
     found = verdicts.gathered(_sets(settings, say), settings.order)
     graders, more = list(found.judges), _rerankers(settings)
-    if not more:
-        verdicts.check(found, say)
+    verdicts.check(found, say, len(more))
     out = Path(settings.out or Path("irlens-out") / ("judges-" + "-".join(map(_stem, settings.sets or ())))[:100])
     about = {scoring.name: scoring.identity for scoring in more}
     kept = identity(settings, sets=None, judge=about, content=_content(found))
@@ -51,8 +50,6 @@ def judges(settings: Judges, say: Say = print) -> tuple[Path, dict[str, pd.DataF
             return out, _read(out)
         for scoring in more:
             found = measuring.with_reranker(found, scoring.using(folder=out / "scores"))
-        if more:
-            verdicts.check(found, say)
         quality = measuring.quality(found, graders, measures, settings.resamples, settings.seed)
         tables = _written(quality, out)
         folder.note(judges=found.judges, pairs=len(found.pairs), prompts=found.prompts, missing=found.missing)
@@ -150,9 +147,10 @@ def _content(found: Verdicts) -> str:
 
 def _read(out: Path) -> dict[str, pd.DataFrame]:
     """The tables of a finished folder."""
-    return {
-        name: finished.table(out / f"{name}.csv") for name in (*TABLES, "rankings") if (out / f"{name}.csv").is_file()
-    }
+    there = [name for name in (*TABLES, "rankings") if (out / f"{name}.csv").is_file()]
+    tables = {name: finished.table(out / f"{name}.csv") for name in there}
+    tables["agreement"] = tables["agreement"].fillna({"against": ""})
+    return tables
 
 
 def _written(quality: JudgeQuality, out: Path) -> dict[str, pd.DataFrame]:
@@ -163,7 +161,9 @@ def _written(quality: JudgeQuality, out: Path) -> dict[str, pd.DataFrame]:
     if quality.rankings is not None:
         tables["rankings"] = quality.rankings
         each = quality.rankings.per_query
-        each = each.assign(run=each["run"] + " by " + each["judge"]).drop(columns="judge")  # systems, to `irlens compare`
+        each = each.assign(run=each["run"] + " by " + each["judge"]).drop(
+            columns="judge"
+        )  # systems, to `irlens compare`
         files.write_parquet(each, out / "per_query.parquet")
     for name, table in tables.items():
         files.write_csv(table, out / f"{name}.csv")

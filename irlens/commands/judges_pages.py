@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlens.base.untrusted import file_names, markdown_table
+from irlens.base.untrusted import escaped, file_names, markdown_table
 from irlens.commands.compare_pages import interval, number
 from irlens.measure.plots.style import SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LONGEST = 40  # letters of a judge's name in a figure
+MOST = 60  # rows of a figure; the table has all
 TITLES = {
     "agreement": "Agreement of judges",
     "bias": "What else sways a judge",
@@ -60,20 +62,53 @@ def draw(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
     """figure-agreement, -bias, -length and, for each judge who grades, -rankings: PNG, PDF, and the CSV of what is drawn."""
     from irlens.measure.plots import curves as plots
 
-    agreement, bias, lengths = (tables[name] for name in ("agreement", "bias", "lengths"))
+    called = _short(tables["judges"]["judge"])
+    agreement, bias, lengths = (_renamed(tables[name], called) for name in ("agreement", "bias", "lengths"))
     names = [f"{row.judge}, {row.against}" if row.against else row.judge for row in agreement.itertuples()]
-    _dots(agreement.assign(bar=names), out / "figure-agreement", "Agreement of judges")
-    _dots(bias.assign(bar=bias["judge"]), out / "figure-bias", TITLES["bias"])
+    _dots(agreement.assign(bar=names), out / "figure-agreement", TITLES["agreement"])
+    _dots(_swayed(bias), out / "figure-bias", TITLES["bias"])
     if "rankings" in tables:
         ranked = tables["rankings"]
         for judge, mark in file_names(ranked["judge"].unique()).items():
-            part = ranked[ranked["judge"] == judge]
+            part = _renamed(ranked[ranked["judge"] == judge], called)
             mark += "-" * mark.endswith(SUFFIXES)  # which a figure's name would lose
-            _dots(part.assign(bar=part["run"]), out / f"figure-rankings-{mark}", f"Answers ranked, graded by {judge}")
+            title = f"Answers ranked, graded by {called[judge]}"
+            _dots(part.assign(bar=part["run"]), out / f"figure-rankings-{mark}", title)
     if lengths["longer"].nunique() > 1:
         table = lengths.assign(curve=lengths["judge"], x=lengths["longer"])[["curve", "x", "value", "low", "high", "n"]]
         labels = {"x_label": "characters more than the baseline's answer (median of a tenth)", "y_label": "win rate"}
         plots.curves(table, out / "figure-length", title="Win rate by length", **labels)
+
+
+def _short(judges: Iterable[str]) -> dict[str, str]:
+    """What each judge is called in a figure: its name, of a long one its beginning and its number."""
+    names = [(name, escaped(" ".join(name.split()))) for name in judges]
+    return {
+        name: text if 0 < len(text) <= LONGEST else f"{text[: LONGEST - 6]}… ({i})"
+        for i, (name, text) in enumerate(names, start=1)
+    }
+
+
+def _renamed(table: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
+    """A table with its judges as figures call them."""
+    import pandas as pd
+
+    some = [name for name in ("run", "judge", "against") if name in table.columns]
+    return pd.DataFrame(table).assign(**{name: [called.get(who, who) for who in table[name]] for name in some})
+
+
+NOT_DRAWN = ("ties", "win rate if shown first", "win rate if shown second")
+SLOPE = "slope of length"
+
+
+def _swayed(bias: pd.DataFrame) -> pd.DataFrame:
+    """The biases that are drawn; of the slope of length the chance it gives a far longer answer, one half without bias."""
+    from scipy.special import expit
+
+    drawn, slope = bias[~bias["measure"].isin(NOT_DRAWN)], bias["measure"] == SLOPE
+    ends = {name: bias[name].where(~slope, expit(bias[name].astype(float))) for name in ("value", "low", "high")}
+    names = bias["measure"].where(~slope, "chance of a far longer answer")
+    return bias.assign(bar=bias["judge"], measure=names, **ends).loc[drawn.index]
 
 
 def _dots(table: pd.DataFrame, path: Path, title: str) -> None:
@@ -82,6 +117,9 @@ def _dots(table: pd.DataFrame, path: Path, title: str) -> None:
 
     from irlens.measure.plots.dots import dots
 
+    kept = list(dict.fromkeys(table["bar"]))[:MOST]
+    title += f" (the first {MOST} of {table['bar'].nunique():,})" * (len(kept) < table["bar"].nunique())
     drawn = pd.DataFrame(table).assign(group=table["measure"]).dropna(subset="value")
+    drawn = drawn[drawn["bar"].isin(kept)]
     if len(drawn):
         dots(drawn[["group", "bar", "value", "low", "high", "n"]], path, columns=3, title=title)

@@ -22,6 +22,7 @@ from irlens.rerank.pair_protocols import is_switched
 from irlens.tables.formats.alpaca_annotations import NAMES
 
 KEY = ["instruction", "generator_2", "output_1", "output_2"]
+NUMBERS = ("preference", "as_it_is", "switched", "reward_1", "reward_2")  # columns of a set
 ORDERS = ("alpaca-eval", "none")  # what is believed of a verdict that does not say how its pair was shown
 Pairs: TypeAlias = pd.DataFrame | Sequence[dict]
 
@@ -58,7 +59,7 @@ def gathered(sets: Mapping[str, Pairs], order: str = "alpaca-eval") -> Verdicts:
     """
     if order not in ORDERS:
         raise UserError(f"order must be {' or '.join(ORDERS)}, got {order!r}")
-    frames = {name: leaderboard.checked(rows, once=False) for name, rows in sets.items()}
+    frames = {name: leaderboard.checked(_numbers(rows, name), once=False) for name, rows in sets.items()}
     frame = pd.concat([_called(found, name, frames) for name, found in frames.items()], ignore_index=True)
     frame["preference"] = rates.read_preferences(frame["preference"].to_numpy())
     at, pairs = _pairs(frame)
@@ -68,13 +69,26 @@ def gathered(sets: Mapping[str, Pairs], order: str = "alpaca-eval") -> Verdicts:
     values = _matrix(means, len(pairs), judges)
     margins = np.full(values.shape, np.nan)
     if {"reward_1", "reward_2"} <= set(frame.columns):
-        some = frame.assign(margin=frame["reward_2"].astype(float) - frame["reward_1"].astype(float))
+        some = frame.assign(margin=frame["reward_2"] - frame["reward_1"])
         margins = _matrix(some.groupby(["pair", "judge"], sort=False)["margin"].mean(), len(pairs), judges)
     missing = {name: int(part.isna().sum()) for name, part in means.groupby("judge", sort=False)}
     for name in judges:
         if np.isnan(values[:, judges.index(name)]).all():
             raise UserError(f"{name}: none of its {missing[name]:,} pairs has a preference")
     return Verdicts(judges, pairs, values, margins, _each(frame, judges, order), missing)
+
+
+def _numbers(rows: Pairs, name: str) -> pd.DataFrame:
+    """A set with its numbers as numbers. Raises UserError, naming the row, for what is none."""
+    frame = pd.DataFrame(rows)
+    for column in (c for c in NUMBERS if c in frame.columns):
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        wrong = numbers.isna() & frame[column].notna()
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise UserError(f"{name}: row {row}: {column} must be a number, got {frame[column].tolist()[row]!r:.60}")
+        frame[column] = numbers.astype(float)
+    return frame
 
 
 def scored(found: Verdicts, name: str, margins: np.ndarray) -> Verdicts:
@@ -151,6 +165,7 @@ def _each(frame: pd.DataFrame, judges: Sequence[str], order: str) -> pd.DataFram
             found = [(-1 if unshown else believed(text), value)]
         rows += [(place[judge], pair, int(shown), preference) for shown, preference in found]
     each = pd.DataFrame(rows, columns=["judge", "pair", "switched", "preference"]).astype({"preference": float})
+    each["preference"] = rates.read_preferences(each["preference"].to_numpy())
     repeat = each.groupby(["judge", "pair", "switched"], sort=False).cumcount()
     return each.assign(repeat=repeat)[["judge", "pair", "switched", "repeat", "preference"]]
 
@@ -174,27 +189,33 @@ def _told(verdicts: object, as_it_is: float, switched: float) -> list[tuple[int,
             ]
         except (ValueError, TypeError) as error:
             raise UserError(f"verdicts {verdicts!r:.60}: not a list of [switched, preference]") from error
-        rates.read_preferences([value for _, value in found])
         return found
-    return [(turn, value) for turn, value in enumerate((as_it_is, switched)) if value == value and value is not None]
+    return [(turn, value) for turn, value in enumerate((as_it_is, switched)) if value == value]
 
 
 # -- what is common ------------------------------------------------------------------------------------------------
 
 
-def check(found: Verdicts, say: Callable[[str], None]) -> None:
-    """Raises UserError for one judge alone, and for two that share fewer than two prompts; what one lacks is said."""
-    if len(found.judges) < 2:
+def check(found: Verdicts, say: Callable[[str], None], more: int = 0) -> None:
+    """Raises UserError for one judge alone, and for two that share fewer than two prompts; what one lacks is said.
+
+    more: judges that are to come, of all pairs.
+    """
+    if len(found.judges) + more < 2:
         raise UserError(
             f"judges: agreement needs two judges, and there is {found.judges[0]}; name another set, or a reranker to "
             "compare with: --judge length,random"
         )
     known = ~np.isnan(found.values)
     prompt = found.pairs["prompt"].to_numpy()
+    if min(both := [len(set(prompt[some])) for some in known.T]) < 2:
+        raise UserError(
+            f"judges: {found.judges[int(np.argmin(both))]} has preferences for one prompt; intervals need two"
+        )
     for i, j in combinations(range(len(found.judges)), 2):
-        both = len(set(prompt[known[:, i] & known[:, j]]))
-        if both < 2:
-            raise UserError(_apart(found, i, j, both))
+        common = len(set(prompt[known[:, i] & known[:, j]]))
+        if common < 2:
+            raise UserError(_apart(found, i, j, common))
     there = np.array([np.bincount(prompt[some], minlength=found.prompts) > 0 for some in known.T])
     for name, some in zip(found.judges, there):
         if lacking := int((~some).sum()):

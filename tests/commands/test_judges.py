@@ -234,7 +234,9 @@ def test_wrong_input_is_one_line(sets, refused, irlens, tmp_path):
         "holds no judgements (instruction, output_1, output_2, preference)": ("judges", first, outputs),
         "holds no judgements.parquet and no annotations.json": ("judges", first, tmp_path / "empty"),
         "are the same; prompts are joined by their text": ("judges", first, elsewhere),
-        "share 1 prompts with the same two answers": ("judges", first, write(tmp_path / "few.json", notes("few", lambda i, s: 1, 1))),
+        "few has preferences for one prompt; intervals need two": (
+            "judges", first, write(tmp_path / "few.json", notes("few", lambda i, s: 1, 1)),
+        ),
         "none of its 40 pairs has a preference": ("judges", first, write(tmp_path / "none.json", notes("none", lambda i, s: None))),
         "not from 1 to 2 (the first, number 3, is 7)": (
             "judges", first, write(tmp_path / "high.json", notes("high", lambda i, s: 7 if i == 2 and s == 0 else 1)),
@@ -244,6 +246,7 @@ def test_wrong_input_is_one_line(sets, refused, irlens, tmp_path):
         "did you mean": (*("judges", first), "--judge", "lenght"),
         "name at least one, each once": (*("judges", first), "--judge", "length,length"),
         "no measure 'nDGC'": ("judges", *sets, "--measures", "nDGC"),
+        "few has preferences for one prompt": ("judges", tmp_path / "few.json", "--judge", "length"),
         "order must be alpaca-eval or none": ("judges", *sets, "--order", "shuffled"),
     }  # fmt: skip
     for told, args in cases.items():

@@ -212,9 +212,10 @@ def test_wrong_measures_are_refused():
 
 def test_what_cannot_be_compared_is_refused_in_words():
     some = rows("j", lambda i, s: 1 + i % 2)
+    other = rows("k", lambda i, s: 2, 1) + [row | {"instruction": "What else?"} for row in rows("k", lambda i, s: 2, 1)]
     cases = {
         "agreement needs two judges, and there is j": {"x": some},
-        "share 1 prompts with the same two answers: of 30 and 1 prompts 1 are the same": {"x": some, "y": rows("k", lambda i, s: 2, 1)},
+        "share 1 prompts with the same two answers: of 30 and 2 prompts 1 are the same": {"x": some, "y": other},
         "their systems have other names, such as 'a' and 'z'": {"x": some, "y": [r | {"generator_2": "z", "annotator": "k"} for r in some]},
         "of the same prompts and systems they judged other answers": {
             "x": some, "y": [r | {"output_1": "another", "annotator": "k"} for r in some]
