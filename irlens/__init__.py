@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from irlens.commands.in_python import import_draws as import_draws
     from irlens.measure.arena_hard import arena_hard as arena_hard
     from irlens.measure.audit import audit_reranker as audit_reranker
+    from irlens.measure.judges import judges as judges
     from irlens.measure.leaderboard import winrate as winrate
     from irlens.measure.mixeval import mixeval as mixeval
     from irlens.measure.mt_bench import mt_bench as mt_bench
@@ -53,6 +54,7 @@ _WHERE = {
     "export": "irlens.negatives.export",
     "export_draws": "irlens.commands.in_python",
     "import_draws": "irlens.commands.in_python",
+    "judges": "irlens.measure.judges",
     "larpo": "irlens.train.larpo",
     "lists": "irlens.negatives.lists",
     "load": "irlens.tasks",

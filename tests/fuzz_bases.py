@@ -179,7 +179,8 @@ FOLDERS = {  # commands that find folders as others wrote them
 TABLES = {"run.parquet": ("parquet", ROWS), "qrels.parquet": ("parquet", JUDGED), "data.jsonl": ("jsonl", [
     {"query_id": f"q{i}", "prompt": ASKED[i], "answer": str(2 * i), "solution": f"#### {2 * i}"} for i in range(2)]),
     "draws.jsonl": ("jsonl", DRAWS), "mine.toml": STAGES, "mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS),
-    "games.jsonl": ("jsonl", GAMES), "grades.jsonl": ("jsonl", GRADES), "rb.jsonl": ("jsonl", BENCH)}  # fmt: skip
+    "games.jsonl": ("jsonl", GAMES), "grades.jsonl": ("jsonl", GRADES), "rb.jsonl": ("jsonl", BENCH),
+    "annotations.json": ("json", ANNOTATED)}  # fmt: skip
 MINED = ["mine-negatives", "--run", "run.parquet", "--dataset", "data.jsonl", "--verifier", "gsm8k", "--temperature", "0.7", "-n", "2",
          "--tier", "hard", "--no-hardness", *NONE]  # fmt: skip
 OPTIONS = {  # the line of each command that options are added to; what would draw ends where its data set is not found
@@ -192,6 +193,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "winrate": ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE],
     "rewardbench": ["rewardbench", "--data", "rb.jsonl", "--run", "run.parquet", "--qrels", "qrels.parquet", "--reranker", "length", "--resamples", "5", *NONE],
     "arena-hard": ["arena-hard", "games.jsonl", "--resamples", "2", *NONE], "mt-bench": ["mt-bench", "grades.jsonl", *NONE],
+    "judges": ["judges", "annotations.json", "--judge", "length", "--resamples", "5", *NONE],
     "mixeval": ["mixeval", "run.parquet", *NONE], "import": ["import", "draws.jsonl"], "export": ["export", "run.parquet", "--to", "jsonl"],
     "temperatures": ["temperatures", "run.parquet", "qrels.parquet"], "plot": ["plot", "p/passk.csv"],
     "reproduce": ["reproduce", "mine.toml", "--dry-run"], "demo": ["demo", "--seed", "-1"], "store": ["store"], "doctor": ["doctor"],
@@ -217,6 +219,7 @@ BASES: dict[str, Base] = {
     "outputs": Base("winrate", ["winrate", "mine.json", "--baseline", "base.json", "--judge", "length", "--resamples", "5", *NONE, *OUT],
                     {"mine.json": ("json", OUTPUTS), "base.json": ("json", OTHERS)}),
     "annotations": Base("winrate", ["winrate", "annotations.json", "--resamples", "5", *NONE, *OUT], {"annotations.json": ("json", ANNOTATED)}),
+    "judgements": Base("winrate", ["judges", "annotations.json", "--judge", "length", "--resamples", "5", *NONE, *OUT], {"annotations.json": ("json", ANNOTATED)}),
     "mixeval": Base("mixeval", ["mixeval", "m", "--dataset", "mixeval-2024-06-01", "--split", "mixeval", "--allow-missing", *NONE, *OUT],
                     {"mixeval-2024-06-01/mixeval/free-form.json": ("json", FREE), "mixeval-2024-06-01/mixeval/multiple-choice.json": ("json", CHOICE),
                      "m/mixeval/2024-06-01/m_close_freeform.jsonl": ("jsonl", SAID)}),

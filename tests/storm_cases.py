@@ -50,6 +50,10 @@ CASES = (
     Case("temperatures", "temperatures @drawn @drawn --out out"),
     Case("evaluate", "evaluate @drawn @drawn --out out"),
     Case("compare", "compare @drawn @other --store none --out out"),
+    Case(
+        "judges",
+        "judges @annotations.json --judge length,mean-likelihood --policy tiny --resamples 50 --store none --out out",
+    ),
     Case("import", "import @draws.jsonl --out out"),
     Case("export", "export @drawn --to every-eval-ever --out out"),
     Case("plot", "plot @drawn/passk.csv --out out"),
@@ -104,6 +108,12 @@ def write_files(folder: Path) -> None:
         for i in range(6)
         for d in range(4)
     ]
+    annotated = [
+        {"instruction": f"What is {i} plus 1?", "output_1": f"{i + 1}", "output_2": "so " * (i % 3) + str(i + s), "generator_2": f"s{s}",
+         "annotator": "a", "preference": 1 + (i + s) % 2}
+        for i in range(6) for s in range(2)
+    ]  # fmt: skip
+    (folder / "annotations.json").write_text(json.dumps(annotated))
     (folder / "draws.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     items = [(f"{i}", subset, 1) for subset in ("Math", "Safety") for i in range(4)]
     items += [(f"{kind}:{i}", "Ties", right) for i in range(3) for kind, right in (("ref", 1), ("tied", 2))]

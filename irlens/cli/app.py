@@ -15,7 +15,7 @@ from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import ArenaHard, MtBench, RewardBench, WinRate
+from irlens.commands.chat import ArenaHard, Judges, MtBench, RewardBench, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
@@ -249,6 +249,21 @@ def winrate(settings: WinRate) -> None:
 
     folder, results = command(settings, report.say)
     report.win_rates(results)
+    report.written(folder)
+
+
+@app.command(cls=Command)
+@takes(Judges)
+def judges(settings: Judges) -> None:
+    """How good judges are: agreement (κ, α, τ), position and length bias, consistency, and how they rank answers.
+
+    Example: `irlens judges irlens-out/winrate-a irlens-out/winrate-b --judge length,random`
+    """
+    from irlens.cli import report
+    from irlens.commands.judges import judges as command
+
+    folder, tables = command(settings, report.say)
+    report.judges(tables)
     report.written(folder)
 
 

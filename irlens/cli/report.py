@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,6 +196,19 @@ def mt_bench(found: pd.DataFrame) -> None:
                 table.add_row(str(run), *cells)
             if some_names:
                 tables.print(table)
+
+
+def judges(found: Mapping[str, pd.DataFrame]) -> None:
+    """How judges agree, what sways each, and how each ranks the answers that another graded: a row per measure."""
+    from irlens.commands import judges_pages as pages
+
+    for name, title in pages.TITLES.items():
+        if name in found:
+            keys = [key for key in ("measure", "run", "judge", "against") if key in found[name].columns]
+            table = new_table(title, *keys, "value and 95 % interval", "n", left=len(keys))
+            for row in found[name].fillna(dict.fromkeys(keys, "")).itertuples():
+                table.add_row(*(str(getattr(row, key)) for key in keys), pages.cell(row), f"{row.n:,}")
+            tables.print(table)
 
 
 def _points(row) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from irlens.base.options import argument, option
 from irlens.commands.settings import Seeded, _out, _seed, _store
 from irlens.rerank.options import JudgeOptions, ScoringOptions, _max_calls, _price, _thought, _yes
+from irlens.retrieve.options import devices
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class WinRate(Seeded, ScoringOptions):
         None, "The judge's template. Default: as alpaca-eval's files have it.", panel="Judging"
     )
     both_orders: bool = option(False, "Ask in both orders and take the mean.", panel="Judging")
+    repeats: int | None = option(
+        None,
+        "Ask so many times, with other seeds, and take the mean: `irlens judges` says how consistent.",
+        panel="Judging",
+        least=2,
+    )
     max_calls: int = _max_calls()
     yes: bool = _yes()
     price: tuple[float, ...] | None = _price()
@@ -150,5 +157,34 @@ class MtBench(JudgeOptions):
     max_calls: int = _max_calls()
     yes: bool = _yes()
     price: tuple[float, ...] | None = _price()
+    out: str | None = _out()
+    store: str | None = _store()
+
+
+@dataclass(frozen=True)
+class Judges(Seeded):
+    """Judgements of the same answers by several judges."""
+
+    sets: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
+        None,
+        "Judgements: folders of winrate, AlpacaEval's annotations.json or folders of these, lists with a baseline.",
+    )
+    judge: str | None = option(
+        None,
+        "More judges, by commas: rerankers such as length, random, fsfairx, module:function.",
+        panel="Judging",
+        first=True,
+    )
+    order: str = option(
+        "alpaca-eval",
+        "How a pair was shown where a file does not tell: by alpaca-eval's coin, or none: not known.",
+        panel="Judging",
+    )
+    policy: str | None = option(None, "Model whose likelihood is meant.", panel="Judging")
+    measures: str = option("nDCG@3 nDCG RR", "Of the answers' order by each judge.", panel="Measuring")
+    resamples: int = option(1000, "Of the prompts, behind the intervals; 0: none.", panel="Measuring")
+    devices: str | None = devices()
+    batch_size: int | None = option(None, "Texts at once; speed and memory only.", panel="Engine", free=True)
+    seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()

@@ -43,9 +43,13 @@ def choose(settings: WinRate, contest: Contest, say: Say) -> Judge:
             raise UserError(
                 f"{settings.outputs}: holds no preferences; give --judge, such as {pair_protocols.OWN} or a reward model"
             )
+        if settings.repeats:
+            raise UserError("--repeats: a judge at a server is asked again, and stored preferences are as they are")
         return Judge(STORED, lambda pairs, _: (pairs, {}))
     if name in pair_protocols.NAMES:
         return _at_server(settings, contest, say)
+    if settings.repeats:
+        raise UserError(f"--repeats: a judge at a server is asked again; {name} would say the same")
     if Path(name).expanduser().is_file():
         return _of_file(settings, contest, say)
     return _reranker(settings, say)
@@ -94,9 +98,10 @@ def _at_server(settings: WinRate, contest: Contest, say: Say) -> Judge:
     served = reached(settings, f"--judge {protocol.name}", protocol.model)
     model = served.served_model or ""
     more = parse_json(settings.engine_args, "--engine-args")
-    plan = Plan(contest.pairs, protocol, model, settings.both_orders, more)
+    plan = Plan(contest.pairs, protocol, model, settings.both_orders, more, repeats=settings.repeats or 1)
     name = protocol.name if model == protocol.model else f"{protocol.name} ({model})"
     name += ", both orders" if settings.both_orders else ""
+    name += f", {settings.repeats} times" if settings.repeats else ""
     about = protocol.identity | {"model": model, "both_orders": settings.both_orders, "more": more}
 
     def judged(pairs: pd.DataFrame, out: Path) -> tuple[pd.DataFrame, dict]:

@@ -95,8 +95,9 @@ def table(frame: pd.DataFrame, fits: Fits, seed: int = 0) -> Results:
     return results_of(pd.DataFrame(rows), pd.concat(each, ignore_index=True), seed)
 
 
-def checked(pairs: pd.DataFrame | Sequence[dict], preferred: bool = True) -> pd.DataFrame:
-    """`pairs` as a frame with all columns of an annotation. preferred: they must hold preferences, each in range.
+def checked(pairs: pd.DataFrame | Sequence[dict], preferred: bool = True, once: bool = True) -> pd.DataFrame:
+    """`pairs` as a frame with all columns of an annotation. preferred: they must hold preferences, each in range; once:
+    a judge says no more than one thing of a pair.
 
     Raises UserError: see `winrate`.
     """
@@ -115,7 +116,7 @@ def checked(pairs: pd.DataFrame | Sequence[dict], preferred: bool = True) -> pd.
     frame = frame.reset_index(drop=True)
     keys = ["generator_1", "generator_2", "annotator", "instruction"]
     twice = frame.duplicated(keys)
-    if twice.any():
+    if once and twice.any():
         row = frame[twice].iloc[0]
         raise UserError(
             f"{row['generator_2']}: {int(twice.sum()):,} prompts are judged twice, the first: {row['instruction']!r:.80}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from irlens.base.protocols import Reranker
     from irlens.tasks.contract import Task
 
-KEYS = ("run", "tag", "temperature", "measure", "cutoff")  # what tells one value from another
+KEYS = ("run", "judge", "tag", "temperature", "measure", "cutoff")  # what tells one value from another
 
 
 class Results(pd.DataFrame):

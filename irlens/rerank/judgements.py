@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,7 +29,8 @@ SAME = "same answers"  # why a pair has no question
 
 @dataclass
 class Plan(Questions):
-    """The questions about some pairs. both: each is asked in both orders, else in the one that `is_switched` throws.
+    """The questions about some pairs. both: each is asked in both orders, else in the one that `is_switched` throws; and
+    `repeats` times, every time with a seed of its own.
 
     more: settings of every request of the user's own; model: who is asked.
     """
@@ -40,6 +41,7 @@ class Plan(Questions):
     both: bool = False
     more: Mapping[str, object] = field(default_factory=dict)
     tries: int = 2
+    repeats: int = 1
 
     @property
     def name(self) -> str:
@@ -59,16 +61,21 @@ class Plan(Questions):
     @cached_property
     def _each(self) -> list[list[tuple[Question, bool]]]:
         rows = zip(self.pairs["instruction"], self.pairs["output_1"], self.pairs["output_2"])
+        asked = [(repeat, turn) for repeat in range(self.repeats) for turn in (False, True)]
         return [
-            [] if a == b else [self._question(text, a, b, turn) for turn in self._orders(text)] for text, a, b in rows
+            [] if a == b else [self._question(text, a, b, *one) for one in asked if one[1] in self._orders(text)]
+            for text, a, b in rows
         ]
 
     def _orders(self, instruction: str) -> tuple[bool, ...]:
         return (False, True) if self.both else (is_switched(instruction),)
 
-    def _question(self, instruction: str, first: str, second: str, switched: bool) -> tuple[Question, bool]:
+    def _question(
+        self, instruction: str, first: str, second: str, repeat: int, switched: bool
+    ) -> tuple[Question, bool]:
         shown = (second, first) if switched else (first, second)
         body = {"messages": self.protocol.messages(instruction, *shown)} | dict(self.protocol.body) | dict(self.more)
+        body |= {"seed": repeat * self.tries} if repeat else {}
         return Question.of(body, self.model, self.protocol.reader, self.protocol.again), switched
 
     def read(self, key: str, choice: dict) -> float | None:
@@ -81,9 +88,9 @@ class Plan(Questions):
 
     def judged(self, said: Mapping[str, Said], price: tuple[float, float] | None = None) -> pd.DataFrame:
         """The pairs with `preference` (NaN where there is none), `reason`, what each order gave (`as_it_is`, `switched`, NaN
-        where it was not asked), the answers as they came and what they took.
+        where it was not asked), every verdict ([switched, preference], JSON), the answers as they came and what they took.
 
-        A pair that is asked in both orders has the mean of the two, and none where one of them is missing.
+        A pair that is asked several times has the mean, and no preference where one of them is missing.
         """
         rows = [self._row([(said[key], turn) for key, turn in asked], price) for asked in self.asked]
         found = dict(zip(rows[0], zip(*(row.values() for row in rows)))) if rows else {}
@@ -91,21 +98,30 @@ class Plan(Questions):
 
     def _row(self, told: list[tuple[Said, bool]], price: tuple[float, float] | None) -> dict:
         if not told:
-            return _cells(1.5, SAME, {}, [], price)
-        known = [(3 - s.preference if turn else s.preference, turn) for s, turn in told if s.preference is not None]
-        value = math.fsum(v for v, _ in known) / len(told) if len(known) == len(told) else math.nan
+            return _cells(1.5, SAME, [], [], price)
+        each = [
+            (turn, None if s.preference is None else 3 - s.preference if turn else s.preference) for s, turn in told
+        ]
+        value = _mean(v for _, v in each) if all(v is not None for _, v in each) else math.nan
         reason = next((s.reason for s, _ in told if s.preference is None), "")
-        return _cells(value, reason, {turn: v for v, turn in known}, [s for s, _ in told], price)
+        return _cells(value, reason, each, [s for s, _ in told], price)
 
 
-def _cells(value: float, reason: str, orders: Mapping[bool, float], told: list[Said], price) -> dict:
-    """The cells of a pair. orders: whether the system's answer was shown first → the preference."""
+def _mean(values: Iterable[float | None]) -> float:
+    """Of those that are known; NaN without any."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _cells(value: float, reason: str, each: list[tuple[bool, float | None]], told: list[Said], price) -> dict:
+    """The cells of a pair. each: whether the system's answer was shown first, and the preference."""
     read, written = sum(s.prompt_tokens for s in told), sum(s.completion_tokens for s in told)
     return {
         "preference": value,
         "reason": reason,
-        "as_it_is": orders.get(False, math.nan),
-        "switched": orders.get(True, math.nan),
+        "as_it_is": _mean(v for turn, v in each if not turn),
+        "switched": _mean(v for turn, v in each if turn),
+        "verdicts": json.dumps([[int(turn), v] for turn, v in each]) if each else "",
         "raw_completion": json.dumps([s.answer for s in told]) if len(told) != 1 else told[0].answer,
         "prompt_tokens": read,
         "completion_tokens": written,

@@ -137,7 +137,8 @@ class Question:
 def once_more(question: Question, number: int, unread: Answer | None, words: str | None) -> dict:
     """The body of a request at the try of this number, after an answer that could not be read with `words` of what was
     wrong."""
-    body = question.body | {"seed": number}
+    begun = question.body.get("seed", 0)
+    body = question.body | {"seed": begun + number if isinstance(begun, int) else number}
     if unread is None or not words:
         return body
     more = [{"role": "assistant", "content": text_of(unread.choice) or "…"}, {"role": "user", "content": words}]

@@ -227,3 +227,21 @@ def test_win_rates(tmp_path, irlens, monkeypatch):
     assert read[0].equals(read[1]) and read[0]["WinRate"] == 1.0
     found = execute("import json\n" + python, page)["found"].set_index("measure")
     assert found["value"].to_dict() == read[0].to_dict() and set(found["judge"]) == {"length"}
+
+
+def test_judges(tmp_path, irlens, monkeypatch):
+    """docs/howto/judges.md: its files, the commands that need no server, its Python; what Python finds is in the folder."""
+    page = "docs/howto/judges.md"
+    monkeypatch.chdir(tmp_path)
+    files, python = blocks(page, "python")
+    execute(files, page)
+    commands = [line for block in blocks(page, "sh") for line in joined(block) if "--base-url" not in line]
+    assert len(commands) == 2
+    for line in commands:
+        irlens(*shlex.split(line)[1:], cwd=tmp_path)
+    told = pd.read_csv(tmp_path / "judged" / "agreement.csv").set_index(["judge", "against", "measure"])["value"]
+    assert 0 < told["strict", "talkative", "kappa"] < told["strict", "talkative", "agreement"] < 1
+    found = execute("import json\n" + python, page)["found"].agreement.set_index(["judge", "against", "measure"])[
+        "value"
+    ]
+    assert found["strict", "talkative", "kappa"] == told["strict", "talkative", "kappa"]
