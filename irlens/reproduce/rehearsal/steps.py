@@ -19,8 +19,8 @@ from irlens.base.errors import UserError
 from irlens.base.options import settings_from
 from irlens.base.secrets import kept_off_streams, redacted
 from irlens.base.worker import end_with_the_pipe
-from irlens.commands.settings import STAGES
-from irlens.reproduce.records import Claim, Recipe, Step, Study
+from irlens.reproduce.records import STAGES, Claim, Recipe, Step, Study
+from irlens.reproduce.rehearsal import stub_judge
 from irlens.reproduce.rehearsal.furnish import Model, data, furnish
 
 REPORT = "report.json"
@@ -77,13 +77,15 @@ def main(home: Path) -> int:
         steps, report["stand_ins"] = furnish(needed, data(recipe.steps, home), home)
         report["seconds_of_stand_ins"] = round(time.monotonic() - began, 1)
         where = "figure and verdicts"  # unless the error says which step it came from
-        out = run.run(
-            replace(recipe, steps=tuple(steps)),
-            Path(spec["out"]),
-            jobs=1,
-            store=str(home / "store"),
-            devices=spec["devices"],
-        )
+        with stub_judge.serving() as url:
+            steps = stub_judge.told(steps, url, home)
+            out = run.run(
+                replace(recipe, steps=tuple(steps)),
+                Path(spec["out"]),
+                jobs=1,
+                store=str(home / "store"),
+                devices=spec["devices"],
+            )
         report["failed"] = _without_training(out)
     except Exception as error:
         user = isinstance(error, UserError)
