@@ -9,6 +9,7 @@ from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.options import parse_json
+from irlens.commands.chat import WinRate
 from irlens.commands.settings import Index, Mine, PassK, Recall, Sample, Train
 from irlens.reproduce import chat
 from irlens.reproduce.records import Recipe, Step
@@ -100,10 +101,12 @@ def _judging(real: Step) -> tuple[dict, list[str]]:
 
 
 def _unused(settings) -> set[str]:
-    """Settings that say nothing beside others."""
+    """Settings that say nothing beside others, or not how many."""
     tests_in_between = getattr(settings, "eval_split", None) == "test"
     no_second = isinstance(settings, Recall) and settings.reranker is None
-    return {name for name, unused in (("test_limit", tests_in_between), ("rerank_depth", no_second)) if unused}
+    a_file = isinstance(settings, WinRate)  # and no count
+    found = (("test_limit", tests_in_between), ("rerank_depth", no_second), ("prompts", a_file))
+    return {name for name, unused in found if unused}
 
 
 def _machine(settings) -> tuple[dict, list[str]]:

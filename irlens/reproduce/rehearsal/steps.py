@@ -29,6 +29,7 @@ REPORT = "report.json"
 def as_json(recipe: Recipe, needed: list[Model], out: Path, devices: str | None = None) -> str:
     """What `main` reads: a recipe whose steps are cut, the stand-ins that it needs, the folder of its steps, and the workers."""
     plain = {"name": recipe.name, "title": recipe.title, "figure": recipe.figure, "preset": recipe.preset}
+    plain["left_out"] = recipe.left_out
     steps = [{"stage": s.stage, "name": s.name, "settings": redacted(_given(s.settings))} for s in recipe.steps]
     told = {key: getattr(recipe, key) and _given(getattr(recipe, key)) for key in ("study", "claim")}
     models = [asdict(m) | {"source": str(m.source), "folder": isinstance(m.source, Path)} for m in needed]
@@ -57,6 +58,7 @@ def _read(spec: dict) -> tuple[Recipe, list[Model]]:
     for one in spec["models"]:
         folder = one.pop("folder")
         models.append(Model(**one | {"source": Path(one["source"]) if folder else one["source"]}))
+    told["left_out"] = spec["left_out"]
     return Recipe(spec["name"], spec["title"], spec["figure"], spec["preset"], steps, **told), models
 
 
