@@ -129,4 +129,4 @@ def _beside(share: float) -> str:
 
 
 def _by(row) -> str:
-    return f"; the paper's by {row['paper_judge']}" if row["paper_judge"] else ""
+    return f"; the paper's judge: {row['paper_judge']}" if row["paper_judge"] else ""

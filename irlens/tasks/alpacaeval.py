@@ -15,7 +15,7 @@ from irlens.tasks.contract import Task, pick_split, query_id
 
 NAME = "alpacaeval"
 REPO = "tatsu-lab/alpaca_eval"
-SPLITS = ("eval",)
+SPLITS = ("test",)
 FILES = {  # option of `winrate` → the file that `alpacaeval` means there
     "baseline": "alpaca_eval_gpt4_baseline.json",
     "difficulty": "instruction_difficulty.csv",

@@ -76,7 +76,7 @@ JUDGES = {  # column, or figure, as far as its name begins so → who judged
     "alpacaeval2_gpt4": GPT4,
     "alpacaeval2_llama3_70b": LLAMA3,
 }
-UNNAMED = f"a judge that it does not name (its numbers lie where {LLAMA3}'s do)"  # of Figures 3b, 3c and 4
+UNNAMED = f"not named (its numbers are near {LLAMA3}'s)"  # of Figures 3b, 3c and 4
 
 
 def column(of_study: str, measure: str) -> str:
