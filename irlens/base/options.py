@@ -136,7 +136,8 @@ def _fits(value, annotation: str) -> bool:
     if isinstance(value, bool):
         return "bool" in allowed
     if isinstance(value, (list, tuple)):
-        inner = next((part[len("tuple[") :].split(",")[0] for part in allowed if part.startswith("tuple[")), None)
+        several = [part for part in allowed if part.startswith(("tuple[", "list["))]
+        inner = several[0].partition("[")[2].rstrip("]").split(",")[0] if several else None
         return inner is not None and len(value) > 0 and all(_fits(v, inner) for v in value)
     if isinstance(value, int):
         return "int" in allowed or "float" in allowed

@@ -17,6 +17,7 @@ from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
 from irlens.commands.chat import ArenaHard, Judges, MtBench, RewardBench, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
+from irlens.commands.reproducing import Reproduce
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -26,7 +27,6 @@ from irlens.commands.settings import (
     PassK,
     Plot,
     Recall,
-    Reproduce,
     Rerank,
     Sample,
     Store,
@@ -396,7 +396,7 @@ def reproduce(settings: Reproduce) -> None:
     """
     from irlens.cli import plan, report
     from irlens.commands import memory
-    from irlens.reproduce import recipe, run
+    from irlens.reproduce import chosen, run
 
     if settings.list_all:
         plan.listing()
@@ -404,7 +404,7 @@ def reproduce(settings: Reproduce) -> None:
     if settings.recipe is None:
         raise UserError("reproduce: name a recipe, such as fig2b; `irlens reproduce --list` shows all")
     at_least(1, jobs=settings.jobs)
-    loaded = recipe.load(settings.recipe, settings.preset)
+    loaded = chosen.load(settings)
     out = Path(settings.out) if settings.out else None
     if settings.dry_run:
         room = settings.device_memory and memory.parse(settings.device_memory)

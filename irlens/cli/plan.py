@@ -13,7 +13,7 @@ from irlens.commands import memory
 from irlens.commands.settings import Train
 from irlens.models import catalog
 from irlens.models.memory import GIB
-from irlens.reproduce import costs, recipe
+from irlens.reproduce import chat, costs, recipe
 from irlens.reproduce.costs import Cost
 from irlens.reproduce.records import Step
 
@@ -46,6 +46,10 @@ def dry_run(loaded: recipe.Recipe, seeds: int, room: int | None = None) -> None:
     every = costs.total([*spent.values()] * seeds)
     _spent({name: costs.total(spent[step.name] for step in some) for name, some in groups.items()} | {"all": every})
     _memory(loaded.steps, room)
+    if loaded.left_out:
+        wrapped(f"{loaded.left_out}.")
+    if every.asked:
+        wrapped(f"Judges: {costs.in_words(every)}.")
     note = "tokens: generated; trained: tokens, over all epochs"
     wrapped(f"{note}. GPU memory: {_gib(every.gpu_gib)}. {costs.FORMULA}")
 
@@ -98,11 +102,13 @@ def _fits(need: float | None, room: int | None) -> str:
 
 
 def _groups(steps: Sequence[Step]) -> dict[str, list[Step]]:
-    """What is shown as one → its steps: each alone, but the same test of several policies together."""
+    """What is shown as one → its steps: each alone, but the same test, draws or judging of several policies together."""
     found: dict[str, list[Step]] = {}
+    chats = {one for step, arm, _ in chat.of(steps) for one in (step.name, f"{chat.DRAWS[step.stage]} {arm}")}
     for step in steps:
         number = re.fullmatch(r"test .*?( \d+)?", step.name)
-        found.setdefault(f"test{number[1] or ''}" if number else step.name, []).append(step)
+        name = step.name.partition(" ")[0] if step.name in chats else f"test{number[1] or ''}" if number else step.name
+        found.setdefault(name, []).append(step)
     return found
 
 
@@ -133,8 +139,9 @@ def _resolved(settings, policies: int = 1) -> dict[str, str]:
     """Name → value of every setting that is given, or that the model decides; of the same test of several policies."""
     from irlens.train import losses as objectives
 
-    found = {key: value for key, value in asdict(settings).items() if value is not None and key != "out"}
-    if policies > 1:
+    judged = ("outputs", "runs")  # an arm's answers, in every step of theirs
+    found = {k: v for k, v in asdict(settings).items() if v is not None and k not in ("out", *judged)}
+    if policies > 1 and "model" in found:
         found["model"] = f"the start and {policies - 1} trained"
     plain = asdict(type(settings)())
     model = found.get("model", "")

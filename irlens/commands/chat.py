@@ -27,7 +27,7 @@ class WinRate(Seeded, ScoringOptions):
     )
     baseline: str | None = option(
         None,
-        "Its outputs: such a file, or the name of a system in the outputs. Default: the annotations'.",
+        "Its outputs: such a file, the name of a system in the outputs, or alpacaeval (as published). Default: the annotations'.",
         panel="Data",
     )
     prompts: str | None = option(
@@ -48,9 +48,11 @@ class WinRate(Seeded, ScoringOptions):
     yes: bool = _yes()
     price: tuple[float, ...] | None = _price()
     difficulty: str | None = option(
-        None, "instruction_difficulty.csv of tatsu-lab/alpaca_eval, for the length control.", panel="Measuring"
+        None,
+        "instruction_difficulty.csv of tatsu-lab/alpaca_eval, or alpacaeval, for the length control.",
+        panel="Measuring",
     )
-    gamed: str | None = option(None, "df_gamed.csv of the same, for the same.", panel="Measuring")
+    gamed: str | None = option(None, "df_gamed.csv of the same, or alpacaeval, for the same.", panel="Measuring")
     by_row: bool = option(
         False, "Take the difficulty by row, not by prompt: as published for systems that lack some.", panel="Measuring"
     )

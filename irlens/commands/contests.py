@@ -37,7 +37,11 @@ class Contest:
 def read(settings: WinRate, say: Say) -> Contest:
     """Systems and baseline of a command. Raises UserError: a file of neither, no baseline, a prompt twice, a system that
     lacks prompts (unless `allow_missing`), none that has any."""
-    found, judged = outputs_of(settings.outputs or "", settings, say)
+    return of_outputs(*outputs_of(settings.outputs or "", settings, say), settings, say)
+
+
+def of_outputs(found: pd.DataFrame, judged: bool, settings: WinRate, say: Say) -> Contest:
+    """`read`, of outputs that are at hand (`outputs_of`)."""
     if settings.baseline is None and not judged:
         raise UserError(
             f"{settings.outputs}: name the baseline: --baseline FILE of its outputs, or one of these systems: "

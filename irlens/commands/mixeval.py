@@ -62,7 +62,7 @@ def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd
     systems = [system for name in settings.runs or () for system in _systems(name, settings, items, say)]
     if again := [name for name, count in Counter(system.name for system in systems).items() if count > 1]:
         raise UserError(f"mixeval: two systems are called {again[0]!r}; give their folders or tags names of their own")
-    judge, asked = _judge(settings, version)  # refused before anything is judged
+    judge, asked = judge_of(settings, version)  # refused before anything is judged
     found = {system.name: answers.answered(system.run, items, scoring.chosen(settings.split)) for system in systems}
     for one in found.values() if not settings.allow_missing else ():
         answers.refuse_missing(one.missing, one.items)
@@ -205,7 +205,7 @@ def _located(run: pd.DataFrame, path: Path, items: Sequence[Item]) -> pd.DataFra
 Judging = Callable[[Sequence["Answered"], Path, Say], tuple["ItemJudge", dict]]  # asks all at once; facts
 
 
-def _judge(settings: MixEval, version: Path) -> tuple[Judging, object]:
+def judge_of(settings: MixEval, version: Path) -> tuple[Judging, object]:
     """Who judges; and what it is told, for the manifest. Raises UserError: no server there, messages that lack a place."""
     from irlens.rerank import mixeval as answers
     from irlens.rerank import mixeval_judge as judging

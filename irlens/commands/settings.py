@@ -11,7 +11,7 @@ from irlens.base import seeds
 from irlens.base.errors import UserError
 from irlens.base.options import Default, argument, option
 from irlens.rerank.options import VERIFIERS, ScoringOptions, _thought, columns
-from irlens.retrieve.options import EncoderOptions, EngineOptions, devices
+from irlens.retrieve.options import EncoderOptions, EngineOptions
 from irlens.train.options import LarpoOptions
 
 
@@ -372,34 +372,6 @@ class Plot:
     log_x: bool = option(False, "Logarithmic x axis.", panel="Figure")
     style: str = _style()
     out: str | None = _out()
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """A recipe, and how to run it."""
-
-    recipe: str | None = argument(None, "A recipe's name, such as fig2b, or a TOML file.")
-    preset: str = option("tiny", "tiny (on CPU), paper, or another of --list.", panel="Recipe")
-    list_all: bool = option(False, "Show all recipes and what they cost.", "--list", panel="Recipe")
-    dry_run: bool = option(False, "Show stages and costs; run and download nothing.", panel="Recipe")
-    device_memory: str | None = option(None, "With --dry-run: of a GPU, such as 80GiB.", panel="Recipe")
-    rehearse: bool = option(
-        False, "Run every step small, with stand-ins, on this CPU; download nothing.", panel="Recipe"
-    )
-    seeds: tuple[int, ...] | None = option(None, "Run it once for each: 0,1,2,3,4.", panel="Recipe")
-    redraw: str | None = option(
-        None, "Draw and judge again from an earlier per_problem.parquet; run nothing.", panel="Recipe"
-    )
-    style: str = _style()
-    jobs: int | None = option(
-        None, "Seeds and arms at once. Default: one per core; with a GPU or --devices one.", panel="Engine", free=True
-    )
-    devices: str | None = devices()
-    device_kind: str = option(
-        "H100-80GB", "What --rehearse reckons with: A100-80GB, L40S-48GB, …", panel="Engine", free=True
-    )
-    out: str | None = _out()
-    store: str | None = _store()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,19 +37,20 @@ def winrate(settings: WinRate, say: Say = print) -> tuple[Path, pd.DataFrame]:
     layout, and, of a judge at a server, answers.jsonl: every answer as it came. Raises UserError: see `contests.read`,
     `pair_judges.choose`; too many questions.
     """
-    _check(settings)
     from irlens.commands import pair_judges
     from irlens.measure import leaderboard
 
+    typed, settings = settings, with_files(checked(settings))
+
     contest = contests.read(settings, say)
     leaderboard.checked(contest.pairs, contest.judged)
-    difficulty, gamed = _controls(settings, contest, say)
+    difficulty, gamed = controls(settings, contest, say)
     judge = pair_judges.choose(settings, contest, say)
     out = Path(settings.out or Path("irlens-out") / f"winrate-{_slug(judge.name)}-{_stem(settings.outputs or '')}")
     files_of = {name: _digest(getattr(settings, name)) for name in ("difficulty", "gamed")}
     kept = identity(settings, outputs=_content(contest), judge=judge.name, **files_of, about=judge.identity)
     kept |= {"baseline": None, "prompts": None, "template": None}  # said by `outputs` and `about`
-    with OutputFolder(out, "winrate", kept, store=store_of(settings, out), say=say, asked=settings) as folder:
+    with OutputFolder(out, "winrate", kept, store=store_of(settings, out), say=say, asked=typed) as folder:
         if folder.finished:
             return out, finished.table(out / "results.csv")
         pairs, facts = judge.judged(contest.pairs, out)
@@ -62,8 +64,15 @@ def winrate(settings: WinRate, say: Say = print) -> tuple[Path, pd.DataFrame]:
     return out, results
 
 
-def _check(settings: WinRate) -> None:
-    """Raises UserError for numbers out of range, and options that contradict each other."""
+def with_files(settings: WinRate) -> WinRate:
+    """The settings with AlpacaEval's own files where they say `alpacaeval`. Raises UserError where these are not to be had."""
+    from irlens.tasks import alpacaeval
+
+    return replace(settings, **{name: alpacaeval.meant(name, getattr(settings, name)) for name in alpacaeval.FILES})
+
+
+def checked(settings: WinRate) -> WinRate:
+    """The settings themselves. Raises UserError for numbers out of range, and options that contradict each other."""
     if not settings.outputs:
         raise UserError("winrate: name the outputs: a run or its folder, model_outputs.json, annotations.json, …")
     at_least(0, resamples=settings.resamples)
@@ -74,9 +83,10 @@ def _check(settings: WinRate) -> None:
         raise UserError("--gamed needs --difficulty beside it (the file of gamed rows will do for both)")
     if settings.by_row and not settings.difficulty:
         raise UserError("--by-row says how --difficulty is read, which is not given")
+    return settings
 
 
-def _controls(settings: WinRate, contest: Contest, say: Say) -> tuple[Difficulty | None, Gamed | None]:
+def controls(settings: WinRate, contest: Contest, say: Say) -> tuple[Difficulty | None, Gamed | None]:
     """What the length control reads of AlpacaEval's files; which one is missing, and what it costs, is said."""
     from irlens.measure.winrate import Gamed
     from irlens.tables.formats import alpaca_lengths

@@ -91,7 +91,7 @@ def table(frame: pd.DataFrame, fits: Fits, seed: int = 0) -> Results:
         rows += [about | {"measure": name, **vars(found)} for name, found in plain.items()]
         told = {"value": lc.value, "standard_error": lc.fit_error, "low": lc.low, "high": lc.high, "n": lc.n}
         rows.append(about | {"measure": CONTROLLED} | told | {"missing": plain[WIN].missing})
-        each.append(_per_query(part, about["run"]))
+        each.append(_per_query(part, about["run"], lc.values))
     return results_of(pd.DataFrame(rows), pd.concat(each, ignore_index=True), seed)
 
 
@@ -170,14 +170,19 @@ def difficulties(part: pd.DataFrame, difficulty: Difficulty) -> np.ndarray:
     return part["instruction"].map(difficulty).to_numpy(dtype=float)
 
 
-def _per_query(part: pd.DataFrame, run: str) -> pd.DataFrame:
-    """run, query_id, measure, value of the prompts that have a preference; the two that are means of a prompt's value."""
+def _per_query(part: pd.DataFrame, run: str, controlled: np.ndarray) -> pd.DataFrame:
+    """run, query_id, measure, value: of the prompts that have a preference its value, plain and discrete; of every prompt
+    what it adds to the length-controlled win rate (`LengthControlled.values`), which may lie outside 0 to 1."""
     wins = rates.read_preferences(part["preference"].to_numpy()) - 1
-    known = ~np.isnan(wins)
-    names = [query_id_of(text) for text in part["instruction"][known]]
-    values = {WIN: wins[known], DISCRETE: 0.5 + 0.5 * np.sign(wins[known] - 0.5)}
+    known, names = ~np.isnan(wins), np.array([query_id_of(text) for text in part["instruction"]], dtype=object)
+    values = {
+        WIN: (names[known], wins[known]),
+        DISCRETE: (names[known], 0.5 + 0.5 * np.sign(wins[known] - 0.5)),
+        CONTROLLED: (names, controlled),
+    }
     tables = [
-        pd.DataFrame({"run": run, "query_id": names, "measure": name, "value": found}) for name, found in values.items()
+        pd.DataFrame({"run": run, "query_id": ids, "measure": name, "value": found})
+        for name, (ids, found) in values.items()
     ]
     return pd.concat(tables, ignore_index=True)
 

@@ -118,6 +118,15 @@ def crossed_intervals(
     return out[0], out[1]
 
 
+def crossed_error(values: np.ndarray) -> float:
+    """The standard error of the mean of values[seeds, queries], both of them random; of one seed over queries alone, of one
+    query NaN."""
+    values = _finite(values, 2)
+    if 1 in values.shape:
+        return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
+    return float(_crossed(values[:, :, None], 0.95)[1][0])
+
+
 def crossed_difference(
     differences: np.ndarray, level: float = 0.95, bounds: tuple[float, float] | None = None
 ) -> tuple[float, float]:

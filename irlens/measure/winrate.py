@@ -11,7 +11,7 @@ alpaca_eval, whose numbers these are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -76,7 +76,8 @@ class LengthControlled:
 
     standard_error: as published, of the fitted chances, as if the fit were known. fit_error: the bootstrap's, the fit
     made anew in each resample; low and high are its interval. probabilities [n]: each prompt's chance. resampled: the
-    fits of the resamples.
+    fits of the resamples. values [n]: what each prompt adds, its effect on the fit counted in: their mean is `value`, and
+    what holds for a mean of values per prompt (intervals, paired tests) holds for these about it, to first order.
     """
 
     value: float
@@ -88,6 +89,7 @@ class LengthControlled:
     weights: Weights
     probabilities: np.ndarray
     resampled: tuple[Weights, ...] = ()
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 # -- preferences ---------------------------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ def length_controlled(
         fits.append(data.fit(rows, strength))
         values.append(float(fits[-1].probability(data.difficulty[rows]).mean()))
     fit_error, low, high = interval(np.array(values), value, data.wins, level)
-    return LengthControlled(value, error, fit_error, low, high, data.n, weights, each, tuple(fits))
+    linear = data.values(weights)
+    return LengthControlled(value, error, fit_error, low, high, data.n, weights, each, tuple(fits), linear)
 
 
 def resampled_rows(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -268,6 +271,27 @@ class _Data:
                 parts.append(_log_loss(features[test] @ np.array(fitted), wins[test], weight[test]))
             losses.append(np.mean(parts))
         return float(STRENGTHS[int(np.argmin(losses))])
+
+    def values(self, weights: Weights) -> np.ndarray:
+        """[n]: the mean of the chances plus each prompt's influence on it, by way of its own chance and of the fit.
+
+        The infinitesimal jackknife (Efron 1982): the first-order change of the mean as a prompt's weight grows, the
+        standardisation of lengths held fixed. A weight that the penalty keeps at 0 stays there.
+        """
+        features, wins, weight = self._table(np.arange(self.n))
+        w = np.array([weights.length, weights.difficulty, weights.constant])
+        chance, own = _logistic(features @ w), weights.probability(self.difficulty)
+        moving = w != 0 if weights.strength is not None else np.array([True, False, True])
+        curve = (features * (weight * chance * (1 - chance))[:, None]).T @ features
+        if weights.strength is None:
+            curve += np.diag([PRIOR_PRECISION, 0.0, LOOSE])
+        slope = (own * (1 - own)) @ np.c_[np.zeros(self.n), self.difficulty, np.ones(self.n)] / self.n
+        pull, known = np.zeros(self.n), ~np.isnan(self.wins)
+        inner = np.linalg.pinv(curve[np.ix_(moving, moving)]) @ slope[moving]
+        theirs = slice(len(wins) - int(known.sum()), None)  # the system's own rows, after the gamed ones
+        pull[known] = self.n * (features[theirs][:, moving] @ inner) * (wins - chance)[theirs]
+        found = own + pull
+        return found - found.mean() + own.mean()
 
     def _table(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(features [m, 3], wins [m], weights [m]): gamed rows first, then the system's that have a preference. Lengths are

@@ -25,6 +25,13 @@ def arms(steps: Sequence[Step]) -> list[str]:
     return ["start", *(step.name for step in steps if step.stage == "train")]
 
 
+def held_out_judge(steps: Sequence[Step]) -> str:
+    """The reward model that judges held-out draws; "" where a verifier does, or a test of its own."""
+    tested = any(step.name.startswith("test ") for step in steps)
+    named = [step.settings.eval_reward or step.settings.reward for step in steps if step.stage == "train"]
+    return "" if tested else next(iter(named), None) or ""
+
+
 def final(steps: Sequence[Step], found: Sequence[dict[str, Done]], arm: str) -> Values:
     """What the chosen policy of an arm is worth: by the steps `test ARM` (`test ARM 2` …) where the recipe has them, else
     by the problems that its train stage tested, else by those that it was measured on between the iterations."""

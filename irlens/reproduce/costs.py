@@ -12,9 +12,13 @@ from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.commands import memory
+from irlens.commands.chat import WinRate
+from irlens.commands.exchange import MixEval
 from irlens.commands.settings import Index, PassK, Recall, Sample, Train
 from irlens.models import catalog
 from irlens.reproduce.records import Step
+from irlens.rerank import pair_protocols
+from irlens.rerank.questions import Cost as Asked
 
 GENERATE, READ = 0.10, 0.40  # the share of a GPU's peak that sampling, and reading or training, reach
 PEAK = 989e12  # FLOP/s of an H100 in bfloat16
@@ -24,9 +28,12 @@ TOKENS = {  # data set → typical tokens of a prompt, of a response
     "gsm8k": (100, 200),
     "math": (110, 400),
     "ultrafeedback": (160, 400),
+    "alpacaeval": (41, 512),  # of its baseline's answers, at four characters a token
+    "mixeval": (120, 100),
 }
 CHARACTERS = 2.4  # of a token of `tiny`; those of others have 3 to 4
-SIZES = {"sums": 1000, "gsm8k": 1319, "math": 5000}  # problems in the split test
+TEMPLATE = 300  # tokens of what a judge is told beside the prompt and the answers
+SIZES = {"sums": 1000, "gsm8k": 1319, "math": 5000, "alpacaeval": 805, "mixeval": 4000}  # problems in the split test
 CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
 DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
 FORMULA = (
@@ -51,6 +58,10 @@ class Cost:
     gpu_hours: float | None = 0.0
     gpu_gib: float | None = 0.0
     cpu_minutes: float | None = 0.0
+    asked: int = 0  # questions to judges at servers
+    judge_reads: int = 0  # tokens of these questions
+    judge_writes: int = 0  # and of the answers, as long as they may be
+    dollars: float | None = 0.0  # of these tokens
 
     def __add__(self, other: Cost) -> Cost:
         """Both one after the other: sums, but for the memory, of which the larger counts."""
@@ -66,7 +77,22 @@ def total(costs: Iterable[Cost]) -> Cost:
 def of_steps(steps: Sequence[Step]) -> list[Cost]:
     """The cost of each step; a model `@name` is the one that step trains."""
     models = {step.name: step.settings.model for step in steps if step.stage == "train"}
-    return [of_step(step.settings, models) for step in steps]
+    drawn = {f"@{step.name}": step.settings for step in steps if step.stage == "sample"}
+    found = []
+    for step in steps:
+        if isinstance(step.settings, WinRate):
+            found.append(_winrate(step.settings, drawn.get(step.settings.outputs)))
+        elif isinstance(step.settings, MixEval):
+            found.append(_mixeval(step.settings, drawn.get(next(iter(step.settings.runs or ()), None))))
+        else:
+            found.append(of_step(step.settings, models))
+    return found
+
+
+def in_words(cost: Cost) -> str:
+    """What judges are asked, in a line, and what it costs where prices are known."""
+    line = Asked(cost.asked, cost.judge_reads, cost.judge_writes).in_words()
+    return line + (", price not known (--price)" if cost.dollars is None else f", at most about ${cost.dollars:,.2f}")
 
 
 def of_step(settings, models: dict[str, str] | None = None) -> Cost:
@@ -76,7 +102,7 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
     if isinstance(settings, (PassK, Sample)):
         name = (models or {}).get(settings.model.removeprefix("@"), settings.model)
         policy = _policy(name)
-        dataset = settings.dataset or policy.dataset
+        dataset = _kind(settings.dataset) or policy.dataset
         prompts = settings.limit or SIZES.get(dataset, 1000)
         draws = prompts * settings.n * len(settings.temperature)
         generated = draws * TOKENS.get(dataset, TOKENS["gsm8k"])[1]
@@ -85,6 +111,48 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
     if isinstance(settings, (Recall, Index)):
         return total(_encode(name, settings.dataset) for name in settings.retriever.split(","))
     return Cost()
+
+
+def _winrate(settings: WinRate, draws: Sample | None) -> Cost:
+    """A judge at a server is asked about each prompt; a reward model reads both answers. draws: of what is judged."""
+    asked, answer, prompts = _answers(draws)
+    if settings.judge in pair_protocols.NAMES:
+        published = pair_protocols.PUBLISHED.get(settings.judge)
+        longest = int(published.body["max_tokens"]) if published else settings.judge_tokens
+        calls = prompts * (1 + settings.both_orders)
+        return _asked(calls, calls * (TEMPLATE + asked + 2 * answer), calls * longest, settings.price)
+    found = catalog.REWARDS.get((settings.judge or "").removeprefix("reward:"))
+    if found is None:
+        return Cost(prompts)
+    read = 2 * prompts * _read_by(found.name, asked, answer, 2)
+    return Cost(prompts, read=read, gpu_hours=2 * found.parameters * read / READ / PEAK / 3600)
+
+
+def _mixeval(settings: MixEval, draws: Sample | None) -> Cost:
+    """A judge at a server is asked about each response; rules ask nobody."""
+    asked, answer, prompts = _answers(draws)
+    if settings.judge == "rules":
+        return Cost(prompts)
+    return _asked(prompts, prompts * (TEMPLATE + asked + answer), prompts * settings.judge_tokens, settings.price)
+
+
+def _asked(calls: int, read: int, written: int, price: tuple[float, ...] | None) -> Cost:
+    spent = None if price is None else Asked(calls, read, written, price).dollars
+    return Cost(calls, asked=calls, judge_reads=read, judge_writes=written, dollars=spent)
+
+
+def _answers(draws: Sample | None) -> tuple[int, int, int]:
+    """(typical tokens of a prompt, of an answer, how many prompts) of what is judged: by default AlpacaEval's."""
+    dataset = _kind(draws.dataset) if draws else "alpacaeval"
+    asked, answer = TOKENS.get(dataset, TOKENS["alpacaeval"])
+    return asked, answer, (draws and draws.limit) or SIZES.get(dataset, SIZES["alpacaeval"])
+
+
+def _kind(dataset: str | None) -> str | None:
+    """The data set's name; `mixeval` for a folder of it."""
+    from irlens.tasks import mixeval
+
+    return "mixeval" if dataset and mixeval.is_folder(Path(mixeval.place(dataset)).expanduser()) else dataset
 
 
 def parameters(name: str) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.reproduce import chat
 from irlens.reproduce.records import Recipe
 
 if TYPE_CHECKING:
@@ -65,15 +66,41 @@ def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Pa
     heat = [f"T = {t:g}" for t in chosen["temperature"]]
     trained = next(step.settings for step in recipe.steps if step.stage == "train")
     title = f"{trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
+    if study.measure in chat.MEASURES:
+        return _judged(recipe, table, title)
+    judge = "".join(chosen["judge"].unique()) if "judge" in chosen.columns else ""
+    words = f"{study.measure} on held-out problems" + (f", judge: {judge}" if judge else "")
     if along is not None:
         return Panel(along, title, LABELS[study.kind], f"{study.label} on held-out problems")
     if study.kind == "bars":
         bars = chosen.assign(group=heat, bar=chosen["arm"])[["group", "bar", "value", "low", "high", "n"]]
-        return Panel(bars, title, f"{study.measure} on held-out problems", "")
+        return Panel(bars, title, words, "")
     arms = [arm for arm in dict.fromkeys(chosen["arm"]) if arm != "start"]
     curves = chosen.assign(curve=heat, x=chosen["arm"].map(dict(zip(arms, study.x))))
     placed = curves[curves["arm"] != "start"][["curve", "x", "value", "low", "high", "n"]]
-    return Panel(placed, title, study.x_label, f"{study.measure} on held-out problems")
+    return Panel(placed, title, study.x_label, words)
+
+
+def _judged(recipe: Recipe, table: pd.DataFrame, title: str) -> Panel:
+    """What a judge says, in points of 100 as the paper has it, and who that is: bars of what decides; on an axis win rates
+    plain and length-controlled."""
+    from irlens.measure.plots.panels import Panel
+
+    study = recipe.study
+    shown = [study.measure] if study.kind == "bars" else [m for m in chat.MEASURES if m.endswith("WinRate")]
+    chosen = table[table["measure"].isin(shown)].copy()
+    chosen[["value", "low", "high"]] *= 100
+    judge = chosen[chosen["measure"] == study.measure]["judge"].iloc[0]
+    words = chosen["measure"].map(chat.MEASURES)
+    if study.kind == "bars":
+        bars = chosen.assign(group=[f"T = {t:g}" for t in chosen["temperature"]], bar=chosen["arm"])
+        label = f"{chat.MEASURES[study.measure]} (%), judge: {judge}"
+        return Panel(bars[["group", "bar", "value", "low", "high", "n"]], title, label, "")
+    arms = [arm for arm in dict.fromkeys(chosen["arm"]) if arm != "start"]
+    curves = chosen.assign(curve=words, x=chosen["arm"].map(dict(zip(arms, study.x or ()))))
+    curves = curves.sort_values("curve", key=lambda some: some.map(list(chat.MEASURES.values()).index), kind="stable")
+    placed = curves[curves["arm"] != "start"][["curve", "x", "value", "low", "high", "n"]]
+    return Panel(placed, title, study.x_label, f"win rate (%), judge: {judge}")
 
 
 def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
@@ -88,6 +115,7 @@ def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
             "_wr", ", win rate (%)"
         )
         label = label.replace("alpacaeval2", "AlpacaEval2").replace("_", " ")
+        label += _judge_of(recipe)
         return Panel(there.assign(origin="paper"), "the paper", label, "")
     shown = list(dict.fromkeys(ours.table["curve"]))
     names = there["curve"].map(lambda name: name.split()[0] if name.split()[0] in shown else name)
@@ -95,4 +123,13 @@ def _theirs(recipe: Recipe, there: pd.DataFrame, ours: Panel) -> Panel:
     order = {name: shown.index(name) if name in shown else len(shown) for name in names}
     points = points.sort_values("curve", key=lambda curves: curves.map(order), kind="stable", ignore_index=True)
     units = min(there["y_name"].unique(), key=len)  # of "LC win rate" and "win rate" what they share: curves have names
-    return Panel(points, "the paper", there["x_name"].iloc[0], units)
+    return Panel(points, "the paper" + _judge_of(recipe), there["x_name"].iloc[0], units)
+
+
+def _judge_of(recipe: Recipe) -> str:
+    """Who judged the paper's numbers, where ours are a judge's too."""
+    from irlens.reproduce import paper
+
+    study = recipe.study
+    named = paper.judge(study, study.measure) if study.measure in chat.MEASURES else ""
+    return f", judge: {named}" if named else ""

@@ -1,7 +1,8 @@
 """What a recipe's figure and verdicts are made of: one small table with a value per problem, kept beside them.
 
-Columns: part ("curve", "final", "ended" or the number of an iteration), name (of a step, or of an arm), run (of a curve), measure,
-temperature, seed (0, 1 …: the order of the run), query_id, value. Tokens that an arm had generated are rows of the
+Columns: part ("curve", "final", "ended", "without" or the number of an iteration), name (of a step, or of an arm), run (of a
+curve; of what a judge says, the judge), measure, temperature, seed (0, 1 …: the order of the run), query_id, value; of the
+part "without" how many queries some arm has no value of. Tokens that an arm had generated are rows of the
 measure TOKENS without a query. From this table alone `irlens reproduce NAME --redraw TABLE` draws everything again.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.reproduce import arms as of_arms
+from irlens.reproduce import chat
 from irlens.reproduce.arms import Values
 from irlens.reproduce.records import Done, Recipe
 
@@ -38,8 +40,10 @@ def collect(recipe: Recipe, found: Sequence[dict[str, Done]]) -> pd.DataFrame:
         names = [step.name for step in recipe.steps if step.stage in CURVES]
         parts += [_curves(name, seed[name].folder, i) for i, seed in enumerate(found) for name in names]
     if recipe.study and any(step.stage == "train" for step in steps):
+        judge = of_arms.held_out_judge(recipe.steps)
         for arm in of_arms.arms(recipe.steps):
-            parts += _cells("final", arm, of_arms.final(recipe.steps, found, arm))
+            parts += _cells("final", arm, of_arms.final(recipe.steps, found, arm), judge)
+        parts.append(chat.cells(recipe, found))
         if recipe.study.kind in ("iterations", "budget"):
             parts += _along(recipe, found)
     return pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
@@ -91,7 +95,7 @@ def _along(recipe: Recipe, found: Sequence[dict[str, Done]]) -> list[pd.DataFram
     return out
 
 
-def _cells(part: str, arm: str, cells: Values) -> list[pd.DataFrame]:
+def _cells(part: str, arm: str, cells: Values, judge: str = "") -> list[pd.DataFrame]:
     """Rows of values[seeds, problems]; the problems, in the one order that `arms` gives them, are numbered."""
     import numpy as np
     import pandas as pd
@@ -101,7 +105,7 @@ def _cells(part: str, arm: str, cells: Values) -> list[pd.DataFrame]:
         seeds, problems = array.shape
         index = {"seed": np.repeat(np.arange(seeds), problems), "value": array.ravel()}
         numbers = [f"{i:05d}" for i in range(problems)] * seeds
-        about = {"part": part, "name": arm, "run": "", "measure": measure, "temperature": temperature}
+        about = {"part": part, "name": arm, "run": judge, "measure": measure, "temperature": temperature}
         out.append(pd.DataFrame(index | {"query_id": numbers}).assign(**about))
     return out
 
@@ -133,9 +137,22 @@ def finals(table: pd.DataFrame) -> dict[str, Values]:
     }
 
 
+def judges(table: pd.DataFrame) -> dict[str, str]:
+    """Measure → who judges it, of what a model judges."""
+    own = table[(table["part"] == "final") & (table["run"] != "")]
+    named = own.groupby("measure", sort=False)["run"].unique()
+    return {measure: ", ".join(names) for measure, names in named.items()}
+
+
+def without(table: pd.DataFrame) -> dict[str, int]:
+    """Measure → how many queries were left out, since some arm has no value of them."""
+    own = table[table["part"] == "without"]
+    return {measure: int(count) for measure, count in zip(own["measure"], own["value"])}
+
+
 def along(table: pd.DataFrame) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
     """(arm → values[iterations][seeds, problems], arm → tokens[seeds, iterations] where they are kept)."""
-    own = table[~table["part"].isin(["final", "curve", "ended"])]
+    own = table[~table["part"].isin(["final", "curve", "ended", "without"])]
     own = own.assign(part=own["part"].astype(int))
     values, tokens = {}, {}
     for arm, rows in own.groupby("name", sort=False):

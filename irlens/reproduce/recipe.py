@@ -10,13 +10,13 @@ from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import settings_from
 from irlens.base.untrusted import check_name
 from irlens.commands import renamed
-from irlens.commands.settings import STAGES, PassK
-from irlens.reproduce import figure2
-from irlens.reproduce.records import Claim, Recipe, Step, Study
+from irlens.commands.settings import PassK
+from irlens.reproduce import chat, figure2
+from irlens.reproduce.records import STAGES, Claim, Recipe, Step, Study
 from irlens.reproduce.study import check_study
 
-REFERENCES = ("model", "run", "qrels")
-KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "study")
+REFERENCES = ("model", "run", "qrels", "outputs", "runs")
+KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "chat", "study")
 
 
 def folder() -> Path:
@@ -31,9 +31,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
-def load(name: str, preset: str) -> Recipe:
-    """A shipped recipe or a TOML file. Raises UserError for an unknown name, preset, stage or setting, and for a name that
-    cannot be a folder's."""
+def load(name: str, preset: str, mixeval: str | None = None) -> Recipe:
+    """A shipped recipe or a TOML file. mixeval: the folder of MixEval; without one its steps are left out. Raises UserError
+    for an unknown name, preset, stage or setting, and for a name that cannot be a folder's."""
     path, content = _content(name)
     check_name(preset, "--preset")
     check_name(path.stem, f"{path}: the recipe's name")
@@ -42,19 +42,23 @@ def load(name: str, preset: str) -> Recipe:
         raise UserError(
             f"{path}: no preset {preset!r}; {did_you_mean(preset, presets) if presets else 'the recipe has none'}"
         )
-    entries = presets[preset]
+    entries, other = presets[preset], preset
     if isinstance(entries, str):  # another preset's stages, with settings of its own
         if not isinstance(presets.get(entries), list):
             raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
-        entries = presets[entries]
-    shared = content.get("shared", {})
-    for table in ("shared", "test"):
-        for other in content.get(table, {}).keys() - presets.keys():
-            raise UserError(f"{path}: {table}.{other}: no such preset; {did_you_mean(other, presets)}")
+        entries, other = presets[entries], entries
+    shared, chats = content.get("shared", {}), content.get("chat", {})
+    for table in ("shared", "test", "chat"):
+        for unknown in content.get(table, {}).keys() - presets.keys():
+            raise UserError(f"{path}: {table}.{unknown}: no such preset; {did_you_mean(unknown, presets)}")
     steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
     tested = content.get("test", {}).get(preset)
     if tested:
         steps += _tests(steps, tested, f"{path}: test {preset}")
+    asked = chats.get(preset, chats.get(other, ()))
+    if asked:
+        steps += chat.steps(steps, asked, mixeval, f"{path}: chat {preset}")
+    left_out = chat.left_out(asked, mixeval)
     figure, claim, study = content.get("figure"), None, None
     if figure is not None:
         figure2.check(figure, steps, f"{path}: figure")
@@ -67,7 +71,7 @@ def load(name: str, preset: str) -> Recipe:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
         study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
         check_study(study, steps, f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim)
+    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim, left_out)
 
 
 def presets(name: str) -> list[str]:
@@ -107,7 +111,7 @@ def _check_kinds(content: dict, path: Path) -> None:
     for key, value in content.items():
         text, tables = (
             key in ("title", "like", "figure"),
-            {"preset": (list, str), "shared": (dict,), "test": (list,)}.get(key, ()),
+            {"preset": (list, str), "shared": (dict,), "test": (list,), "chat": (list,)}.get(key, ()),
         )
         if not isinstance(value, str if text else dict):
             raise UserError(f"{path}: {key} must be a {'text' if text else 'table'}, got {value!r:.60}")
@@ -152,15 +156,22 @@ def _named(step: Step, before: list[Step], where: str) -> Step:
     """`step`, if its name is its own and the policy it asks for is made by an earlier one."""
     if step.name in {other.name for other in before}:
         raise UserError(f"{where}: two stages are called {step.name!r}; give each a `name`")
-    for key in REFERENCES:
-        given = getattr(step.settings, key, None)
+    for key, given in references(step.settings):
         known = [other.name for other in before if key != "model" or other.stage == "train"]
-        if isinstance(given, str) and given.startswith("@") and given[1:] not in known:
+        if given not in known:
             what = "train stage" if key == "model" else "stage"
-            raise UserError(
-                f"{where}: {key} {given!r}: no earlier {what} of that name; {did_you_mean(given[1:], known)}"
-            )
+            raise UserError(f"{where}: {key} '@{given}': no earlier {what} of that name; {did_you_mean(given, known)}")
     return step
+
+
+def references(settings: object) -> list[tuple[str, str]]:
+    """(setting, name of the step) of every `@name` in a step's settings."""
+    found = []
+    for key in REFERENCES:
+        given = getattr(settings, key, None)
+        some = given if isinstance(given, (tuple, list)) else [given]
+        found += [(key, one[1:]) for one in some if isinstance(one, str) and one.startswith("@")]
+    return found
 
 
 def _tests(steps: list[Step], entries: list[dict], where: str) -> list[Step]:

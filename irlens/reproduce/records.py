@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.commands.chat import WinRate
+from irlens.commands.exchange import MixEval
+from irlens.commands.settings import STAGES as PLAIN
+
 if TYPE_CHECKING:
     import pandas as pd
 
+STAGES = PLAIN | {"winrate": WinRate, "mixeval": MixEval}  # what a recipe may have → its settings
 PAIR = re.compile(r"T = (\d+(?:\.\d+)?) > T = (\d+(?:\.\d+)?) at N = (\d+)")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose, a run or
-    qrels `@name` its folder."""
+    """One stage of a recipe. `name` is what later ones call it: a model `@name` is the policy that it chose; a run, qrels,
+    or what a judge is to see `@name` its folder."""
 
     stage: str
     name: str
@@ -54,7 +59,8 @@ class Study:
     "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
     over the start. kind: a figure of `bars` (one per arm), of arms on an `axis` (x, x_label: their places, in their
     order), of values after each of the `iterations`, or against the `budget` of tokens generated, where the arms are
-    compared at equal tokens. beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours.
+    compared at equal tokens. beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours;
+    group: the models of those of the table's rows that ours stand for.
     """
 
     claim: str
@@ -68,6 +74,7 @@ class Study:
     gain: float | None = None
     beside: str = ""
     column: str = ""
+    group: str = ""
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -83,7 +90,7 @@ class Study:
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe: the steps of one preset; `figure` names the paper's figure and `claim` what that is to show,
-    `study` what trained arms are to show."""
+    `study` what trained arms are to show; `left_out` says what is no part of it here."""
 
     name: str
     title: str
@@ -92,3 +99,4 @@ class Recipe:
     steps: tuple[Step, ...]
     study: Study | None = None
     claim: Claim | None = None
+    left_out: str = ""

@@ -20,17 +20,19 @@ from irlens.commands.best_of_n import best_of_n
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import index
 from irlens.commands.mine_negatives import mine_negatives
+from irlens.commands.mixeval import mixeval
 from irlens.commands.passk import passk
 from irlens.commands.recall import recall
 from irlens.commands.rerank import rerank, verify
 from irlens.commands.sample import sample
 from irlens.commands.train import train
+from irlens.commands.winrate import winrate
 from irlens.models import catalog
 from irlens.reproduce import arms as of_arms
-from irlens.reproduce import figure2
+from irlens.reproduce import chat, figure2, judges
 from irlens.reproduce import kept as kept_values
 from irlens.reproduce import study as studies
-from irlens.reproduce.recipe import REFERENCES
+from irlens.reproduce.recipe import references
 from irlens.reproduce.records import Done, Recipe, Step
 from irlens.tasks import contamination
 
@@ -48,6 +50,8 @@ COMMANDS = {  # stage → what runs it
     "rerank": rerank,
     "verify": verify,
     "best-of-n": best_of_n,
+    "winrate": winrate,
+    "mixeval": mixeval,
 }
 
 
@@ -81,7 +85,12 @@ def run(
     kept |= {"by_seed": bool(seeds)}  # more seeds may come later
     with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style]) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
-        found = _run_all(recipe, out, seeds, 1 if folder.finished else jobs, say)  # to be read, one process is quicker
+        if recipe.left_out:
+            say(recipe.left_out)
+        if not folder.finished:
+            judges.check(recipe, len(seeds or (0,)), say)
+        read = _without_judges(recipe) if folder.finished else recipe  # whose servers may be gone by now
+        found = _run_all(read, out, seeds, 1 if folder.finished else jobs, say)  # to be read, one process is quicker
         if folder.finished:
             for sentence in folder.facts.get("conclusions", ()):
                 say(sentence)
@@ -95,6 +104,11 @@ def run(
             files.write_parquet(table, out / PER_PROBLEM)
             folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def _without_judges(recipe: Recipe) -> Recipe:
+    """The recipe without the steps that ask a judge."""
+    return replace(recipe, steps=tuple(step for step in recipe.steps if step.stage not in chat.JUDGES))
 
 
 def _sharing(recipe: Recipe, **shared: str | None) -> Recipe:
@@ -156,6 +170,7 @@ def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
     from irlens.commands.drawing import train_split
 
     out = {}
+    answered = [draws for _, arm, draws in chat.of(recipe.steps) if arm == chat.START]
     for step in recipe.steps:
         if step.stage != "train" or found[step.name].ended:
             continue
@@ -163,11 +178,8 @@ def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
         dataset = s.dataset or catalog.model(s.model).dataset
         held_out = json.loads((found[step.name].folder / "manifest.json").read_text(encoding="utf-8"))
         out[step.name] = held_out.get("contamination", {})
-        tests = {
-            (t.settings.dataset or dataset, t.settings.split, t.settings.limit)
-            for t in recipe.steps
-            if t.name.startswith("test ")
-        }
+        asked_of = [t.settings for t in recipe.steps if t.name.startswith("test ")] + answered
+        tests = {(t.dataset or dataset, t.split, t.limit) for t in asked_of}
         for asked in sorted(tests, key=lambda test: test[2] or float("inf")):  # the largest set of a split counts
             trained, test = tasks.load(dataset, train_split(s)), tasks.load(*asked)
             out[step.name][test.split] = contamination.overlap(trained.topics, test.topics)
@@ -177,7 +189,8 @@ def _contamination(recipe: Recipe, found: dict[str, Done]) -> dict[str, dict]:
 def _account(found: Sequence[dict[str, Done]]) -> dict[str, int]:
     """Tokens and seconds over all steps and seeds, as their manifests have them."""
     sums = dict.fromkeys(
-        ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "wall_seconds"), 0
+        ("tokens_generated", "tokens_generated_evaluation", "tokens_trained", "reward_calls", "calls", "wall_seconds"),
+        0,
     )
     for done in (done for seed in found for done in seed.values()):
         if done.ended and not (done.folder / "manifest.json").is_file():  # it never began
@@ -209,17 +222,16 @@ def _run_all(
 def _independent(steps: Sequence[Step]) -> list[tuple[str, ...]]:
     """The names of the steps, in groups that need nothing of each other.
 
-    Every `@name` binds. Stages other than sampling and training may share an index or read a default folder: with one of
-    those, all are one group.
+    Every `@name` binds. Stages other than sampling, training and judging may share an index or read a default folder: with
+    one of those, all are one group.
     """
-    if any(step.stage not in ("passk", "train") for step in steps):
+    if any(step.stage not in ("passk", "train", "sample", *chat.JUDGES) for step in steps):
         return [tuple(step.name for step in steps)]
-    groups: dict[str, list[str]] = {}
+    order, groups = [step.name for step in steps], {}
     for step in steps:
-        first = groups[step.settings.model[1:]][0] if step.settings.model.startswith("@") else step.name
-        groups.setdefault(first, []).append(step.name)
-        groups[step.name] = groups[first]
-    return list(dict.fromkeys(map(tuple, groups.values())))
+        bound = {step.name, *(name for _, needed in references(step.settings) for name in groups[needed])}
+        groups |= dict.fromkeys(bound, tuple(sorted(bound, key=order.index)))
+    return list(dict.fromkeys(groups.values()))
 
 
 def _part(recipe: Recipe, out: Path, seed: int | None, group: tuple[str, ...], divided: bool) -> parallel.Part:
@@ -267,19 +279,17 @@ def _run_steps(
 
 def _ended(step: Step, found: dict[str, Done]) -> str | None:
     """The step that this one needs and that ended; None if there is none."""
-    needs = [given[1:] for key in REFERENCES if (given := str(getattr(step.settings, key, ""))).startswith("@")]
-    return next((name for name in needs if found[name].ended), None)
+    return next((name for _, name in references(step.settings) if found[name].ended), None)
 
 
 def _resolved(settings, found: dict[str, Done]):
-    """`settings` with "@name" replaced: a `model` by the policy that step chose, `run` and `qrels` by its folder."""
-    for key in REFERENCES:
-        given = getattr(settings, key, None)
-        if isinstance(given, str) and given.startswith("@"):
-            folder = found[given[1:]].folder
-            if key == "model":
-                chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
-                inside = folder / f"iteration-{chosen['iteration']}" / "model"
-                folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
-            settings = replace(settings, **{key: str(folder)})
+    """`settings` with "@name" replaced: a `model` by the policy that step chose, others by its folder."""
+    for key, name in references(settings):
+        folder, given = found[name].folder, getattr(settings, key)
+        if key == "model":
+            chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
+            inside = folder / f"iteration-{chosen['iteration']}" / "model"
+            folder = inside if inside.is_dir() else chosen["model"]  # the start lies elsewhere
+        here = str(folder) if isinstance(given, str) else [str(folder) if one == f"@{name}" else one for one in given]
+        settings = replace(settings, **{key: here})
     return settings

@@ -11,6 +11,7 @@ from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.untrusted import markdown
 from irlens.reproduce import arms as of_arms
+from irlens.reproduce import chat
 from irlens.reproduce.records import Recipe, Step, Study
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def _measured(steps: Sequence[Step]) -> list[tuple[str, float]]:
     """(measure, temperature) of everything that the arms are measured by."""
     from irlens.commands.validation import measures_of
 
+    judged = chat.measured(steps)
     tests = [step.settings for step in steps if step.name.startswith("test ")]
     if tests:
-        return list(dict.fromkeys((f"Pass@{N}", t) for s in tests for t in s.temperature for N in s.at or (1, s.n)))
+        found = dict.fromkeys((f"Pass@{N}", t) for s in tests for t in s.temperature for N in s.at or (1, s.n))
+        return [*found, *judged]
     trained = [step.settings for step in steps if step.stage == "train"]
-    return list(dict.fromkeys((m, t) for s in trained for t in s.eval_temperature for m in measures_of(s)))
+    return list(dict.fromkeys((m, t) for s in trained for t in s.eval_temperature for m in measures_of(s))) + judged
 
 
 def report(
@@ -78,12 +81,16 @@ def report(
     seeds are left out, and named. Raises UserError if no other arm remains.
     """
     from irlens.reproduce import figures as study_figures
+    from irlens.reproduce import judged
     from irlens.reproduce import kept as of_kept
 
     recipe, without = _without_ended(recipe, of_kept.ended(kept))
-    study, values = recipe.study, of_kept.finals(kept)
-    table = arms_table(values)
-    label, cell = study.label, {arm: cells[study.measure, study.temperature] for arm, cells in values.items()}
+    study, values, judges = recipe.study, of_kept.finals(kept), of_kept.judges(kept)
+    shown = judged.table(recipe, values, judges)
+    table = judged.into(arms_table(values), shown)
+    if judges:
+        table.insert(3, "judge", table["measure"].map(judges).fillna(""))
+    label, cell = _by(study.label, judges.get(study.measure)), _cell(values, study.measure, study.temperature)
     curves, first = None, []
     if study.kind in ("iterations", "budget"):
         along, spent = of_kept.along(kept)
@@ -98,10 +105,38 @@ def report(
     tests, sentences = judge(study, cell, label)
     gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     files.write_csv(table, out / "arms.csv")
-    files.write_csv(tests, out / "tests.csv")
+    files.write_csv(tests.assign(**_told(study.measure, judges)), out / "tests.csv")
+    if not shown.empty:
+        judged.write(recipe, shown, out, say)
+        _tests_by_others(study, values, judges, out)
+    without += [
+        f"{measure}: {count:,} prompts are left out of all arms, since the judge has no answer about one of them."
+        for measure, count in of_kept.without(kept).items()
+    ]
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
     few = few_seeds(gains)
     return conclude(recipe, study.claim, [*first, *sentences, *without, *few], cell["start"].shape, out, say)
+
+
+def _tests_by_others(study: Study, values: dict, judges: Mapping[str, str], out: Path) -> None:
+    """The same tests by each measure of a judge that does not decide, in `tests-MEASURE.csv`."""
+    for measure, temperature in next(iter(values.values())):
+        if measure in chat.MEASURES and measure != study.measure:
+            tests, _ = judge(study, _cell(values, measure, temperature), measure)
+            files.write_csv(tests.assign(**_told(measure, judges)), out / f"tests-{measure}.csv")
+
+
+def _cell(values: dict, measure: str, temperature: float) -> dict[str, np.ndarray]:
+    return {arm: cells[measure, temperature] for arm, cells in values.items()}
+
+
+def _told(measure: str, judges: Mapping[str, str]) -> dict[str, str]:
+    """What a table of tests says of them, where a judge is a part of it."""
+    return {"measure": measure, "judge": judges[measure]} if judges.get(measure) else {}
+
+
+def _by(label: str, judge: str | None) -> str:
+    return f"{label}, judged by {judge}" if judge else label
 
 
 def _without_ended(recipe: Recipe, gone: dict[str, str]) -> tuple[Recipe, list[str]]:

@@ -31,6 +31,7 @@ NAMES = {
     "gsm8k": "grade-school math word problems with a verifier (hub: openai/gsm8k)",
     "math": "competition problems, judged by math-verify (hub: EleutherAI/hendrycks_math; extra `math`)",
     "ultrafeedback": "prompts only, for alignment (hub: RLHFlow/ultrafeedback_iter1, 2 and 3)",
+    "alpacaeval": "AlpacaEval 2's 805 prompts, for win rates (hub: tatsu-lab/alpaca_eval)",
 }
 
 

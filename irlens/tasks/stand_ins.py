@@ -6,7 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
-from irlens.tasks import gsm8k, math, nq, ultrafeedback
+from irlens.tasks import alpacaeval, gsm8k, math, nq, ultrafeedback
 
 ROWS = 24  # problems of a split
 PASSAGES = 320  # more than the paper's largest N, 300
@@ -46,6 +46,38 @@ def write_hub(home: Path) -> None:
         rows = [{"context_messages": [{"role": "user", "content": text}]} for text in _prompts(part)]
         folder = cached_as(home, ultrafeedback.REPO.format(part), "dataset")
         _parquet(rows, folder / "data" / "train-00000-of-00001.parquet")
+    _write_alpacaeval(cached_as(home, alpacaeval.REPO, "dataset"))
+
+
+def _write_alpacaeval(folder: Path) -> None:
+    """AlpacaEval's prompts with a baseline's answers, and the files of its length control."""
+    answers = [f"It depends on {'many ' * (i % 4)}things." for i in range(len(ASKED))]
+    about = {"dataset": "made_up", "generator": "gpt4_1106_preview"}
+    rows = [{"instruction": text, "output": said} | about for text, said in zip(ASKED, answers)]
+    (folder / alpacaeval.FILES["baseline"]).write_text(json.dumps(rows), encoding="utf-8")
+    hard = [(i % 3 - 1) / 2 for i in range(len(ASKED))]
+    lines = ["index,instruction_difficulty", *(f"{i},{value}" for i, value in enumerate(hard))]
+    (folder / alpacaeval.FILES["difficulty"]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = ["model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline"]
+    for name, delta in (("concise", 1.5), ("verbose", -1.5)):
+        lines += [f"{name},{i},{0.5 - delta / 5 + i / 100},{delta + i / 10},{value},0" for i, value in enumerate(hard)]
+    (folder / alpacaeval.FILES["gamed"]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_mixeval(version: Path) -> None:
+    """A folder in the layout of MixEval: four questions of either kind, half of them in the hard set too."""
+    about = {"context": None, "benchmark_name": "GSM8k"}
+    free = [
+        about | {"problem_type": "free-form", "prompt": _problem(i)[0], "target": [str(sum(_problem(i)[1:]))]}
+        for i in range(4)
+    ]
+    chosen = {"problem_type": "single-choice", "options": ["one", "two", "three"], "benchmark_name": "BoolQ"}
+    choice = [about | chosen | {"prompt": f"{_problem(i)[0]} Choose.", "target": [_problem(i)[2]]} for i in range(4)]
+    for split, some in (("mixeval", slice(None)), ("mixeval-hard", slice(2))):
+        for kind, records in (("free-form", free), ("multiple-choice", choice)):
+            path = version / split / f"{kind}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({str(i): one for i, one in enumerate(records[some])}), encoding="utf-8")
 
 
 def _problem(i: int) -> tuple[str, int, int]:

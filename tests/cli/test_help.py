@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from irlens.cli.app import app
 from irlens.cli.options import PANELS
-from irlens.commands import settings
+from irlens.commands import reproducing, settings
 
 COMMANDS = get_command(app).commands
 
@@ -63,7 +63,7 @@ def test_every_example_is_understood(name):
 def test_a_name_means_one_thing_in_every_command():
     """Options of one name are of one kind: numbers here and words there would be two things."""
     kinds, seen = {}, 0
-    for kind in (*settings.STAGES.values(), settings.Evaluate, settings.Temperatures, settings.Reproduce):
+    for kind in (*settings.STAGES.values(), settings.Evaluate, settings.Temperatures, reproducing.Reproduce):
         for f in fields(kind):
             plain = f.type.replace(" | None", "")
             seen += f.name in kinds

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from irlens.cli import plan, report
-from irlens.reproduce import recipe
+from irlens.reproduce import chat, recipe
 
 ALL = [(name, preset) for name in recipe.names() for preset in recipe.presets(name)]
 
@@ -30,9 +30,12 @@ def test_a_plan_is_readable_at_80_columns(name, preset, shown):
     loaded = recipe.load(name, preset)
     page = shown(plan.dry_run, loaded, 1)
     lines = page.splitlines()
-    assert max(map(len, lines)) <= 80 and len(lines) <= 60 and "…" not in page
-    for step in loaded.steps:
-        assert step.name.startswith("test ") or step.name in page
+    assert max(map(len, lines)) <= 80 and len(lines) <= 66 and "…" not in page
+    assert all(name in page for name in plan._groups(loaded.steps))
+    judged = [step for step, _, _ in chat.of(loaded.steps)]
+    assert ("questions to the judge" in page) == bool(
+        judged
+    )  # how many, and that no price is known, before any is asked
     assert sum("learning_rate" in line for line in lines) <= 1  # what all share is said once
 
 

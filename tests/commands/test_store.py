@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from irlens.base.checksums import signed
-from irlens.commands.settings import PassK, Reproduce, Store, Train
+from irlens.commands.reproducing import Reproduce
+from irlens.commands.settings import PassK, Store, Train
 
 PASSK = ("passk", "--limit", "12", "-n", "6", "--temperature", "0.7,1.0")
 TRAIN = ("train", "--prompts", "24", "-n", "6", "--temperature", "1.0", "--iterations", "1", "--epochs", "1",

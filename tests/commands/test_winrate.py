@@ -233,7 +233,7 @@ def test_a_reranker_judges_by_its_scores(contest, irlens, tmp_path):
         resamples=0,
     )
     assert python.set_index("measure")["value"].to_dict() == values(tmp_path / "out")["value"].to_dict()
-    assert len(python.per_query) == 2 * N
+    assert len(python.per_query) == 3 * N  # of each win rate a value per prompt
 
 
 def test_annotations_come_back_as_they_went(contest, irlens, tmp_path):

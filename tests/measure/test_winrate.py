@@ -289,3 +289,19 @@ def test_what_resamples_cannot_show_is_not_known(preferences, recwarn):
 def test_wins_alone_have_the_plain_intervals_bounds():
     found = winrate.length_controlled([2.0] * 10, [5] * 10, resamples=40)
     assert 0.6 < found.low < 0.8 and found.high == 1 and np.isnan(found.fit_error)
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_what_prompts_add_to_a_length_controlled_rate_spreads_as_its_bootstrap(files):
+    """Their mean is the rate itself and their standard error the bootstrap's, which repeats the fit, to first order."""
+    rng = np.random.default_rng(3)
+    n = 400
+    delta, hard = rng.normal(0, 300, n), rng.normal(0, 1, n) * files
+    chance = 1 / (1 + np.exp(delta / 300 - 0.8 * hard - 0.3))
+    wins = np.clip(chance + rng.normal(0, 0.3, n), 0, 1)
+    more = {"difficulty": hard} if files else {}
+    found = winrate.length_controlled(1 + wins, delta, resamples=200, **more)
+    assert found.values.mean() == pytest.approx(found.value, abs=1e-12)
+    error = found.values.std(ddof=1) / np.sqrt(n)
+    assert error == pytest.approx(found.fit_error, rel=0.15)
+    assert error > 2 * found.standard_error  # the published one takes the fit as known

@@ -12,6 +12,8 @@ from irlens.base.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irlens.reproduce.records import Study
+
 
 def points(figure: str) -> "pd.DataFrame":
     """The points of a figure (2a, 2b, 3a, 3b, 3c, 4) as `figure, curve, x_name, x, y_name, y`, in the paper's order."""
@@ -64,3 +66,30 @@ def beside(name: str, column: str = "") -> "pd.DataFrame":
     if name.startswith("table"):
         return table(name, column)
     return points(name).rename(columns={"y": "value"})
+
+
+COLUMNS = {"MixEval": "mixeval", "MixEval-Hard": "mixeval_hard"}  # measure → the column of a table
+GPT4, LLAMA3 = "alpaca_eval_gpt4_turbo_fn", "alpaca_eval_llama3_70b_fn"
+JUDGES = {  # column, or figure, as far as its name begins so → who judged
+    "alpacaeval2_lc_wr": f"{GPT4} (of its baselines, which are copied, perhaps its weighted sibling)",
+    "alpacaeval2_wr": f"{GPT4} (of its baselines, which are copied, perhaps its weighted sibling)",
+    "alpacaeval2_gpt4": GPT4,
+    "alpacaeval2_llama3_70b": LLAMA3,
+}
+UNNAMED = f"not named (its numbers are near {LLAMA3}'s)"  # of Figures 3b, 3c and 4
+
+
+def column(of_study: str, measure: str) -> str:
+    """The column of a table that has a measure. of_study: that of one of its win rates."""
+    stem = of_study.removesuffix("_lc_wr").removesuffix("_wr")
+    return COLUMNS.get(measure, f"{stem}_{'lc_wr' if measure == 'LCWinRate' else 'wr'}")
+
+
+def judge(study: "Study | None", measure: str) -> str:
+    """Who judged the paper's numbers that a study has beside its own; "" where it has none, or nobody knows."""
+    if study is None or not study.beside:
+        return ""
+    if not study.beside.startswith("table"):
+        return UNNAMED
+    name = column(study.column, measure)
+    return next((judge for start, judge in JUDGES.items() if name.startswith(start)), "")

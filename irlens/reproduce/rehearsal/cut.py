@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.options import parse_json
+from irlens.commands.chat import WinRate
 from irlens.commands.settings import Index, Mine, PassK, Recall, Sample, Train
+from irlens.reproduce import chat
 from irlens.reproduce.records import Recipe, Step
-from irlens.reproduce.rehearsal.furnish import made_up
+from irlens.reproduce.rehearsal import stub_judge
+from irlens.reproduce.rehearsal.furnish import made_up, mixeval
+from irlens.tasks import alpacaeval
 
 CAPS = {  # setting → what remains of it at most
     "prompts": 6,
@@ -22,6 +27,7 @@ CAPS = {  # setting → what remains of it at most
     "max_tokens": 48,
     "rerank_depth": 20,
     "train_size": 300,
+    "resamples": 20,
 }
 ALL = {"limit": "all", "max_tokens": "the model's"}  # what a setting means that was not given
 EMBEDDED = {
@@ -60,10 +66,11 @@ def step(real: Step) -> Cut:
             f"{real.name}: reranker {settings.reranker}: a judge at a server has no stand-in: not rehearsed"
         )
     new, changed = {}, {}
+    few = getattr(settings, "dataset", None) == alpacaeval.NAME or mixeval(settings)  # their stand-ins are
     for name, most in CAPS.items():
         most = LIMITS.get(type(settings), most) if name == "limit" else most
         most = EMBEDDED.get(name, most) if getattr(settings, "model", None) == "tiny" else most
-        if name not in names or (name == "limit" and isinstance(settings, Index)):
+        if name not in names or (name == "limit" and (few or isinstance(settings, Index))):
             continue
         found = getattr(settings, name)
         if (found is None and name == "train_size") or name in _unused(settings):
@@ -71,17 +78,35 @@ def step(real: Step) -> Cut:
         if found is None or found > most:
             new[name], changed[name] = most, (ALL.get(name, found) if found is None else found, most)
     other, without = _machine(settings)
+    if real.stage in chat.JUDGES:
+        judged, words = _judging(real)
+        other, without = other | judged, without + words
     other = {name: value for name, value in other.items() if name in names}
     if (dataset := getattr(settings, "dataset", None)) and made_up(dataset):
         without.append(f"the data set {dataset}: a made-up BEIR folder in its place")
     return Cut(real, replace(real, settings=replace(settings, **new, **other)), changed, tuple(without))
 
 
+def _judging(real: Step) -> tuple[dict, list[str]]:
+    """(settings of a step that judges as a rehearsal has them, what is not rehearsed): prompts that were cut are missing."""
+    settings, new, without = real.settings, {"allow_missing": True}, []
+    if stub_judge.asks(real):
+        without.append(f"the judge {settings.judge} at a server: a stand-in here answers by a digest of the question")
+        if not stub_judge.has_template(real):
+            without.append(f"the words of {settings.judge}, which are its authors' and not here: ours in their place")
+    elif real.stage == "winrate" and Path(settings.judge or "").is_file():
+        new["judge"] = "length"
+        without.append(f"the annotations of {settings.judge}, which are of other answers: the longer answer wins")
+    return new, without
+
+
 def _unused(settings) -> set[str]:
-    """Settings that say nothing beside others."""
+    """Settings that say nothing beside others, or not how many."""
     tests_in_between = getattr(settings, "eval_split", None) == "test"
     no_second = isinstance(settings, Recall) and settings.reranker is None
-    return {name for name, unused in (("test_limit", tests_in_between), ("rerank_depth", no_second)) if unused}
+    a_file = isinstance(settings, WinRate)  # and no count
+    found = (("test_limit", tests_in_between), ("rerank_depth", no_second), ("prompts", a_file))
+    return {name for name, unused in found if unused}
 
 
 def _machine(settings) -> tuple[dict, list[str]]:

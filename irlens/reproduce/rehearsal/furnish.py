@@ -10,6 +10,7 @@ from pathlib import Path
 from irlens.base.errors import UserError
 from irlens.models import catalog, hub
 from irlens.models.stand_in_families import FAMILIES
+from irlens.reproduce import chat
 from irlens.reproduce.records import Step
 from irlens.tasks.contract import UNSAFE
 
@@ -76,6 +77,8 @@ def named(step: Step) -> Iterator[tuple[str, str]]:
         yield name, "encoder"
     for key in ("encoder", "related"):
         yield str(getattr(settings, key, None) or ""), "encoder"
+    if (judge := getattr(settings, "judge", None)) and step.stage == "winrate" and not Path(judge).is_file():
+        yield from _reranker(judge, step.stage)
     for name in str(getattr(settings, "reranker", None) or "").split(","):
         yield from _reranker(name.removeprefix("vote:"), step.stage)
 
@@ -120,7 +123,7 @@ def replaced(step: Step, places: dict[str, str]) -> Step:
     new = {}
     for f in fields(step.settings):
         value = getattr(step.settings, f.name)
-        if f.name in ("retriever", "reranker") and isinstance(value, str):
+        if f.name in ("retriever", "reranker", "judge") and isinstance(value, str):
             parts = [_placed(part, places) for part in value.split(",")]
             new[f.name] = ",".join(parts)
         elif isinstance(value, str) and f.name in ("model", "policy", "reward", "eval_reward", "encoder", "related"):
@@ -151,6 +154,9 @@ def data(steps: Sequence[Step], home: Path) -> list[Step]:
             stand_ins.write_nq(home / "ir_datasets")
         elif not name or name in places:
             continue
+        elif mixeval(step.settings):
+            places[name] = str(home / "data" / "mixeval-stand-in")
+            stand_ins.write_mixeval(Path(places[name]))
         elif made_up(name):
             places[name] = str(home / "data" / UNSAFE.sub("-", name))
             stand_ins.write_beir(Path(places[name]), getattr(step.settings, "split", None) or "test")
@@ -159,6 +165,14 @@ def data(steps: Sequence[Step], home: Path) -> list[Step]:
             if copy := stand_ins.with_few_answers(path, home / "data" / (folder.resolve().name or "data")):
                 places[name] = str(copy)
     return [_with(step, dataset=places.get(getattr(step.settings, "dataset", None))) for step in steps]
+
+
+def mixeval(settings: object) -> bool:
+    """Whether a step reads MixEval: a folder of it, or the one that the user is to name."""
+    from irlens.tasks import mixeval as benchmark
+
+    name = getattr(settings, "dataset", None)
+    return name == chat.MIXEVAL or bool(name and benchmark.is_folder(Path(benchmark.place(name)).expanduser()))
 
 
 def made_up(dataset: str) -> bool:

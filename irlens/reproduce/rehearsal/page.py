@@ -149,8 +149,12 @@ def _takes(told: Rehearsed, devices: int, kind: tuple[str, float, int]) -> Itera
     yield markdown_table(("step", "hours", "GPU memory", "disk", "tokens drawn", "tokens trained"), rows)
     yield (
         f"Hours are GPU-hours over {devices} device{plural}, as if all of them always worked. Disk: policies that are kept, "
-        f"{SAVED} bytes a parameter. Beside it {_downloads(told.real)} of published weights are downloaded once. {costs.FORMULA}"
+        f"{SAVED} bytes a parameter. {_asked(costs.total(each))}Beside it {_downloads(told.real)} of published weights are downloaded once. {costs.FORMULA}"
     )
+
+
+def _asked(cost: Cost) -> str:
+    return f"Judges at servers: {costs.in_words(cost)}. " if cost.asked else ""
 
 
 def _estimate(cost: Cost, disk: float | None, devices: int, peak: float, gib: int) -> tuple[str, ...]:

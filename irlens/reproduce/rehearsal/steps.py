@@ -19,8 +19,8 @@ from irlens.base.errors import UserError
 from irlens.base.options import settings_from
 from irlens.base.secrets import kept_off_streams, redacted
 from irlens.base.worker import end_with_the_pipe
-from irlens.commands.settings import STAGES
-from irlens.reproduce.records import Claim, Recipe, Step, Study
+from irlens.reproduce.records import STAGES, Claim, Recipe, Step, Study
+from irlens.reproduce.rehearsal import stub_judge
 from irlens.reproduce.rehearsal.furnish import Model, data, furnish
 
 REPORT = "report.json"
@@ -29,6 +29,7 @@ REPORT = "report.json"
 def as_json(recipe: Recipe, needed: list[Model], out: Path, devices: str | None = None) -> str:
     """What `main` reads: a recipe whose steps are cut, the stand-ins that it needs, the folder of its steps, and the workers."""
     plain = {"name": recipe.name, "title": recipe.title, "figure": recipe.figure, "preset": recipe.preset}
+    plain["left_out"] = recipe.left_out
     steps = [{"stage": s.stage, "name": s.name, "settings": redacted(_given(s.settings))} for s in recipe.steps]
     told = {key: getattr(recipe, key) and _given(getattr(recipe, key)) for key in ("study", "claim")}
     models = [asdict(m) | {"source": str(m.source), "folder": isinstance(m.source, Path)} for m in needed]
@@ -57,6 +58,7 @@ def _read(spec: dict) -> tuple[Recipe, list[Model]]:
     for one in spec["models"]:
         folder = one.pop("folder")
         models.append(Model(**one | {"source": Path(one["source"]) if folder else one["source"]}))
+    told["left_out"] = spec["left_out"]
     return Recipe(spec["name"], spec["title"], spec["figure"], spec["preset"], steps, **told), models
 
 
@@ -77,13 +79,15 @@ def main(home: Path) -> int:
         steps, report["stand_ins"] = furnish(needed, data(recipe.steps, home), home)
         report["seconds_of_stand_ins"] = round(time.monotonic() - began, 1)
         where = "figure and verdicts"  # unless the error says which step it came from
-        out = run.run(
-            replace(recipe, steps=tuple(steps)),
-            Path(spec["out"]),
-            jobs=1,
-            store=str(home / "store"),
-            devices=spec["devices"],
-        )
+        with stub_judge.serving() as url:
+            steps = stub_judge.told(steps, url, home)
+            out = run.run(
+                replace(recipe, steps=tuple(steps)),
+                Path(spec["out"]),
+                jobs=1,
+                store=str(home / "store"),
+                devices=spec["devices"],
+            )
         report["failed"] = _without_training(out)
     except Exception as error:
         user = isinstance(error, UserError)
