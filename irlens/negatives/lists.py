@@ -90,7 +90,8 @@ def graded(run: pd.DataFrame, grades: pd.DataFrame | None = None) -> pd.DataFram
         return found.rename(columns={"relevance": "grade"})
     if "reward" not in run.columns:
         raise UserError("the run has no column `reward`; give qrels as `grades`, or rerank the run by a reward first")
-    return run[run["reward"].notna()].assign(grade=run["reward"]).reset_index(drop=True)
+    known = run[run["reward"].notna()].reset_index(drop=True)  # of none, the grades of all would make rows anew
+    return known.assign(grade=known["reward"])
 
 
 def merge(runs: dict[int, pd.DataFrame], queries: Iterable[str]) -> pd.DataFrame:

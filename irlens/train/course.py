@@ -8,6 +8,7 @@ goes on with what it has gathered (`keep_optimiser`); then the warm-up is the fi
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,13 +33,13 @@ class State:
 
         if self.before is None:
             return
-        kept = torch.load(self.before, map_location="cpu", weights_only=True)
-        own = optimiser.state_dict()
         try:
-            optimiser.load_state_dict({**own, "state": kept})
-        except (ValueError, KeyError) as error:
+            kept = torch.load(self.before, map_location="cpu", weights_only=True)
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": kept})
+        except (OSError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
+            first = " ".join(str(error).split())[:100]
             raise UserError(
-                f"{self.before}: not the state of this optimiser ({error}); choose another folder"
+                f"{self.before}: not the state of this optimiser ({first}); choose another folder"
             ) from error
 
     def leave(self, optimiser) -> None:

@@ -93,7 +93,8 @@ def pkpo(
     s_i = the sum over the subsets of k draws that hold i of their best grade, over C(n, k) (equation 19). From it goes,
     by `baseline`, the mean of s over the list ("mean"), or the best of each of those subsets without i ("loo-1", equation
     33: only what i itself adds is left, so a draw that never is the only best gets 0). With k = 1 and "mean" this is RLOO but
-    for n / (n - 1). A list of fewer draws takes its number as k. Raises UserError for a k that is no whole number above 0.
+    for n / (n - 1). A list of fewer draws takes its number as k, or with "mean" one less: of all draws the best is the same
+    for each. Raises UserError for a k that is no whole number above 0.
     Source: Walder & Karkhanis 2025, "Pass@K Policy Optimization", arXiv 2505.15201.
     """
     if k < 1 or k != int(k):
@@ -132,7 +133,8 @@ def _best_of(scores: Scores, k: int, baseline: str) -> Tensor:
     out = torch.zeros_like(scores.tokens)
     for b, real in enumerate(scores.mask):
         order = scores.grade[b].masked_fill(~real, torch.inf).argsort()[: int(real.sum())]
-        values = _parts(scores.grade[b][order].tolist(), min(k, len(order)), baseline)
+        most = len(order) - (baseline == "mean")
+        values = _parts(scores.grade[b][order].tolist(), max(1, min(k, most)), baseline)
         out[b, order] = torch.tensor(values, dtype=out.dtype, device=out.device)
     return out
 

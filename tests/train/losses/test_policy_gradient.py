@@ -133,13 +133,14 @@ def best_of(grades, k, i):
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
 def test_pkpo_is_what_counting_all_subsets_gives(k):
-    """Ties, negative grades, and lists of fewer than k draws, which take their number."""
+    """Ties, negative grades, and lists of fewer than k draws, which take their number, or one less around the mean."""
     for grades in ([0.5, -1.0, 2.0, 2.0, 0.0], [1.0, 0.0], [3.0, 1.0, 1.0]):
-        size = min(k, len(grades))
-        counted = [best_of(grades, size, i) for i in range(len(grades))]
-        rows, mean = [[(grade, [0.0]) for grade in grades]], sum(s for s, _ in counted) / len(grades)
+        rows = [[(grade, [0.0]) for grade in grades]]
+        counted = [best_of(grades, min(k, len(grades) - 1), i) for i in range(len(grades))]
+        mean = sum(s for s, _ in counted) / len(grades)
         _, moved = gradient(partial(get("pkpo"), k=k), rows)
         assert moved.tolist() == pytest.approx([mean - s for s, _ in counted])
+        counted = [best_of(grades, min(k, len(grades)), i) for i in range(len(grades))]
         _, moved = gradient(partial(get("pkpo"), k=k, baseline="loo-1"), rows)
         assert moved.tolist() == pytest.approx([without - s for s, without in counted])
 
