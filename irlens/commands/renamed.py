@@ -91,7 +91,8 @@ def continued(command: str, before: dict, now: dict) -> dict:
     ):  # policies were float32; a recipe's steps say only what was asked, and their folders decide
         before = {"save_dtype": "auto" if now["save_dtype"] == "auto" else "float32"} | before
     if command == "train":
-        before = {name: value for name, value in BEFORE.items() if name in now} | before
+        new = {**BEFORE, "eval_every": 1}
+        before = {name: value for name, value in new.items() if name in now} | before
     return {name: value for name, value in before.items() if name in now or name not in _free(command)}
 
 

@@ -264,6 +264,7 @@ CASES = {
     "eval_split": ("test", {}, lambda s: "What is 26+1?" in s.drawn("held-out")[0]["texts"][0], True),
     "eval_limit": (3, {}, lambda s: len(s.drawn("held-out")[0]["ids"]), 3),
     "eval_n": (3, {}, lambda s: s.drawn("held-out")[0]["n"], 3),
+    "eval_every": (2, {"iterations": 3}, lambda s: [d["label"][-1] for d in s.drawn("held-out")], ["0", "2", "3"]),
     "eval_temperature": ((0.3,), {}, lambda s: s.drawn("held-out")[0]["temperatures"], (0.3,)),
     "test_limit": (2, {}, lambda s: len(s.drawn("test")[0]["ids"]), 2),
     "pack_up_to": (9, {}, lambda s: plan(s).pack_up_to, 9),
