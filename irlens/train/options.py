@@ -190,8 +190,7 @@ class LarpoOptions(TrainOptions):
         one_of(("own", *FOREIGN), tier=self.tier)
         self.shape  # noqa: B018 - it refuses a list without a negative
         self._check_whole()
-        drawn = sum(self.n if temperature else 1 for temperature in self.temperature)  # greedy draws are all equal
-        if drawn < 2 and self.positives_from != "gold":
+        if self.drawn < 2 and self.positives_from != "gold":
             how = "-n 1 at one temperature" if self.temperature[0] else "temperature 0 (greedy)"
             raise UserError(f"{how} gives one candidate per prompt, and nothing to rank; draw at least 2")
         return super().check()
@@ -208,6 +207,16 @@ class LarpoOptions(TrainOptions):
         if negatives < 1 and self.loss.needs_negative:
             raise UserError(f"objective {self.objective!r} needs a negative in every list, got {negatives}")
         return positives, negatives
+
+    @property
+    def drawn(self) -> int:
+        """Draws of a prompt in an iteration that may differ: greedy ones are all equal."""
+        return sum(self.n if temperature else 1 for temperature in self.temperature)
+
+    @property
+    def size(self) -> int:
+        """Candidates of a list, at most."""
+        return self.drawn if self.whole else sum(self.shape)
 
     @property
     def whole(self) -> bool:
