@@ -113,6 +113,7 @@ def test_a_loop_with_a_kept_optimiser_continues_to_the_byte(tmp_path, monkeypatc
         run(tmp_path / "broken", keep_optimiser=True)
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_optimiser_is_kept_too(monkeypatch):
     seen, real = [], State.take
 

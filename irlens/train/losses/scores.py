@@ -1,6 +1,7 @@
 """What a loss over candidate lists reads: log-probabilities, lengths, grades; and the averages that all losses share."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ class Scores:
         """These scores with every log-probability divided by its length. Lengths stay what they are."""
         if self.normalised:
             return self
-        mismatched = {}
+        mismatched: dict[str, Any] = {}
         if self.mismatched is not None:
             if self.mismatched_length is None:
                 raise ValueError("length normalisation of mismatched log-probabilities needs mismatched_length[M]")
