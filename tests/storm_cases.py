@@ -61,6 +61,11 @@ CASES = (
     Case("recall", "recall --retriever bm25,tiny-e5 --out out", 1.5),
     Case("train", f"train {TRAINED} --out out", 2),
     Case("train --devices 2", f"train {TRAINED} --devices 2 --out out", 2),
+    Case(
+        "train, all draws",
+        f"train {TRAINED} --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
+        1.5,
+    ),
     Case("train --lists", "train --lists @mined/lists.parquet --epochs 2 --batch-lists 4 --out out", 1.5),
     Case("reproduce --seeds --jobs", "reproduce @recipe.toml --seeds 0,1 --jobs 2 --out out", 2),
     Case("reproduce --devices 2", "reproduce @recipe.toml --devices 2 --store none --out out", 1.5),

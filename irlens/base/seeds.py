@@ -16,6 +16,7 @@ PURPOSES = (
     "random ranking",
     "judging",
     "index",  # which vectors an index learns from
+    "grades",  # which candidate of a list gets which grade, where they are shuffled
 )
 SEED, ITERATION, PURPOSE = 32, 16, 5
 DERIVED = SEED + ITERATION + PURPOSE  # bits: 53 in all, which every format and every generator here can hold

@@ -151,7 +151,9 @@ def _resolved(settings, policies: int = 1) -> dict[str, str]:
         if isinstance(settings, Train):
             own = ("learning_rate", "beta") if objectives.get(settings.objective).model_beta else ("learning_rate",)
             found |= {k: getattr(known, k) for k in own if k not in found}
-    if isinstance(settings, Train):
+    if isinstance(settings, Train) and settings.whole:
+        found["all_draws"] = True
+    elif isinstance(settings, Train):
         found["positives"], found["negatives"] = settings.shape
     shown = ("model", "dataset", "objective", "n", "temperature", "iterations", "prompts", "lists", "epochs", "seed")
     return {key: _text(value) for key, value in found.items() if key in shown or plain.get(key) != value}

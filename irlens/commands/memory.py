@@ -109,11 +109,9 @@ def _training(settings: Train, name: str, size: sizes.Size, longest: int, count:
     at_once = settings.lists_at_once or (AT_ONCE if size.parameters < SMALL else 1)
     lists = min(at_once, settings.batch_lists)
     kept = settings.arguments.get("gradient_checkpointing")
-    how = Training(
-        lists * sum(settings.shape), length, count, settings.shard, settings.lora_rank, settings.quantize, kept
-    )
+    how = Training(lists * settings.size, length, count, settings.shard, settings.lora_rank, settings.quantize, kept)
     parts = memory.training(size, how) | LIBRARIES
-    short = memory.activations(size, replace(how, rows=sum(settings.shape), length=min(SHORT, length)))
+    short = memory.activations(size, replace(how, rows=settings.size, length=min(SHORT, length)))
     return Need("training", name, parts, sum(parts.values()) - parts["activations"] + short)
 
 

@@ -39,6 +39,7 @@ DRAWN = (
     "negatives",
     "list_size",
     "lists",
+    "all_draws",
     "patience",
 )  # what says which lists are drawn and cut: here they are given
 MEASURED = ("split", "verifier", "reward", "eval_reward", "eval_split")  # what a data set is measured by

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from irlens.base import options
 from irlens.base.errors import UserError
+from irlens.train.options import BEFORE
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ def continued(command: str, before: dict, now: dict) -> dict:
         command == "train" and "save_dtype" in now
     ):  # policies were float32; a recipe's steps say only what was asked, and their folders decide
         before = {"save_dtype": "auto" if now["save_dtype"] == "auto" else "float32"} | before
+    if command == "train":
+        new = {**BEFORE, "eval_every": 1}
+        before = {name: value for name, value in new.items() if name in now} | before
     return {name: value for name, value in before.items() if name in now or name not in _free(command)}
 
 

@@ -255,6 +255,7 @@ class Train(Seeded, LarpoOptions, EngineOptions):
     )
     eval_limit: int = option(Default(200), "Held-out problems in between.", panel="Measuring", least=1)
     eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring", least=1)
+    eval_every: int = option(1, "Iterations between these; the last always.", panel="Measuring", least=1)
     eval_temperature: tuple[float, ...] = option(
         (1.0,), "Of these draws; the first chooses.", panel="Measuring", least=0
     )

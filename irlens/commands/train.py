@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """LarPO (Algorithm 1), measured on validation problems after every iteration and on test problems at the end.
+    """LarPO (Algorithm 1), measured on validation problems after every iteration, or every --eval-every-th, and on test
+    problems at the end.
 
     Returns the folder, the validation results (curve, x = iteration, value, low, high, n) and the paired tests of the
     chosen policy against the start on test problems; no tests where none were wanted, for validation problems have chosen.
@@ -55,8 +56,9 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
         if job.held_out is None:
             off_policy.unmeasured(job, policies[1], folder, _facts(job, 1))
             return job.out, pd.DataFrame(), pd.DataFrame()
-        results, values, tokens = held_out_problems.validation(len(policies), job.out)
-        chosen = held_out_problems.chosen(len(policies), job.settings, job.out)
+        measured = held_out_problems.measured(job.settings, len(policies) - 1)
+        results, values, tokens = held_out_problems.validation(measured, job.out)
+        chosen = held_out_problems.chosen(measured, job.settings, job.out)
         if job.test is not None:
             values, tested = _test(job, {0: policies[0], chosen: policies[chosen]})
             tokens += tested
@@ -140,11 +142,12 @@ def _policies(job: Job) -> list[Path]:
         return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(part), s), s + 1)
 
     start = Drawing(job, policy.folder, 1)
-    policies, values = [start.weights], [held_out_problems.value(job, start.weights, 0)]
+    policies, values = [start.weights], {0: held_out_problems.value(job, start.weights, 0)}
     for s, now in enumerate(iterate(start, policy.task, settings, rerank, cut, fit, kept), 1):
         policies.append(now.weights)
-        values.append(held_out_problems.value(job, now.weights, s))
-        if settings.patience is not None and s - values.index(max(values)) > settings.patience:
+        if s in held_out_problems.measured(settings, s):
+            values[s] = held_out_problems.value(job, now.weights, s)
+        if settings.patience is not None and s in values and s - max(values, key=values.get) > settings.patience:
             patience = settings.patience + 1
             job.say(f"stopped after iteration {s}: no better validation value in {patience} iterations")
             break

@@ -152,6 +152,12 @@ def measures_of(settings: Train) -> list[str]:
     return [f"Pass@{N}" for N in sorted({1, settings.eval_n})]
 
 
+def measured(settings: Train, made: int) -> list[int]:
+    """The numbers of the policies that are measured, of those that `made` iterations made: every --eval-every-th from the
+    start, and the last that there is to be."""
+    return [s for s in range(made + 1) if s % settings.eval_every == 0 or s == settings.iterations]
+
+
 def value(job: Job, weights: Path, s: int) -> float:
     """The validation value of policy number s, higher is better: computed once, then read."""
     path, measured = job.out / f"iteration-{s}" / "validation.json", job.out / "evaluation" / str(s)
@@ -231,24 +237,24 @@ def _by_curve(found: pd.DataFrame, s: int, settings: Train) -> tuple[pd.DataFram
     return pd.DataFrame({"curve": list(each.columns), "x": s, **ends}), each
 
 
-def validation(policies: int, out: Path) -> tuple[pd.DataFrame, dict[int, pd.DataFrame], int]:
-    """What `measure` found for every policy: results, values per problem by policy, tokens generated."""
+def validation(policies: list[int], out: Path) -> tuple[pd.DataFrame, dict[int, pd.DataFrame], int]:
+    """What `measure` found for these policies: results, values per problem by policy, tokens generated."""
     import pandas as pd
 
-    folders = [out / "evaluation" / str(s) for s in range(policies)]
+    folders = [out / "evaluation" / str(s) for s in policies]
     results = concat([pd.read_csv(f / "results.csv") for f in folders])
-    values = {s: pd.read_parquet(f / "per_query.parquet").set_index("query_id") for s, f in enumerate(folders)}
+    values = {s: pd.read_parquet(f / "per_query.parquet").set_index("query_id") for s, f in zip(policies, folders)}
     tokens = sum(int(pd.read_parquet(f / "run.parquet", columns=["n_tokens"])["n_tokens"].sum()) for f in folders)
     return results, values, tokens
 
 
-def chosen(policies: int, settings: Train, out: Path) -> int:
-    """The policy with the best validation value, the earlier of equals; the last if the problems are test problems."""
+def chosen(policies: list[int], settings: Train, out: Path) -> int:
+    """The one of these policies with the best validation value, the earlier of equals; the last if the problems are test problems."""
     if not chooses(settings):
-        return policies - 1
-    paths = [out / f"iteration-{s}" / "validation.json" for s in range(policies)]
+        return policies[-1]
+    paths = [out / f"iteration-{s}" / "validation.json" for s in policies]
     values = [json.loads(path.read_text(encoding="utf-8"))["value"] for path in paths]
-    return values.index(max(values))
+    return policies[values.index(max(values))]
 
 
 def why(held_out: Task, settings: Train) -> str:

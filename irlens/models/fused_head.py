@@ -22,16 +22,45 @@ CAP, DIVISOR, FACTOR = "final_logit_softcapping", "logits_scaling", "logit_scale
 NEUTRAL = {CAP: None, DIVISOR: 1.0, FACTOR: 1.0}
 
 
-def fused_logprobs(hidden, weight, bias, target, divisor: float = 1.0, cap: float | None = None) -> torch.Tensor:
+def fused_logprobs(
+    hidden, weight, bias, target, divisor: float = 1.0, cap: float | None = None, squared: bool = False
+) -> torch.Tensor:
     """Log-probabilities [T], at least float32, of tokens target[T] given hidden[T, H] and a head weight[V, H], bias[V].
 
     Logits are divided by `divisor` and then soft-capped at `cap`. Products are taken in hidden's dtype (under autocast
-    in autocast's), sums and exponentials in float32, or in float64 for float64 input.
+    in autocast's), sums and exponentials in float32, or in float64 for float64 input. `squared`: [T, 2], with
+    log Σ_v p(v)² beside them, without gradient.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return _Fused.apply(hidden, weight, bias, target, 1.0 / divisor, cap, dtype)
+        found = _Fused.apply(hidden, weight, bias, target, 1.0 / divisor, cap, dtype)
+        if not squared:
+            return found
+        with torch.no_grad():
+            beside = _log_squares(hidden.to(dtype), weight, bias, 1.0 / divisor, cap)
+        return torch.stack([found, beside], -1)
+
+
+def _log_squares(cast, weight, bias, scale: float, cap: float | None) -> torch.Tensor:
+    """log Σ_v p(v)² [T], tile by tile: log Σ e^(2 logit) − 2 log Σ e^logit."""
+    exact = torch.promote_types(cast.dtype, torch.float32)
+    once, twice = [], []
+    for start, stop in _tiles(cast, weight):
+        logits = _logits(cast, weight[start:stop], None if bias is None else bias[start:stop], scale, cap, exact)
+        once.append(logits.logsumexp(1))
+        twice.append((2 * logits).logsumexp(1))
+    return torch.stack(twice).logsumexp(0) - 2 * torch.stack(once).logsumexp(0)
+
+
+def chosen(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
+    """What `fused_logprobs` gives, of logits [T, V] that are there."""
+    normaliser = logits.logsumexp(-1)
+    found = logits.gather(-1, target[:, None])[:, 0] - normaliser
+    if not squared:
+        return found
+    beside = (2 * logits.detach()).logsumexp(-1) - 2 * normaliser.detach()
+    return torch.stack([found, beside], -1)
 
 
 def _tiles(hidden: torch.Tensor, weight: torch.Tensor):
@@ -133,8 +162,9 @@ def core(model) -> nn.Module:
 
 
 @contextmanager
-def fused_head(model, source: torch.Tensor, target: torch.Tensor):
-    """While open, `model(...).logits` is the log-probabilities [T] of tokens `target` at flat positions `source`.
+def fused_head(model, source: torch.Tensor, target: torch.Tensor, squared: bool = False):
+    """While open, `model(...).logits` is the log-probabilities [T] of tokens `target` at flat positions `source`, or with
+    `squared` [T, 2], as `fused_logprobs` has them.
 
     A stock linear head goes through `fused_logprobs`. Any other (with adapters, quantised, offloaded) is called as it is
     on a few tokens at a time, each call repeated in backward. The model must do to its logits only what NEUTRAL names.
@@ -152,8 +182,8 @@ def fused_head(model, source: torch.Tensor, target: torch.Tensor):
         weight = getattr(head, "weight", None)
         plain = replaced is None and type(head).forward is nn.Linear.forward
         if plain and type(weight) in (torch.Tensor, nn.Parameter):
-            return fused_logprobs(hidden, weight, head.bias, target, divisor, cap)
-        return _called(stock, hidden, target, config.vocab_size, divisor, cap)
+            return fused_logprobs(hidden, weight, head.bias, target, divisor, cap, squared)
+        return _called(stock, hidden, target, config.vocab_size, divisor, cap, squared)
 
     try:
         head.forward = forward
@@ -169,13 +199,15 @@ def fused_head(model, source: torch.Tensor, target: torch.Tensor):
             settings.update(some)
 
 
-def _called(head, hidden, target, vocabulary: int, divisor: float, cap: float | None) -> torch.Tensor:
+def _called(
+    head, hidden, target, vocabulary: int, divisor: float, cap: float | None, squared: bool = False
+) -> torch.Tensor:
     """As `fused_logprobs`, with a head that can only be called."""
 
     def some(hidden, target):
         logits = head(hidden).float() / divisor
         logits = logits if cap is None else cap * torch.tanh(logits / cap)
-        return logits.gather(-1, target[:, None])[:, 0] - logits.logsumexp(-1)
+        return chosen(logits, target, squared)
 
     at_once = max(1, TILE.get(hidden.device.type, TILE["cuda"]) // vocabulary)
     parts = zip(hidden.split(at_once), target.split(at_once))

@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 
 from irlens.models import block_mask
-from irlens.models.fused_head import core, fused_head
+from irlens.models.fused_head import chosen, core, fused_head
 from irlens.models.rope import LengthRope, length_ropes, lengths_apart
 
 # Architectures whose attention takes a 4-D mask per kind of layer, whose positions are `position_ids`, and whose logits
@@ -226,6 +226,20 @@ def response_logprobs(model, packed: Packed) -> torch.Tensor:
 
     Raises ValueError for packed rows that this model does not take.
     """
+    return summed(packed, token_logprobs(model, packed))
+
+
+def summed(packed: Packed, tokens: torch.Tensor) -> torch.Tensor:
+    """[B, L]: the sums over each response of a value per token, [T]; 0 where a list has no candidate."""
+    return tokens.new_zeros(packed.length.numel()).index_add(0, packed.owner, tokens).view(packed.shape)
+
+
+def token_logprobs(model, packed: Packed, squared: bool = False) -> torch.Tensor:
+    """Log-probabilities of the responses' tokens one by one, float32 [T], in nats, in the order of `packed.target`.
+
+    `squared` gives [T, 2], beside them log Σ_v p(v)² of what was predicted there, without gradient. Raises ValueError for
+    packed rows that this model does not take.
+    """
     if packed.shared and (refusal := _refusal(model)):
         raise ValueError(f"rows of several responses, but {refusal}")
     inputs = {
@@ -243,13 +257,9 @@ def response_logprobs(model, packed: Packed) -> torch.Tensor:
         inputs["output_router_logits"] = False  # for a loss that is not ours, and that knows no mask of ours
     with lengths_apart(model):
         if fuses_head(model)[0]:
-            with fused_head(model, packed.source, packed.target):
-                tokens = model(**inputs).logits
-        else:
-            logits = model(**inputs).logits.flatten(0, 1)[packed.source].float()
-            tokens = logits.gather(-1, packed.target[:, None])[:, 0] - logits.logsumexp(-1)
-    out = tokens.new_zeros(packed.length.numel())
-    return out.index_add(0, packed.owner, tokens).view(packed.shape)
+            with fused_head(model, packed.source, packed.target, squared):
+                return model(**inputs).logits
+        return chosen(model(**inputs).logits.flatten(0, 1)[packed.source].float(), packed.target, squared)
 
 
 def _masks(model, packed: Packed):

@@ -27,7 +27,8 @@ class Cut:
     lists: how many per prompt at most. positives_from: "own" draws, the "gold" solution alone, or "both" (gold is one
     more best candidate). self_play: all own draws are negatives of the gold solution, right or wrong, as in SPIN.
     by_reward: a grade is a reward, of which only the order within a prompt counts, and not right (above 0) or wrong.
-    Within a grade the order of draws is shuffled by (seed, iteration, query).
+    all_draws: one list per prompt, of all its draws in their order, equal texts as often as they were drawn; what else is
+    said of lists does not apply. Within a grade the order of draws is shuffled by (seed, iteration, query).
     """
 
     positives: int = 1
@@ -38,6 +39,7 @@ class Cut:
     positives_from: str = "own"
     self_play: bool = False
     by_reward: bool = False
+    all_draws: bool = False
 
     def __post_init__(self):
         at_least(1, positives=self.positives, lists=self.lists)
@@ -88,7 +90,8 @@ def graded(run: pd.DataFrame, grades: pd.DataFrame | None = None) -> pd.DataFram
         return found.rename(columns={"relevance": "grade"})
     if "reward" not in run.columns:
         raise UserError("the run has no column `reward`; give qrels as `grades`, or rerank the run by a reward first")
-    return run[run["reward"].notna()].assign(grade=run["reward"]).reset_index(drop=True)
+    known = run[run["reward"].notna()].reset_index(drop=True)  # of none, the grades of all would make rows anew
+    return known.assign(grade=known["reward"])
 
 
 def merge(runs: dict[int, pd.DataFrame], queries: Iterable[str]) -> pd.DataFrame:
@@ -113,6 +116,8 @@ def cut_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFra
     Columns: lists' own, `list` (j), and those of OPTIONAL that the run has. Raises UserError if gold solutions are asked
     for and the topics have none.
     """
+    if cut.all_draws:
+        return _whole_lists(run, grades, topics, cut)
     if cut.positives_from != "own" and "solution" not in topics.columns:
         raise UserError(f"--positives-from {cut.positives_from}: the data set has no solutions; use own")
     judged = _distinct(graded(run, grades))
@@ -139,6 +144,21 @@ def cut_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFra
     found = pd.DataFrame({column: pool[column].iloc[rows].tolist() for column in carried})
     more = pd.DataFrame(facts, columns=["query", "grade", "tier", "iteration", "list"])
     return check(pd.concat([found, more], axis=1)[COLUMNS + carried[3:]], "lists")
+
+
+def _whole_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFrame, cut: Cut) -> pd.DataFrame:
+    """A list per topic whose finished, not empty draws have two different grades: all of them. The best are "positive"."""
+    judged = graded(run, grades)
+    judged = judged[_usable(judged)]
+    kept = [c for c in ("query_id", "doc_id", "text", *OPTIONAL) if c in judged.columns]
+    top, low = (judged.groupby("query_id")["grade"].transform(end).astype(float) for end in ("max", "min"))
+    tiers = (judged["grade"] == top).map({True: "positive", False: "own"}).astype(object)
+    told = {"grade": judged["grade"].astype(float), "tier": tiers, "iteration": cut.iteration, "list": 0}
+    found = judged[kept].assign(**told)[top > low]
+    of = dict(iter(found.groupby("query_id", sort=False)))
+    parts = [of[q].assign(query=query) for q, query in zip(topics["query_id"], topics["query"]) if q in of]
+    lists = pd.concat(parts or [found.assign(query="")], ignore_index=True)
+    return check(lists[COLUMNS + kept[3:]], "lists")
 
 
 def _usable(run: pd.DataFrame) -> pd.Series:
@@ -236,6 +256,8 @@ def _choices(costs: Sequence[int], size: int) -> Iterator[tuple[int, tuple[int, 
 # Why a prompt gives no list → in words, and what helps
 REASONS = {
     "no draw": ("no draw", "draw for every prompt"),
+    "no grade": ("no graded draw", "a judge that grades every draw"),
+    "one draw": ("one draw only", "more draws (-n)"),
     "unfinished": ("too few finished draws", "a larger --max-tokens"),
     "empty": ("too few draws that are not empty", "another prompt template or temperature"),
     "one text": ("all draws say the same", "a higher temperature or more draws (-n)"),
@@ -245,7 +267,14 @@ REASONS = {
     "as the solution": ("every draw says what the solution says", "other prompts"),
     "too long": ("lists too long", "a larger --max-length or a smaller --max-tokens"),
 }
-FAULTS = ("no draw", "unfinished", "empty", "too long")  # what settings mend, whatever the policy can do
+FAULTS = (
+    "no draw",
+    "no grade",
+    "one draw",
+    "unfinished",
+    "empty",
+    "too long",
+)  # what settings mend, whatever the policy can do
 
 
 def in_words(reasons: pd.Series, advise: Iterable[str] = REASONS) -> str:
@@ -267,14 +296,18 @@ def without_list(
     say the same. "all right", "none right", "equal rewards": those that are left are equally good.
     """
     left = topics[~topics["query_id"].isin(lists["query_id"])]
-    judged = graded(run[run["query_id"].isin(left["query_id"])], grades)
-    draws, distinct = (dict(iter(f.groupby("query_id", sort=False))) for f in (judged, _distinct(judged)))
+    drawn = run[run["query_id"].isin(left["query_id"])]
+    judged = graded(drawn, grades)
+    counting = judged[_usable(judged)] if cut.all_draws else _distinct(judged)
+    draws, distinct = (dict(iter(f.groupby("query_id", sort=False))) for f in (judged, counting))
+    drawn = set(drawn["query_id"])
     golds = left["solution"] if cut.positives_from != "own" else [None] * len(left)
     rows = []
     for query_id, gold in zip(left["query_id"], golds):
         some, used = draws.get(query_id, judged.iloc[:0]), distinct.get(query_id, judged.iloc[:0])
-        needed = 2 if not gold and (cut.negatives or cut.by_reward) else 1
-        rows.append((query_id, _reason(some, used, needed, gold or None, cut.by_reward)))
+        needed = 2 if not gold and (cut.negatives or cut.by_reward or cut.all_draws) else 1
+        why = _reason(some, used, needed, gold or None, cut.by_reward)
+        rows.append((query_id, "no grade" if why == "no draw" and query_id in drawn else why))
     return pd.DataFrame(rows, columns=["query_id", "why"])
 
 
@@ -284,7 +317,7 @@ def _reason(draws: pd.DataFrame, used: pd.DataFrame, needed: int, gold: str | No
         return "no draw"
     if len(used) < needed:
         if _usable(draws).all():
-            return "one text"
+            return "one draw" if len(draws) == 1 else "one text"
         cut = "finish_reason" in draws.columns and (draws["finish_reason"] == "length").any()
         return "unfinished" if cut else "empty"
     if gold is not None and (used["text"].map(without_spacing) == without_spacing(gold)).all():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from irlens.base.errors import UserError
-from irlens.commands import memory
+from irlens.commands import memory, validation
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import MixEval
 from irlens.commands.settings import Index, PassK, Recall, Sample, Train
@@ -181,9 +181,10 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
     rounds = settings.iterations * settings.prompts
     draws = rounds * settings.n * len(settings.temperature)
     draws += 2 * rounds * settings.lists * (settings.tier == "easiest")  # answers to unrelated prompts
-    lists, size = rounds * settings.lists, sum(settings.shape)
+    lists, size = rounds * settings.lists, settings.size
     once = lists * (asked + size * answer)
-    return _of_training(settings, policy, _Lists(rounds, lists, size, once), draws, settings.iterations + 1)
+    measured = len(validation.measured(settings, settings.iterations))
+    return _of_training(settings, policy, _Lists(rounds, lists, size, once), draws, measured)
 
 
 def _off_policy(settings: Train, policy: catalog.Model) -> Cost:

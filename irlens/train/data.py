@@ -3,19 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 
 from irlens.base.errors import UserError
 from irlens.models.chat import response_ids
-from irlens.models.logprobs import Layout, Packed, layout, pack, response_logprobs
+from irlens.models.logprobs import Layout, Packed, layout, pack, response_logprobs, summed, token_logprobs
+from irlens.train.losses import Scores, Tokens
 
 
 @dataclass(frozen=True)
 class Example:
     """One list. `reference` holds the behaviour policy's summed log-probability of each response, in nats.
 
-    `mismatched` is a response to another prompt, for objectives that ask for one (KTO's zero point).
+    `token_reference` holds it token by token, for objectives that ask for it. `mismatched` is a response to another prompt, for objectives that ask for one (KTO's zero point).
     """
 
     name: str
@@ -26,6 +28,7 @@ class Example:
     reference: list[float]
     mismatched: list[int] | None = None
     mismatched_reference: float = 0.0
+    token_reference: list[list[float]] | None = None
 
     @property
     def query_id(self) -> str:
@@ -89,10 +92,20 @@ def fitting(examples: list[Example], limit: int | None) -> list[Example]:
     return [e for e in examples if limit is None or e.longest <= limit]
 
 
+def shuffled(examples: list[Example], seed: int) -> list[Example]:
+    """Each list with its grades in another order, a function of the seed and the list's name: a placebo, which has the
+    same responses, grades and steps, and no judgement."""
+    out = []
+    for example in examples:
+        rng = np.random.default_rng([seed, *example.name.encode("utf-8", "surrogatepass")])
+        out.append(replace(example, grades=[example.grades[i] for i in rng.permutation(len(example.grades))]))
+    return out
+
+
 def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
     """A batch: `packed`, `names`, `tiers`, and [B, L] tensors `grade`, `reference`, `length`, `mask`.
 
-    Mismatched responses are a batch of their own, `mismatched_packed`, with `mismatched_reference` and
+    Where lists have it, `token_reference` is [T], in the order of `packed.target`. Mismatched responses are a batch of their own, `mismatched_packed`, with `mismatched_reference` and
     `mismatched_length`, [B]. Blank lists (`Example.blank`) are left out beside others; alone they have no candidate.
     """
     examples = [e for e in examples if e.grades] or examples[:1]
@@ -111,6 +124,9 @@ def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
         "length": padded([[float(len(r)) for r in e.responses] for e in examples]),
         "mask": padded([[1.0] * len(e.grades) for e in examples]).bool(),
     }
+    if any(e.token_reference for e in examples):
+        by_token = [some for e in examples for some in e.token_reference or [[0.0] * len(r) for r in e.responses]]
+        batch["token_reference"] = torch.tensor([value for some in by_token for value in some])
     if examples[0].mismatched:
         batch["mismatched_packed"] = pack(prompts, [[e.mismatched] for e in examples], rows, pad)
         batch["mismatched_length"] = torch.tensor([float(len(e.mismatched)) for e in examples])
@@ -120,9 +136,16 @@ def collate(examples: Sequence[Example], pad: int, rows: Layout) -> dict:
 
 @torch.no_grad()
 def with_reference(
-    model, examples: list[Example], pad: int, batch_size: int, autocast: bool = False, pack_up_to: int | None = None
+    model,
+    examples: list[Example],
+    pad: int,
+    batch_size: int,
+    autocast: bool = False,
+    pack_up_to: int | None = None,
+    by_token: bool = False,
 ) -> list[Example]:
-    """`examples` with the log-probabilities under `model`: computed once, before it is trained."""
+    """`examples` with the log-probabilities under `model`: computed once, before it is trained. `by_token`: those of the
+    single tokens too. (Seven parameters: how the trainer reads them is how they must be read here.)"""
     model.eval()
     rows = layout(model, pack_up_to)
     order = sorted(range(len(examples)), key=lambda i: examples[i].tokens)
@@ -132,13 +155,32 @@ def with_reference(
         batch = collate([examples[i] for i in chosen], pad, rows)
         packed: list[Packed] = [batch[name] for name in ("packed", "mismatched_packed") if name in batch]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):  # as the trainer runs it
-            values, *other = [response_logprobs(model, some.to(model.device)).tolist() for some in packed]
+            first, *other = [some.to(model.device) for some in packed]
+            tokens = token_logprobs(model, first)
+            values = summed(first, tokens).tolist()
+            other = [response_logprobs(model, some).tolist() for some in other]
+        singles = iter(tokens.tolist() if by_token else ())
         for place, i in enumerate(chosen):
             reference = values[place][: len(examples[i].responses)]
             found[i] = replace(examples[i], reference=reference)
+            if by_token:
+                each = [[next(singles) for _ in response] for response in examples[i].responses]
+                found[i] = replace(found[i], token_reference=each)
             if other:
                 found[i] = replace(found[i], mismatched_reference=other[0][place][0])
     return [found[i] for i in range(len(examples))]
+
+
+def read_scores(model, packed: Packed, read: Sequence, token_reference=None, squared: bool = False, **more) -> Scores:
+    """What a loss reads of a batch: its log-probabilities under `model`, with gradient, and `read`, which is reference,
+    length, grade and mask. token_reference: [T], for losses that go by the token. squared: for WPO's weights."""
+    tokens = token_logprobs(model, packed, squared)
+    if squared:
+        tokens, beside = tokens.unbind(-1)
+        more["squared"] = summed(packed, beside.detach())
+    if token_reference is not None:
+        more["by_token"] = Tokens(tokens, token_reference, packed.owner)
+    return Scores(summed(packed, tokens), *read, **more)
 
 
 def check_vocabulary(model, examples: list[Example], describe: Callable[[], str]) -> None:

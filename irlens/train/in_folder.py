@@ -43,8 +43,7 @@ class Folders:
         """
 
         path = self.kept.folder(s) / "model"
-        whole = all((self.kept.folder(s) / name).is_file() for name in MADE_WITH)
-        if path.is_dir() and whole:
+        if self.kept.trained(s, self.options, MADE_WITH):
             self.kept.say(f"iteration {s}: reused the model in {path}")
             self._clean(s)  # a kill may have come after the model and before that
             for left in ("phase.json", "phase.ended"):
@@ -75,7 +74,7 @@ class Folders:
         account |= {"tokens_trained": options.epochs * sum(e.tokens for e in examples)}
         account |= {"prompts": len(prompts), "prompts_without_list": self._reasons(account.pop("lost"), s)}
         try:
-            trainer = train(model, tokenizer, examples, options, here / "checkpoints", s)
+            trainer = train(model, tokenizer, examples, options, here / "checkpoints", s, self.kept.state(s, options))
         except FloatingPointError as error:
             raise UserError(f"iteration {s}: {error}") from error
         if first():
@@ -95,6 +94,7 @@ class Folders:
     def _clean(self, s: int) -> None:
         """Removes what only a training needs that is not finished."""
         shutil.rmtree(self.kept.folder(s) / "checkpoints", ignore_errors=True)
+        self.kept.forget(s)
 
     def _examples(self, model, tokenizer, lists: pd.DataFrame, prompts: dict, s: int) -> tuple[list, dict]:
         """(the lists that fit, as token ids; their number, how many are too long, and the prompts that lost all)."""

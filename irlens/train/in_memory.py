@@ -20,6 +20,7 @@ from irlens.models.load import positions
 from irlens.models.weights import saved_as
 from irlens.retrieve.policy import Policy
 from irlens.train import data, list_files
+from irlens.train.course import FRESH, State
 from irlens.train.losses import Scores
 from irlens.train.options import TrainOptions
 from irlens.train.preferences import as_lists
@@ -46,6 +47,7 @@ class Batch:
     mask: torch.Tensor  # [B, L] bool: is there a candidate?
     reference: torch.Tensor  # [B, L] the reference's log-probability of each response, in nats
     length: torch.Tensor  # [B, L] tokens of each response
+    token_reference: torch.Tensor  # [T] the reference's log-probability of each token, in the order of packed.target
     names: list[str]  # [B] which list it is
 
 
@@ -62,7 +64,7 @@ def batches(model, tokenizer, lists, batch_size: int, reference=None) -> list[Ba
     examples = data.tokenise(lists, prompt_ids(lists, tokenizer), tokenizer, model=model)
     data.check_vocabulary(model, examples, lambda: "model and tokenizer")
     pad, rows, training = tokenizer.pad_token_id or 0, logprobs.layout(model), source.training
-    examples = data.with_reference(source, examples, pad, batch_size)
+    examples = data.with_reference(source, examples, pad, batch_size, by_token=True)
     source.train(training)
     out = []
     for start in range(0, len(examples), batch_size):
@@ -73,13 +75,14 @@ def batches(model, tokenizer, lists, batch_size: int, reference=None) -> list[Ba
     return out
 
 
-def scores(model, batch: Batch) -> Scores:
-    """The batch's log-probabilities under `model`, with gradient: `.log_ratio` [B, L] is log π_θ − log π_ref in nats.
+def scores(model, batch: Batch, squared: bool = False) -> Scores:
+    """The batch's log-probabilities under `model`, with gradient: `.log_ratio` [B, L] is log π_θ − log π_ref in nats, and
+    `.by_token` has them token by token. `squared` reads what WPO's weights need too.
 
     β times it is the gamma of `irlens.losses.listmle(gamma, batch.grade, batch.mask)` and the others.
     """
-    logprob = logprobs.response_logprobs(model, batch.packed)
-    return Scores(logprob, batch.reference, batch.length, batch.grade, batch.mask)
+    read = (batch.reference, batch.length, batch.grade, batch.mask)
+    return data.read_scores(model, batch.packed, read, batch.token_reference, squared)
 
 
 def prompt_ids(
@@ -141,8 +144,17 @@ def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
     return Policy((train(model, tokenizer, lists, prompt_ids(lists, tokenizer), options, FIRST), tokenizer))
 
 
-def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], options: TrainOptions, s: int):
-    """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids."""
+def train(
+    model,
+    tokenizer,
+    lists: pd.DataFrame,
+    prompts: dict[str, list[int]],
+    options: TrainOptions,
+    s: int,
+    state: State = FRESH,
+):
+    """The model, trained in place with the random numbers of iteration s, adapters merged. prompts: query_id → ids.
+    state: the optimiser's (see `trainer.train`, whose seven parameters these are)."""
     from irlens.train import trainer
 
     if options.shard:
@@ -157,7 +169,7 @@ def train(model, tokenizer, lists: pd.DataFrame, prompts: dict[str, list[int]], 
     quiet = {"save_strategy": "no", **options.arguments}
     folder = Path(tempfile.mkdtemp(prefix="irlens-fit-"))
     try:
-        done = trainer.train(model, tokenizer, examples, replace(options, trainer_args=quiet), folder, s)
+        done = trainer.train(model, tokenizer, examples, replace(options, trainer_args=quiet), folder, s, state)
     except FloatingPointError as error:
         raise UserError(str(error)) from error
     finally:
@@ -226,18 +238,22 @@ def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: Train
     from irlens.train import adapters
 
     path = None if kept.out is None else kept.folder(s) / "model"
-    if path is not None and path.is_dir():
+    if path is not None and kept.trained(s, options):
+        kept.forget(s)
         kept.say(f"iteration {s}: reused the model in {path}")
         return policy.at(path)
     options = options.of_model(policy.entry, policy.positions)
     dtype = saved_as(options.save_dtype, policy.folder, policy.model)
     model = _adapted(copy.deepcopy(policy.model).float(), options)
-    model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s)
+    model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s, kept.state(s, options))
     if path is None:
+        kept.forget(s)
         return _holding(policy, model)
+    shutil.rmtree(path, ignore_errors=True)  # one that the optimiser's state is lost of
     with adapters.written_whole(path) as temporary:
         adapters.write(model, adapters.in_dtype(model, dtype), dtype, temporary)
         policy.tokenizer.save_pretrained(temporary)
+    kept.forget(s)
     return policy.at(path)
 
 

@@ -14,11 +14,14 @@ from irlens.base.errors import NothingToRank, UserError
 from irlens.base.files import write_csv, write_parquet, write_text
 from irlens.base.secrets import without
 from irlens.negatives.lists import FAULTS, in_words
+from irlens.train.course import FRESH, State, iterations_of
+from irlens.train.options import BEFORE
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irlens.tasks.contract import Task
+    from irlens.train.options import TrainOptions
 
 Say = Callable[[str], None]
 
@@ -29,6 +32,7 @@ class Kept:
 
     out: Path | None = None
     say: Say = lambda line: None
+    states: Path | None = None  # where optimisers' states go that `out` does not hold
 
     def claim(self, told: dict) -> None:
         """Marks the folder as that of a run by which `told` (larpo.json) was told. Raises UserError, naming what differs,
@@ -42,7 +46,7 @@ class Kept:
             write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", path)
             return
         try:
-            was = {"save_dtype": "float32"}  # what folders of before have
+            was = {"save_dtype": "float32", **BEFORE}  # what folders of before have
             was |= json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: not what `larpo` wrote ({error}); choose another folder") from error
@@ -66,6 +70,34 @@ class Kept:
         """Where iteration s is kept."""
         assert self.out is not None
         return self.out / f"iteration-{s}"
+
+    def trained(self, s: int, options: TrainOptions, beside: tuple[str, ...] = ()) -> bool:
+        """Is the model of iteration s there, with the files `beside` it, and with what the next iteration goes on from?"""
+        here = self.folder(s)
+        if not (here / "model").is_dir() or not all((here / name).is_file() for name in beside):
+            return False
+        return not self._goes_on(s, options, beside) or self._optimiser(s).is_file()
+
+    def _goes_on(self, s: int, options: TrainOptions, beside: tuple[str, ...]) -> bool:
+        last = s >= iterations_of(options)
+        return options.keep_optimiser and not last and not self.trained(s + 1, options, beside)
+
+    def _optimiser(self, s: int) -> Path:
+        where = self.out or self.states
+        assert where is not None
+        return where / f"iteration-{s}" / "optimiser.pt"
+
+    def state(self, s: int, options: TrainOptions) -> State:
+        """What iteration s takes of the optimiser before, and leaves for the next, where it is kept."""
+        if not options.keep_optimiser:
+            return FRESH
+        before = self._optimiser(s - 1) if s > 1 else None
+        return State(before, self._optimiser(s) if s < iterations_of(options) else None)
+
+    def forget(self, s: int) -> None:
+        """Removes the optimiser's state that iteration s began with, as its model is there."""
+        if self.out or self.states:
+            self._optimiser(s - 1).unlink(missing_ok=True)
 
     def run(self, s: int, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The judged run of an iteration: run.parquet, with the column `reward`."""

@@ -5,6 +5,7 @@ Source: Jin et al. 2025, "LLM Alignment as Retriever Optimization", Algorithm 1 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,12 @@ def remember(runs: dict[int, pd.DataFrame], part: Task, options: LarpoOptions, r
 def cut_from(pool: pd.DataFrame, part: Task, options: LarpoOptions, s: int, by_reward: bool):
     """(lists of iteration s, the prompts without one and why) from rewards, or from right (above 0) and wrong ones."""
     positives, negatives = options.shape
-    more = {"positives_from": options.source, "self_play": options.loss.gold, "by_reward": by_reward}
+    more = {
+        "positives_from": options.source,
+        "self_play": options.loss.gold,
+        "by_reward": by_reward,
+        "all_draws": options.whole,
+    }
     seed = seeds.derive(options.seed, s, "lists")
     cut = Cut(positives, negatives, options.lists, s, seed, **more)
     lists = cut_lists(pool, None, part.topics, cut)
@@ -104,5 +110,6 @@ def larpo(
     def fit(policy, lists, part, s):
         return trained_copy(policy, lists, part, options, s, kept)
 
-    with kept.checked():
+    with kept.checked(), tempfile.TemporaryDirectory(prefix="irlens-larpo-") as states:
+        kept = replace(kept, states=Path(states))
         return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]

@@ -19,7 +19,7 @@ from irlens.base.devices import Devices, environment
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 from irlens.base.progress import Say
-from irlens.train.options import TrainOptions
+from irlens.train.options import LarpoOptions, TrainOptions
 
 PROCESS = "irlens.train.phase"
 CONTROLLED = "IRLENS_CONTROLLED"  # set where standard input is a pipe from the process that started the phase
@@ -43,7 +43,8 @@ class Phase:
 
     def as_json(self) -> str:
         """What its processes read: no code, and of the settings only those of training, which hold no secret."""
-        options = {f.name: getattr(self.options, f.name) for f in fields(TrainOptions)}
+        kind = LarpoOptions if isinstance(self.options, LarpoOptions) else TrainOptions
+        options = {f.name: getattr(self.options, f.name) for f in fields(kind)}
         places = {"out": str(self.out), "base": self.base, "weights": str(self.weights)}
         return json.dumps({"options": options, **places, "prompts": self.prompts, "s": self.s})
 
@@ -52,7 +53,9 @@ class Phase:
         """The training that `as_json` told."""
         told = json.loads(text)
         places = {name: Path(told[name]) for name in ("out", "weights")}
-        return cls(**told | places | {"options": TrainOptions(**told["options"])})
+        options = {name: tuple(v) if isinstance(v, list) else v for name, v in told["options"].items()}
+        kind = LarpoOptions if "iterations" in options else TrainOptions
+        return cls(**told | places | {"options": kind(**options)})
 
 
 def run(phase: Phase, devices: Devices, say: Say) -> None:

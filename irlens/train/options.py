@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 MEMORIES = ("current", "previous", "all")
 SOURCES = ("own", "gold", "both")
 DTYPES = ("auto", "float32", "bfloat16")  # of saved policies
+BEFORE = {
+    "wpo": False,
+    "shuffle_grades": False,
+    "schedule": "cosine",
+    "keep_optimiser": False,
+    "all_draws": False,
+}  # what trainings were told before there were these settings
+SCHEDULES = ("cosine", "constant", "cosine-over-all")  # of the learning rate (`train.course`)
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
 AT_ONCE = 16  # lists that go through a small model in one pass
 FOREIGN = ("easiest", "easy")  # tiers whose negatives answer another prompt
@@ -33,8 +41,12 @@ class TrainOptions:
     beta: float | None = option(None, "β of γ = β·log(π/π_ref). Default: the model's.", panel="Objective")
     nll: float | None = option(None, "Weight of the positives' NLL per token (RPO).", panel="Objective")
     length_normalised: bool = option(False, "Log-probabilities per token, not sums.", panel="Objective")
+    wpo: bool = option(False, "WPO: lists count as the policy is likely to draw them.", panel="Objective")
+    shuffle_grades: bool = option(False, "A placebo: grades change places within their list.", panel="Objective")
     objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
+    schedule: str = option("cosine", "In each iteration; or constant, cosine-over-all.", panel="Trainer")
+    keep_optimiser: bool = option(False, "From one iteration to the next; else a new one.", panel="Trainer")
     epochs: int = option(2, "Epochs per iteration.", panel="Trainer", least=1)
     batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer", least=1)
     lists_at_once: int | None = option(
@@ -86,10 +98,24 @@ class TrainOptions:
         check_arguments(self.arguments)
         check_adapters(self.lora_rank, self.quantize, self.shard)
         one_of(DTYPES, save_dtype=self.save_dtype)
+        one_of(SCHEDULES, schedule=self.schedule)
+        self._check_course()
+        if self.shuffle_grades and not self.loss.needs_negative:
+            raise UserError(f"--shuffle-grades: objective {self.objective!r} compares no grades; leave it out")
         if self.shard and "deepspeed" in self.arguments:
             raise UserError("--shard and --trainer-args deepspeed both divide the model; give one of them")
         self.parameters  # noqa: B018 - it refuses what the objective does not know
         return self
+
+    def _check_course(self) -> None:
+        """Raises UserError for what --schedule and --keep-optimiser do not go with."""
+        if self.schedule != "cosine" and "lr_scheduler_type" in self.arguments:
+            raise UserError("--schedule and --trainer-args lr_scheduler_type say the same twice; give one of them")
+        others = {"--lora-rank": self.lora_rank, "--shard": self.shard, "--trainer-args deepspeed": "deepspeed" in self.arguments}  # fmt: skip
+        other = next((name for name, given in others.items() if given), None)
+        if self.keep_optimiser and other:
+            why = "every iteration has adapters of its own" if self.lora_rank else "no process holds the whole state"
+            raise UserError(f"--keep-optimiser and {other}: {why}; give one of them")
 
     def of_model(self, model: Model | None = None, positions: int | None = None):
         """These options with what the model decides in the place of what was not given: learning rate, β and length."""
@@ -148,6 +174,7 @@ class LarpoOptions(TrainOptions):
     negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists", least=1)
+    all_draws: bool = option(False, "All draws in one list, equal texts too (GRPO, RLOO, …: always).", panel="Lists")
 
     def check(self):
         """These options. Raises UserError for a value out of range."""
@@ -162,8 +189,8 @@ class LarpoOptions(TrainOptions):
         one_of(SOURCES, positives_from=self.positives_from)
         one_of(("own", *FOREIGN), tier=self.tier)
         self.shape  # noqa: B018 - it refuses a list without a negative
-        drawn = sum(self.n if temperature else 1 for temperature in self.temperature)  # greedy draws are all equal
-        if drawn < 2 and self.positives_from != "gold":
+        self._check_whole()
+        if self.drawn < 2 and self.positives_from != "gold":
             how = "-n 1 at one temperature" if self.temperature[0] else "temperature 0 (greedy)"
             raise UserError(f"{how} gives one candidate per prompt, and nothing to rank; draw at least 2")
         return super().check()
@@ -180,6 +207,35 @@ class LarpoOptions(TrainOptions):
         if negatives < 1 and self.loss.needs_negative:
             raise UserError(f"objective {self.objective!r} needs a negative in every list, got {negatives}")
         return positives, negatives
+
+    @property
+    def drawn(self) -> int:
+        """Draws of a prompt in an iteration that may differ: greedy ones are all equal."""
+        return sum(self.n if temperature else 1 for temperature in self.temperature)
+
+    @property
+    def size(self) -> int:
+        """Candidates of a list, at most."""
+        return self.drawn if self.whole else sum(self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a list is all that was drawn for a prompt: as asked for, or as the objective has it."""
+        return self.all_draws or self.loss.all_draws
+
+    def _check_whole(self) -> None:
+        """Raises UserError, naming all, for what says which draws a list has where it has them all."""
+        if not self.whole:
+            return
+        why = "--all-draws" if self.all_draws else f"objective {self.objective!r} takes all draws of a prompt"
+        shaped = ("positives", "negatives", "list_size")
+        given = [f"--{name.replace('_', '-')}" for name in shaped if getattr(self, name) is not None]
+        given += ["--lists-per-prompt"] if self.lists != 1 else []
+        given += ["--positives-from"] if self.source != "own" else []
+        given += ["--tier"] if self.tier != "own" else []
+        given += ["--memory"] if self.loss.all_draws and self.memory != "current" else []
+        if given:
+            raise UserError(f"{why}, of this policy and this iteration: leave out {', '.join(given)}")
 
     @property
     def source(self) -> str:

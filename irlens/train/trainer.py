@@ -23,8 +23,8 @@ from irlens.base.errors import UserError
 from irlens.models.logprobs import layout, response_logprobs
 from irlens.models.memory import CHECKPOINTED
 from irlens.models.weights import SMALL
-from irlens.train import sharding
-from irlens.train.data import Example, collate, with_reference
+from irlens.train import course, sharding
+from irlens.train.data import Example, collate, read_scores, shuffled, with_reference
 from irlens.train.losses import Scores
 from irlens.train.options import AT_ONCE, TrainOptions, check_arguments
 
@@ -67,8 +67,10 @@ class Steps(torch.utils.data.Sampler):
 class RankingTrainer(Trainer):
     """A Trainer whose loss is an objective over lists, and whose log says what happens to positives and negatives."""
 
-    def __init__(self, *args, options: TrainOptions, train_dataset: list[Example], **kwargs):
-        self.options, self.lists = options, len(train_dataset)
+    def __init__(
+        self, *args, options: TrainOptions, train_dataset: list[Example], iteration: int, state: course.State, **kwargs
+    ):
+        self.options, self.lists, self.iteration, self.kept = options, len(train_dataset), iteration, state
         self.objective, self.parameters = options.loss, options.parameters
         super().__init__(*args, train_dataset=[*train_dataset, train_dataset[0].blank()], **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over lists: accumulation divides it
@@ -115,10 +117,26 @@ class RankingTrainer(Trainer):
         every = every[~every.isnan().all(-1)]
         return dict(zip(("mismatched", "mismatched_reference", "mismatched_length"), every.unbind(-1)))
 
+    def create_optimizer(self, *args, **kwargs):
+        """The optimiser, with the state that is kept, where one is."""
+        if self.optimizer is None:
+            self.kept.take(super().create_optimizer(*args, **kwargs))
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """The learning rate's course, as the schedule has it."""
+        if self.lr_scheduler is None:
+            own = course.scheduler(
+                self.options, optimizer or self.optimizer, self.args, num_training_steps, self.iteration
+            )
+            self.lr_scheduler, self._created_lr_scheduler = own, own is not None
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         scores, share = self._scores(model, inputs), inputs.get("share", 1.0)
         if share:
-            loss = self.objective(scores, length_normalised=self.options.length_normalised, **self.parameters)
+            ways = {"length_normalised": self.options.length_normalised, "wpo": self.options.wpo}
+            loss = self.objective(scores, **ways, **self.parameters)
         else:  # every process computes as many gradients
             loss = 0 * scores.logprob.sum()
         if not torch.isfinite(loss):
@@ -135,9 +153,9 @@ class RankingTrainer(Trainer):
         return (loss, {"logprob": scores.logprob}) if return_outputs else loss
 
     def _scores(self, model, inputs: dict) -> Scores:
-        logprob = response_logprobs(model, inputs["packed"])
         mismatched = {name: value for name, value in inputs.items() if name.startswith("mismatched")}
-        return Scores(logprob, *(inputs[name] for name in ("reference", "length", "grade", "mask")), **mismatched)
+        read = [inputs[name] for name in ("reference", "length", "grade", "mask")]
+        return read_scores(model, inputs["packed"], read, inputs.get("token_reference"), self.options.wpo, **mismatched)
 
     def log(self, logs: dict, *args, **kwargs) -> None:
         if "loss" in logs:
@@ -291,12 +309,18 @@ def training_arguments(
 
 
 def train(
-    model, tokenizer, examples: list[Example], options: TrainOptions, folder: Path, iteration: int = 0
+    model,
+    tokenizer,
+    examples: list[Example],
+    options: TrainOptions,
+    folder: Path,
+    iteration: int = 0,
+    state: course.State = course.FRESH,
 ) -> Trainer:
     """Trains `model` in place and returns its trainer; the log is trainer.state.log_history.
 
     References are computed before the first step. `folder` holds the checkpoints; training continues from the last
-    whole one. Raises UserError for a checkpoint that is not this model's, FloatingPointError for a loss that is not
+    whole one. state: the optimiser's, where it is kept between iterations. (Seven parameters.) Raises UserError for a checkpoint that is not this model's, FloatingPointError for a loss that is not
     finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -312,6 +336,8 @@ def train(
         model, kind = sharding.divide(model, arguments.device, arguments.bf16), DividedTrainer
     else:
         model, kind = model.to(arguments.device), RankingTrainer
+    if options.shuffle_grades:
+        examples = shuffled(examples, seeds.derive(options.seed, iteration, "grades"))
     if options.loss.uses_reference:
         examples = _references(model, examples, pad, options, arguments)
     trainer = kind(
@@ -320,6 +346,8 @@ def train(
         train_dataset=examples,
         data_collator=lambda batch: collate(batch, pad, rows),
         options=options,
+        iteration=iteration,
+        state=state,
         callbacks=[_MarkComplete("save_total_limit" not in options.arguments)],
     )
     last = get_last_checkpoint(str(folder))
@@ -335,6 +363,8 @@ def train(
         raise
     except pickle.UnpicklingError as error:  # its states are read as numbers, never as code
         raise UserError(f"{last}: not a readable checkpoint; delete it and run again") from error
+    if arguments.process_index == 0:
+        state.leave(trainer.optimizer)
     return trainer
 
 
@@ -346,7 +376,8 @@ def _references(
     rank, processes = arguments.process_index, arguments.world_size
     own = examples[rank::processes]
     filled = own + examples[: -(-len(examples) // processes) - len(own)]
-    own = with_reference(model, filled, pad, at_once, arguments.bf16, options.pack_up_to)[: len(own)]
+    ways = (arguments.bf16, options.pack_up_to, options.loss.by_token)
+    own = with_reference(model, filled, pad, at_once, *ways)[: len(own)]
     if processes == 1:
         return own
     parts: list[list[Example]] = [[] for _ in range(processes)]

@@ -148,7 +148,9 @@ def test_eval_split_test_chooses_nothing_where_there_is_no_test_split(tmp_path):
     between, end, policy, _ = prepared(dataset=data, eval_split="test", eval_limit=8)
     assert end is None and len(between.topics) == 8 and len(policy.task.topics) == 31
     settings = Train(dataset=data, eval_split="test")
-    assert held_out.chosen(3, settings, tmp_path) == 2 and "nothing is chosen" in held_out.why(between, settings)
+    assert held_out.chosen([0, 1, 2], settings, tmp_path) == 2 and "nothing is chosen" in held_out.why(
+        between, settings
+    )
 
 
 def test_a_validation_split_alone_has_its_test_problems_out_of_training(tmp_path):
@@ -402,3 +404,14 @@ def test_a_reward_is_said_in_its_own_units_and_a_rate_in_points():
         "Pass@1 rose by 62.5 points [-25.0, +150.0]",
         "win rate fell by 12.5 points [-25.0, +150.0]",
     ]
+
+
+@pytest.mark.slow
+def test_every_so_many_iterations_are_measured_and_the_last(tmp_path):
+    """Of three iterations the second and the third: one of these or the start is chosen, and figures know no others."""
+    folder, results, *_ = train(tmp_path / "a", iterations=3, eval_every=2, prompts=12)
+    assert results["x"].unique().tolist() == [0, 2, 3]
+    assert sorted(path.name for path in (folder / "evaluation").iterdir()) == ["0", "2", "3"]
+    assert json.loads((folder / "chosen.json").read_text())["iteration"] in (0, 2, 3)
+    assert held_out.measured(Train(iterations=5), 5) == [0, 1, 2, 3, 4, 5]
+    assert held_out.measured(Train(iterations=5, eval_every=10), 3) == [0]  # not yet the last

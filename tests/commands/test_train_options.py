@@ -25,7 +25,7 @@ from irlens.models import catalog, thoughts
 from irlens.negatives import mine
 from irlens.rerank import judges as judging
 from irlens.retrieve import policy as common
-from irlens.train import adapters, larpo, trainer
+from irlens.train import adapters, course, iterations, larpo, trainer
 from irlens.train.losses import Objective
 
 BASE = {"prompts": 4, "n": 6, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
@@ -47,6 +47,7 @@ class Seen:
     def __init__(self):
         self.draws, self.cut, self.mined, self.loaded, self.losses, self.arguments, self.judged = ([] for _ in range(7))
         self.saved: list[str] = []
+        self.shuffled, self.states, self.rates = [], [], []
 
     def drawn(self, kind: str) -> list[dict]:
         """The draws of iterations (`iteration`), of held-out problems (`held-out`) or of the test."""
@@ -148,6 +149,24 @@ def run(monkeypatch, tmp_path, material):
         real_module = engines.module
         absent = SimpleNamespace(prepare=lambda options, model: options, GUARANTEE="")
         monkeypatch.setattr(engines, "module", lambda name: absent if name in ("vllm", "ray") else real_module(name))
+
+        def shuffled(examples, seed):
+            seen.shuffled.append(len(examples))
+            return real_shuffled(examples, seed)
+
+        class State(course.State):
+            def take(self, optimiser):
+                seen.states.append((self.before is not None, self.after is not None))
+                super().take(optimiser)
+
+        def log(self, logs, *args, **kwargs):
+            seen.rates.extend([logs["learning_rate"]] if "learning_rate" in logs else [])
+            real_log(self, logs, *args, **kwargs)
+
+        real_shuffled, real_log = trainer.shuffled, trainer.RankingTrainer.log
+        monkeypatch.setattr(trainer, "shuffled", shuffled)
+        monkeypatch.setattr(iterations, "State", State)
+        monkeypatch.setattr(trainer.RankingTrainer, "log", log)
         spied("cut_lists", larpo, seen.cut)
         spied("mine_negatives", mine, seen.mined)
         run_train(
@@ -224,6 +243,11 @@ CASES = {
     "beta": (0.1, {}, lambda s: first_loss(s)["beta"], 0.1),  # the model's own is 1, the objective's 0.1
     "nll": (0.3, {}, lambda s: first_loss(s)["nll"], 0.3),
     "length_normalised": (True, {}, lambda s: first_loss(s)["length_normalised"], True),
+    "wpo": (True, {}, lambda s: first_loss(s)["wpo"], True),
+    "shuffle_grades": (True, {"negatives": 3}, lambda s: s.shuffled, [4]),
+    "schedule": ("constant", {"batch_lists": 1}, lambda s: s.rates[-1] == s.rates[1] > 0, True),
+    "keep_optimiser": (True, {"iterations": 2}, lambda s: s.states, [(False, True), (True, False)]),
+    "all_draws": (True, {}, lambda s: (cut(s)["all_draws"], first_loss(s)["shape"][1]), (True, 6)),
     "objective_args": ('{"alpha": 0.7}', {"objective": "r-dpo"}, lambda s: first_loss(s)["alpha"], 0.7),
     "learning_rate": (0.017, {}, lambda s: hugging(s).learning_rate, 0.017),
     "epochs": (3, {}, lambda s: (hugging(s).num_train_epochs, len(s.losses)), (3, 3)),
@@ -240,6 +264,7 @@ CASES = {
     "eval_split": ("test", {}, lambda s: "What is 26+1?" in s.drawn("held-out")[0]["texts"][0], True),
     "eval_limit": (3, {}, lambda s: len(s.drawn("held-out")[0]["ids"]), 3),
     "eval_n": (3, {}, lambda s: s.drawn("held-out")[0]["n"], 3),
+    "eval_every": (2, {"iterations": 3}, lambda s: [d["label"][-1] for d in s.drawn("held-out")], ["0", "2", "3"]),
     "eval_temperature": ((0.3,), {}, lambda s: s.drawn("held-out")[0]["temperatures"], (0.3,)),
     "test_limit": (2, {}, lambda s: len(s.drawn("test")[0]["ids"]), 2),
     "pack_up_to": (9, {}, lambda s: plan(s).pack_up_to, 9),

@@ -141,6 +141,18 @@ def test_names_told_are_the_names_there_are():
     assert set(re.findall(r"`(\w+)`", first)) == set(tasks.NAMES)
 
 
+def test_every_objective_has_its_formula_and_source_in_one_table():
+    """The row of an objective names the paper that the code names, by its number and equation."""
+    from irlens.train.losses import OBJECTIVES
+
+    page = PAGES["docs/concepts/objectives.md"]
+    rows = dict(re.findall(r"^\| `([\w-]+)` (\|.*\|)$", page, re.M))
+    for name, objective in OBJECTIVES.items():
+        cited = re.search(r"arXiv .*", objective.source)
+        assert name in rows and (cited is None or cited[0] in rows[name]), (name, objective.source)
+    assert rows.keys() - {"--objective"} == OBJECTIVES.keys()
+
+
 def test_public_names_told_are_the_public_names():
     import irlens
 

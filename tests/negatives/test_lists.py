@@ -235,7 +235,8 @@ def test_every_prompt_has_a_list_or_the_reason_why_not(problem):
             "no draw": not rows,
             "unfinished": "length" in ends and len(known) < 2,
             "empty": "length" not in ends and any(not text.strip() for _, text, _ in rows) and len(known) < 2,
-            "one text": set(ends) == {"stop"} and len(known) == 1,
+            "one text": set(ends) == {"stop"} and len(known) == 1 < len(rows),
+            "one draw": set(ends) == {"stop"} and len(known) == 1 == len(rows),
             "all right": values == {1.0} and not how["by_reward"],
             "none right": values == {0.0} and not how["by_reward"],
             "equal rewards": len(values) == 1 and how["by_reward"],
@@ -261,6 +262,60 @@ def test_every_reason_is_found():
     by_reward = Cut(1, 1, by_reward=True)
     rewarded = without_list(run, qrels, topics, cut_lists(run, qrels, topics, by_reward), by_reward)
     assert dict(rewarded.values)["r"] == "equal rewards"
+
+
+ALL = Cut(all_draws=True)
+
+
+def test_a_list_of_all_draws_has_equal_texts_as_often_as_they_were_drawn():
+    run, qrels = judged([0, 1, 1, 0, 0.5], ["a", "b", "b", "a", "c"])
+    run = run.assign(finish_reason=["stop"] * 4 + ["length"], tokens=[[i] for i in range(5)])
+    lists = cut_lists(run, qrels, TOPICS, ALL)
+    assert lists["doc_id"].tolist() == ["d0", "d1", "d2", "d3"] and lists["list"].tolist() == [0] * 4
+    assert lists["grade"].tolist() == [0, 1, 1, 0] and lists["tokens"].tolist() == [[0], [1], [2], [3]]
+    assert lists["tier"].tolist() == ["own", "positive", "positive", "own"]
+    assert lists["query"].unique().tolist() == ["1+1?"] and without_list(run, qrels, TOPICS, lists, ALL).empty
+
+
+def test_all_draws_of_several_prompts_come_in_the_order_of_the_topics():
+    tables = [judged([1, 0, 0]), judged([0, 2])]
+    run, qrels = (
+        pd.concat([part.assign(query_id=q) for q, part in zip("ba", parts)], ignore_index=True)
+        for parts in zip(*tables)
+    )
+    topics = pd.DataFrame({"query_id": ["a", "n", "b"], "query": ["A?", "N?", "B?"]})
+    lists = cut_lists(run, qrels, topics, ALL)
+    assert lists["query"].tolist() == ["A?", "A?", "B?", "B?", "B?"]
+    assert without_list(run, qrels, topics, lists, ALL).to_dict("records") == [{"query_id": "n", "why": "no draw"}]
+    assert irlens.lists(run.assign(reward=1.0, query="?"), all_draws=True).empty
+
+
+@pytest.mark.parametrize(
+    "grades, texts, why",
+    [
+        ([1.0, 1.0], ["a", "a"], "all right"),
+        ([0.0, 0.0], ["a", "b"], "none right"),
+        ([1.0], ["a"], "one draw"),
+        ([1.0, 0.0], ["a", " "], "empty"),
+    ],
+)
+def test_why_a_prompt_has_no_list_of_all_draws(grades, texts, why):
+    run, qrels = judged(grades, texts)
+    lists = cut_lists(run, qrels, TOPICS, ALL)
+    assert lists.empty and without_list(run, qrels, TOPICS, lists, ALL)["why"].tolist() == [why]
+
+
+@pytest.mark.parametrize("cut", [ALL, Cut(1, 1)])
+def test_draws_without_a_grade_are_left_out_and_a_prompt_without_any_says_so(cut):
+    """By a reward that is missing, or by qrels that do not know the draw."""
+    run, qrels = judged([1.0, 0.0, 3.0])
+    rewarded = run.assign(reward=[1.0, 0.0, None])
+    assert set(cut_lists(rewarded, None, TOPICS, cut)["doc_id"]) == {"d0", "d1"}
+    none = run.assign(reward=float("nan"))
+    for some, known in ((none, None), (run, qrels[:0])):
+        lists = cut_lists(some, known, TOPICS, cut)
+        assert lists.empty and without_list(some, known, TOPICS, lists, cut)["why"].tolist() == ["no grade"]
+    assert in_words(pd.Series(["no grade"])) == "1 no graded draw (a judge that grades every draw)"
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,10 +2,12 @@
 
 TRL's trainers compute their losses in methods that also run the model and log, so each trainer here is made without its
 constructor, given the attributes that the method reads and a model that answers with the log-probabilities of the test.
-Needs the extra `bench`; written for TRL 1.16. TRL has no RRHF, R-DPO, SPIN or IRFT (the last two are its DPO loss), and
-of SLiC-HF the hinge loss alone: `tests/train/losses/test_preference.py` works those out by hand.
+Needs the extra `bench`; written for TRL 1.16. TRL has no RRHF, R-DPO, SPIN or IRFT (the last two are its DPO loss), no
+InfoNCA, SWEPO, REBEL, PKPO or best-minus-second, of SLiC-HF the hinge loss alone, and of LiPO-lambda, DPO-PL and S-DPO the
+case of a pair, which is DPO: `tests/train/losses/` works those out by hand.
 """
 
+import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -14,12 +16,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from irlens.train.losses import Scores, get
+from irlens.train.losses import Scores, Tokens, get
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytest.importorskip("trl", minversion="1.16")
 
 B, PROMPT, RESPONSE, WORDS = 6, 3, 9, 11
+GRADES = torch.tensor([1.0, 0, 0, 1, 0.5, -2, 3, 0, 0, 0, 0, 1]).double()  # of three lists of four draws
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,26 @@ class Pairs:
         return chosen * self.completion[:, 1:]
 
     @property
+    def squared(self) -> torch.Tensor:
+        """[2B, S - 1]: log sum_v p(v)^2 of every token of a response, 0 elsewhere."""
+        return (2 * self.logits.detach().log_softmax(-1)).logsumexp(-1)[:, :-1] * self.completion[:, 1:]
+
+    @property
     def scores(self) -> Scores:
         """[B, 2]: winner and loser."""
-        logprob, reference, length = (
-            part.view(2, B).T for part in (self.tokens.sum(1), self.reference.sum(1), self.lengths)
-        )
-        return Scores(logprob, reference, length, torch.tensor([[1.0, 0.0]]).expand(B, 2), torch.ones(B, 2).bool())
+        sums = (part.sum(1) for part in (self.tokens, self.reference, self.squared))
+        logprob, reference, squared, length = (part.view(2, B).T for part in (*sums, self.lengths))
+        grade, mask = torch.tensor([[1.0, 0.0]]).expand(B, 2), torch.ones(B, 2).bool()
+        return Scores(logprob, reference, length, grade, mask, squared=squared)
+
+    @property
+    def draws(self) -> Scores:
+        """The same responses as three lists of four draws, in their order, with their tokens and grades of GRADES."""
+        inside = self.completion[:, 1:]
+        owner = torch.arange(2 * B)[:, None].expand(inside.shape)[inside]
+        tokens = Tokens(self.tokens[inside], self.reference[inside], owner)
+        parts = (self.tokens.sum(1), self.reference.sum(1), self.lengths, GRADES)
+        return Scores(*(part.view(3, 4) for part in parts), torch.ones(3, 4).bool(), by_token=tokens)
 
 
 def make_pairs(seed: int, same_length: bool = False, scale: float = 1.0) -> Pairs:
@@ -91,7 +108,7 @@ def output(log_probs: torch.Tensor) -> SimpleNamespace:
     return SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
 
 
-def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[float]) -> torch.Tensor:
+def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[float], wpo: bool = False) -> torch.Tensor:
     from trl import DPOTrainer
 
     trainer = bare(
@@ -102,7 +119,7 @@ def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[floa
         ld_alpha=None,
         f_divergence_type="reverse_kl",
         label_smoothing=0.0,
-        use_weighting=False,
+        use_weighting=wpo,
     )
     chosen, rejected = pairs.reference.sum(1).chunk(2)
     inputs = {
@@ -112,7 +129,9 @@ def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[floa
         "ref_chosen_logps": chosen,
         "ref_rejected_logps": rejected,
     }
-    return trainer._compute_loss(lambda **kwargs: output(pairs.tokens), inputs, return_outputs=False)
+    found = output(pairs.tokens)
+    found.log_sum_sq_probs = pairs.squared
+    return trainer._compute_loss(lambda **kwargs: found, inputs, return_outputs=False)
 
 
 def trl_cpo(pairs: Pairs, beta: float, loss_type: str, alpha: float, gamma: float = 0.0) -> torch.Tensor:
@@ -167,10 +186,10 @@ def trl_kto(pairs: Pairs, beta: float, weights: tuple[float, float], other: Pair
     return trainer._compute_loss(model, inputs, return_outputs=False)
 
 
-def agree(pairs: Pairs, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+def agree(pairs: Pairs, ours: torch.Tensor, theirs: torch.Tensor, rel: float = 1e-9) -> None:
     gradients = [torch.autograd.grad(loss, pairs.logits)[0] for loss in (ours, theirs)]
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9) and ours.item() != 0
-    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, rtol=1e-9, atol=1e-12)
+    assert ours.item() == pytest.approx(theirs.item(), rel=rel) and ours.item() != 0
+    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, rtol=rel, atol=1e-12)
 
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -257,6 +276,122 @@ def test_kto(beta, weights, sign, seed):
     scores = replace(pairs.scores, mismatched=mismatched, mismatched_reference=reference)
     ours = get("kto")(scores, beta=beta, desirable=weights[0], undesirable=weights[1])
     agree(pairs, ours, trl_kto(pairs, beta, weights, other))
+
+
+@seeds
+@pytest.mark.parametrize("name", ["lipo-lambda", "dpo-pl", "s-dpo"])
+def test_names_of_the_same_loss_on_a_pair(name, seed):
+    """LiPO-lambda weighs each pair by gains 1 and 0 and ranks 1 and 2: DPO times a constant, whichever leads."""
+    pairs = make_pairs(seed)
+    weight = 1 / math.log(2) - 1 / math.log(3) if name == "lipo-lambda" else 1.0
+    agree(pairs, get(name)(pairs.scores, beta=0.5), weight * trl_dpo(pairs, 0.5, ["sigmoid"], [1.0]))
+
+
+@seeds
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+@pytest.mark.parametrize("name, theirs", [("apo-zero", "apo_zero"), ("apo-down", "apo_down"), ("sppo", "sppo_hard"), ("nca", "nca_pair")])  # fmt: skip
+def test_losses_of_dpotrainer(name, theirs, beta, seed):
+    """TRL's NCA has the best alone as its target: alpha near 0."""
+    pairs = make_pairs(seed)
+    more = {"alpha": 0.01} if name == "nca" else {}
+    agree(pairs, get(name)(pairs.scores, beta=beta, **more), trl_dpo(pairs, beta, [theirs], [1.0]))
+
+
+@seeds
+@pytest.mark.parametrize("name, theirs", [("pairwise", "sigmoid"), ("ipo", "ipo"), ("apo-zero", "apo_zero")])
+def test_wpos_weights(name, theirs, seed):
+    pairs = make_pairs(seed)
+    agree(pairs, get(name)(pairs.scores, wpo=True), trl_dpo(pairs, 0.1, [theirs], [1.0], wpo=True))
+
+
+@seeds
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_orpo(beta, seed):
+    """The odds-ratio term: TRL's NLL also counts the prompt's tokens, and its odds are computed in float32."""
+    from trl.experimental.orpo import ORPOTrainer
+
+    pairs = make_pairs(seed)
+    chosen, rejected = (pairs.tokens.sum(1) / pairs.lengths).chunk(2)
+    trainer = bare(ORPOTrainer, beta=beta)
+    theirs = -trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+    ours = get("orpo")(pairs.scores, beta=beta, nll=0)
+    gradients = [torch.autograd.grad(loss, pairs.logits)[0] for loss in (ours, theirs)]
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, atol=1e-5)
+
+
+# -- policy gradients ----------------------------------------------------------------------------------------------
+
+
+def advantages(kind: str) -> torch.Tensor:
+    """[2B]: as the trainers have them, with TRL's own deviation, from the grades of lists of four."""
+    from trl.trainer.utils import nanstd
+
+    grouped = GRADES.view(3, 4)
+    if kind == "rloo":
+        return (grouped - (grouped.sum(1, keepdim=True) - grouped) / 3).flatten()
+    centred = grouped - grouped.mean(1, keepdim=True)
+    return (centred / (nanstd(grouped, dim=1)[:, None] + 1e-4) if kind == "grpo" else centred).flatten()
+
+
+def trl_policy(pairs: Pairs, kind: str, clips: tuple[float, float], **attributes) -> torch.Tensor:
+    """GRPOTrainer's loss, or RLOOTrainer's, on the responses as they are."""
+    from trl import GRPOTrainer, RLOOTrainer
+
+    steady = {"delta": None, "use_bias_correction_kl": False}
+    given = {
+        "loss_type": kind.replace("-", "_"),
+        "beta": 0.0,
+        "importance_sampling_level": "token",
+        "epsilon_low": clips[0],
+        "epsilon_high": clips[1],
+        "max_completion_length": 512,
+        "top_entropy_quantile": 1.0,
+        "off_policy_mask_threshold": None,
+        "args": SimpleNamespace(**steady),
+        "use_vllm": False,
+        "_entropy_bonus_enabled": False,
+        "current_gradient_accumulation_steps": 1,
+        "log_completions": False,
+    }
+    trainer = bare(RLOOTrainer if kind == "rloo" else GRPOTrainer, **given | attributes)
+    per_token, mask = pairs.tokens[:, PROMPT - 1 :], pairs.completion[:, PROMPT:].long()
+    trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (per_token, torch.zeros_like(per_token), None)
+    reference = pairs.reference[:, PROMPT - 1 :]
+    inputs = {
+        "prompt_ids": pairs.ids[:, :PROMPT],
+        "prompt_mask": torch.ones_like(pairs.ids[:, :PROMPT]),
+        "completion_ids": pairs.ids[:, PROMPT:],
+        "completion_mask": mask,
+        "advantages": advantages(kind),
+        "old_per_token_logps": reference,
+        "ref_per_token_logps": reference,
+        "old_logps": reference.sum(1),
+    }
+    return trainer._compute_loss(None, inputs)
+
+
+near = pytest.mark.parametrize("scale", [0.1, 1.0])  # of the log-ratios: hardly any ratio is clipped, and most are
+
+
+@seeds
+@near
+@pytest.mark.parametrize("clips", [(0.2, 0.2), (0.1, 0.4)])
+@pytest.mark.parametrize("name", ["grpo", "dr-grpo", "rloo"])
+def test_policy_gradients(name, clips, scale, seed):
+    pairs = make_pairs(seed)
+    drift = (pairs.reference - pairs.tokens.detach()) * scale * pairs.completion[:, 1:]
+    pairs = replace(pairs, reference=pairs.tokens.detach() + drift)
+    ours = get(name)(pairs.draws, clip_low=clips[0], clip_high=clips[1])
+    agree(pairs, ours, trl_policy(pairs, name, clips), rel=1e-6)  # TRL's deviation divides by n - 1 in float32
+
+
+@seeds
+def test_grpo_by_the_response_is_gspo_and_kl_is_trls(seed):
+    pairs = make_pairs(seed)
+    ours = get("grpo")(pairs.draws, ratio="sequence", length_normalised=True)
+    agree(pairs, ours, trl_policy(pairs, "grpo", (0.2, 0.2), importance_sampling_level="sequence"), rel=1e-6)
+    agree(pairs, get("grpo")(pairs.draws, kl=0.3), trl_policy(pairs, "grpo", (0.2, 0.2), beta=0.3), rel=1e-6)
 
 
 # -- whole trainings -----------------------------------------------------------------------------------------------

@@ -192,3 +192,13 @@ def test_what_a_kill_left_beside_a_model_that_was_whole_goes(tmp_path):
     folders = Folders(TrainOptions.of("listmle"), Kept(tmp_path), "tiny")
     assert folders.fit(tmp_path, pd.DataFrame(), {}, 1) == here / "model"
     assert {path.name for path in here.iterdir()} == {"model", "log.csv", "account.json"}
+
+
+def test_the_processes_of_a_training_know_how_many_iterations_there_are():
+    """One cosine over all of them needs it; a training on lists alone is the only one."""
+    from irlens.train.launch import Phase
+    from irlens.train.options import LarpoOptions
+
+    for options in (LarpoOptions(iterations=5, temperature=(0.7, 1.0)), TrainOptions(epochs=3)):
+        told = Phase(options, Path("out"), "tiny", Path("weights"), {"q": [1]}, 2)
+        assert Phase.of_json(told.as_json()) == told

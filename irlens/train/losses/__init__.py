@@ -6,6 +6,17 @@ gamma = beta * (log pi_theta - log pi_ref). `get(name)` is any objective, over `
 
 from irlens.train.losses.objective import OBJECTIVES, Objective, get, names
 from irlens.train.losses.ranking import contrastive, lambdarank, listmle, pairwise
-from irlens.train.losses.scores import Scores
+from irlens.train.losses.scores import Scores, Tokens
 
-__all__ = ["OBJECTIVES", "Objective", "Scores", "contrastive", "get", "lambdarank", "listmle", "names", "pairwise"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "Scores",
+    "Tokens",
+    "contrastive",
+    "get",
+    "lambdarank",
+    "listmle",
+    "names",
+    "pairwise",
+]

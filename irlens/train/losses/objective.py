@@ -1,19 +1,20 @@
 """Every objective by name: a loss over lists with its parameters, its defaults, and what it asks of the lists.
 
-`OBJECTIVES` holds LarPO's four (`ranking`) and the losses that they are compared with (`preference`).
+`OBJECTIVES` holds LarPO's four (`ranking`) and the losses that they are compared with (`preference`, `policy_gradient`).
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
+import torch
 from torch import Tensor
 
 from irlens.base import plugins
 from irlens.base.errors import UserError, did_you_mean
-from irlens.train.losses import preference
+from irlens.train.losses import policy_gradient, preference
 from irlens.train.losses.ranking import Gains, contrastive, lambdarank, listmle, pairwise
 from irlens.train.losses.scores import Scores, above, nll_of_best
 
@@ -23,7 +24,7 @@ class Objective:
     """A loss over lists, by name, with what it asks of the lists it is given.
 
     Call it with a batch's scores and any of its parameters: `objective(scores, beta=0.05)`. None means the default.
-    Two options are common to all:
+    Three options are common to all:
 
     nll: adds nll times the negative log-likelihood per token of the list's best candidates (the mean over them, then over
         the lists that say something), as RPO does (Pang et al. 2024, arXiv 2404.19733). Off (0) unless the
@@ -31,6 +32,7 @@ class Objective:
     length_normalised: divides the log-probabilities of policy and reference by the response's tokens before the loss
         sees them, so gamma(y) is beta times a mean over tokens. What a loss takes per token anyway stays as it is, and
         so do lengths that it reads.
+    wpo: weighs the loss of each list, without `nll`, by how likely the policy is to draw its candidates (`Scores.likely`).
     """
 
     name: str
@@ -41,6 +43,8 @@ class Objective:
     source: str
     needs_negative: bool = True
     mismatched: bool = False  # asks for Scores.mismatched
+    by_token: bool = False  # asks for Scores.by_token
+    all_draws: bool = False  # a list holds all draws of a prompt, equal texts too
     gold: bool = False  # the positive is the task's demonstration, by default; else the best own response
     model_beta: bool = False  # a beta that is not given is what suits the model (its catalog entry), not the default
 
@@ -82,6 +86,7 @@ class Objective:
         scores: Scores,
         *,
         length_normalised: bool = False,
+        wpo: bool = False,
         nll: float | None = None,
         **parameters: float | str | None,
     ) -> Tensor:
@@ -91,11 +96,17 @@ class Objective:
             return scores.policy.sum()
         if length_normalised:
             scores = scores.normalise()
-        own = self.parameters
-        loss = self.loss(scores, **{name: values[name] for name in own})
+        own = {name: values[name] for name in self.parameters}
+        loss = self._weighted(scores, own) if wpo else self.loss(scores, **own)
         if "nll" in own or not values.get("nll"):
             return loss
         return loss + values["nll"] * nll_of_best(scores)
+
+    def _weighted(self, scores: Scores, own: dict) -> Tensor:
+        """The mean over lists of each one's own loss, times its weight."""
+        counted, weights = self.counts(scores.grade, scores.mask), scores.likely
+        losses = [weights[b] * self.loss(scores.only(b), **own) for b in counted.nonzero()[:, 0].tolist()]
+        return torch.stack(losses).mean() if losses else 0 * scores.policy.sum()
 
 
 def _chosen(objective: str, name: str, value, choices: tuple[str, ...]) -> str:
@@ -131,8 +142,18 @@ def _listmle(scores: Scores, beta: float = 0.1) -> Tensor:
     return listmle(beta * scores.log_ratio, scores.grade, scores.mask)
 
 
+def _lipo_lambda(scores: Scores, beta: float = 0.1, gains: Literal["normalised", "ranked"] = "normalised") -> Tensor:
+    """LambdaRank weighted as LiPO has it: whatever the grades, within a list they run from 0 to 1."""
+    return lambdarank(beta * scores.log_ratio, scores.grade, scores.mask, True, gains)
+
+
+def _all_draws(name: str, loss: Callable[..., Tensor], source: str) -> Objective:
+    return Objective(name, loss, True, 1, 1, source, by_token=True, all_draws=True)
+
+
 # name, loss, whether it reads the reference, positives and negatives per list, source. The four of LarPO have the
-# paper's lists (Tables 2 and 3); of the others, those over one pair have a pair, and RRHF, over all pairs, LambdaRank's.
+# paper's lists (Tables 2 and 3); of the others, those over one pair have a pair, those over a list as much as LarPO's
+# own, RRHF, over all pairs, LambdaRank's, and policy gradients all that was drawn.
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
@@ -169,17 +190,51 @@ OBJECTIVES: dict[str, Objective] = {
             "spin", preference.spin, True, 1, 1, "Chen et al. 2024, arXiv 2401.01335", gold=True, model_beta=True
         ),
         Objective("irft", preference.irft, True, 1, 1, "Li et al. 2024, arXiv 2405.17888", gold=True, model_beta=True),
+        Objective("lipo-lambda", _lipo_lambda, True, 2, 2, "Liu et al. 2024, arXiv 2402.01878", model_beta=True),
+        Objective("dpo-pl", _listmle, True, 2, 2, "Rafailov et al. 2023, arXiv 2305.18290, eq. 20", model_beta=True),
+        Objective("s-dpo", _contrastive, True, 1, 3, "Chen et al. 2024, arXiv 2406.09215", model_beta=True),
+        Objective("infonca", preference.infonca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", model_beta=True),
+        Objective("nca", preference.nca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", model_beta=True),
+        Objective("swepo", preference.swepo, True, 2, 2, "Gupta et al. 2024, arXiv 2412.04628", model_beta=True),
+        Objective("rebel", preference.rebel, True, 1, 1, "Gao et al. 2024, arXiv 2404.16767", model_beta=True),
+        Objective(
+            "apo-zero",
+            preference.apo_zero,
+            True,
+            1,
+            1,
+            "D'Oosterlinck et al. 2024, arXiv 2408.06266, eq. 7",
+            model_beta=True,
+        ),
+        Objective(
+            "apo-down",
+            preference.apo_down,
+            True,
+            1,
+            1,
+            "D'Oosterlinck et al. 2024, arXiv 2408.06266, eq. 8",
+            model_beta=True,
+        ),
+        Objective("sppo", preference.sppo, True, 1, 1, "Wu et al. 2024, arXiv 2405.00675, eq. 4.7", model_beta=True),
+        Objective("orpo", preference.orpo, False, 1, 1, "Hong et al. 2024, arXiv 2403.07691, eqs. 6 and 7"),
+        _all_draws("grpo", policy_gradient.grpo, "Shao et al. 2024, arXiv 2402.03300, eq. 3"),
+        _all_draws("dr-grpo", policy_gradient.dr_grpo, "Liu et al. 2025, arXiv 2503.20783"),
+        _all_draws("rloo", policy_gradient.rloo, "Ahmadian et al. 2024, arXiv 2402.14740"),
+        _all_draws("pkpo", policy_gradient.pkpo, "Walder & Karkhanis 2025, arXiv 2505.15201, eqs. 19 and 33"),
+        _all_draws("best-minus-second", policy_gradient.best_minus_second, "Tang et al. 2025, arXiv 2503.19595"),
     )
 }
 
 
 def get(name: str) -> Objective:
     """The objective of that name, or of one's own function `module:function` of the scores and parameters with defaults,
-    which may read the reference and gets a positive and three negatives per list by default. Raises UserError for an
-    unknown one.
+    which may read the reference and gets a positive and three negatives per list by default. One with an attribute
+    `by_token` or `all_draws` that is true gets these. Raises UserError for an unknown one.
     """
     if plugins.named(name):
-        own = Objective(name, plugins.function(name, "--objective"), True, 1, 3, name)
+        loss = plugins.function(name, "--objective")
+        asked = {wish: bool(getattr(loss, wish, False)) for wish in ("by_token", "all_draws")}
+        own = Objective(name, loss, True, 1, 3, name, **asked)
         for parameter, default in own.parameters.items():
             listed = isinstance(default, str) and default in own.choices(parameter)
             if not listed and not isinstance(default, (int, float)):

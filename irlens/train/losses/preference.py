@@ -12,6 +12,7 @@ own optimiser, re-learned as the policy moves: two losses over two sets of weigh
 is an algorithm and not one loss over a list. `irft`, the same paper's form without an explicit reward model, is here.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, sigmoid
 
@@ -123,3 +124,111 @@ def irft(scores: Scores, beta: float = 0.1) -> Tensor:
     Source: Li et al. 2024, "Getting More Juice Out of the SFT Data", arXiv 2405.17888 (its implicit-reward algorithm).
     """
     return spin(scores, beta)
+
+
+def apo_zero(scores: Scores, beta: float = 0.1) -> Tensor:
+    """1 - sigma(beta r_w) + sigma(beta r_l), r sums: w becomes more likely than under the reference, and l less.
+
+    For winners that are better than what the policy says by itself. Source: D'Oosterlinck et al. 2024, "Anchored
+    Preference Optimization", arXiv 2408.06266, equation 7.
+    """
+    return _each(1 - sigmoid(beta * scores.log_ratio), sigmoid(beta * scores.log_ratio), scores)
+
+
+def apo_down(scores: Scores, beta: float = 0.1) -> Tensor:
+    """sigma(beta r_w) + 1 - sigma(beta (r_w - r_l)), r sums: both become less likely, l more so.
+
+    For winners that are worse than what the policy says by itself. Source: as APO-zero, equation 8.
+    """
+    ratio = scores.log_ratio
+    return mean_over_pairs(sigmoid(beta * ratio).unsqueeze(2) + 1 - sigmoid(beta * gaps(ratio)), scores)
+
+
+def sppo(scores: Scores, beta: float = 0.1) -> Tensor:
+    """(r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2, r sums.
+
+    The self-play step r(y) = eta (P(y wins) - 1/2) with P taken as 1 for w and 0 for l. Source: Wu et al. 2024,
+    "Self-Play Preference Optimization", arXiv 2405.00675, equation 4.7 (beta is its 1 / eta).
+    """
+    ratio, half = scores.log_ratio, 1 / (2 * beta)
+    return _each((ratio - half) ** 2, (ratio + half) ** 2, scores)
+
+
+def rebel(scores: Scores, beta: float = 0.1) -> Tensor:
+    """(beta (r_i - r_j) - (g_i - g_j))^2, r sums and g the grades: the mean over all pairs of a list, of whatever grade.
+
+    Log-ratios regress on differences of reward, so their scale counts. Source: Gao et al. 2024, "REBEL", arXiv
+    2404.16767, Algorithm 1 (beta is its 1 / eta; its pi_t, which drew both, is the reference).
+    """
+    pairs = (scores.mask.unsqueeze(2) & scores.mask.unsqueeze(1)).triu(1)
+    grade = scores.grade.masked_fill(~scores.mask, 0).to(scores.policy.dtype)
+    losses = torch.where(pairs, (beta * gaps(scores.log_ratio) - gaps(grade)) ** 2, 0).sum((1, 2))
+    return mean_over_lists(losses / pairs.sum((1, 2)).clamp(min=1), scores.counted)
+
+
+def infonca(scores: Scores, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """-sum_i p_i log(e^gamma_i / sum_j e^gamma_j), p = softmax(g / alpha) over the list, gamma = beta r, r sums.
+
+    alpha: near 0 the best candidates alone are the target, and one best and one other are DPO. Source: Chen et al. 2024,
+    "Noise Contrastive Alignment", arXiv 2402.05369 (InfoNCA).
+    """
+    _above_zero("infonca", alpha)
+    gamma = (beta * scores.log_ratio).masked_fill(~scores.mask, NOTHING)
+    losses = -(_targets(scores, alpha) * gamma.log_softmax(1)).sum(1)
+    return mean_over_lists(losses, scores.counted)
+
+
+def nca(scores: Scores, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """-sum_i (p_i log sigma(gamma_i) + (1 / K) log sigma(-gamma_i)), K candidates, p and gamma as InfoNCA has them.
+
+    Not only gaps count: the best do not become less likely. Source: as InfoNCA (NCA).
+    """
+    _above_zero("nca", alpha)
+    gamma, mask = beta * scores.log_ratio, scores.mask
+    noise = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    losses = -(_targets(scores, alpha) * logsigmoid(gamma) + noise * logsigmoid(-gamma)).sum(1)
+    return mean_over_lists(losses, scores.counted)
+
+
+def swepo(scores: Scores, beta: float = 0.1, alpha: float = 1.0) -> Tensor:
+    """-log(sum_P e^(gamma_i + alpha d_i) / sum_{P and N} e^(gamma_i + alpha d_i)), gamma = beta r, r sums.
+
+    P are the candidates above their list's mean grade, N the others, and d_i = |g_i - mean|: what is far from the mean
+    weighs more, on either side. Source: Gupta et al. 2024, "SWEPO", arXiv 2412.04628 (p = 1).
+    """
+    mask = scores.mask
+    grade = scores.grade.masked_fill(~mask, 0).to(scores.policy.dtype)
+    gap = grade - grade.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    weighed = beta * scores.log_ratio + alpha * gap.abs()
+    best, every = (weighed.masked_fill(~some, NOTHING).logsumexp(1) for some in (mask & (gap > 0), mask))
+    return mean_over_lists(every - best, scores.counted)
+
+
+def orpo(scores: Scores, beta: float = 0.1, nll: float = 1.0) -> Tensor:
+    """nll * NLL of w - beta log sigma(o_w - o_l), o = log(p / (1 - p)), p = e^(s'): per token, no reference.
+
+    Source: Hong et al. 2024, "ORPO", arXiv 2403.07691, equations 6 and 7 (beta is its lambda). TRL's NLL also counts the
+    prompt's tokens; the paper's does not.
+    """
+    mean = scores.mean_policy.clamp(max=-1e-6)  # p = 1 has no odds
+    odds = mean - torch.log(-torch.expm1(mean))
+    return mean_over_pairs(-beta * logsigmoid(gaps(odds)), scores) + nll * nll_of_best(scores)
+
+
+NOTHING = -1e30  # a logarithm of nothing: finite, so that nothing - nothing is 0, not NaN
+
+
+def _each(wanted: Tensor, unwanted: Tensor, scores: Scores) -> Tensor:
+    """wanted[B, L] of w plus unwanted[B, L] of l: the mean over pairs."""
+    return mean_over_pairs(wanted.unsqueeze(2) + unwanted.unsqueeze(1), scores)
+
+
+def _targets(scores: Scores, alpha: float) -> Tensor:
+    """p[B, L] = softmax(g / alpha) over the list's candidates; 0 for padding."""
+    grade = scores.grade.to(scores.policy.dtype).masked_fill(~scores.mask, NOTHING)
+    return torch.where(scores.mask, (grade / alpha).softmax(1), 0)
+
+
+def _above_zero(objective: str, alpha: float) -> None:
+    if not alpha:
+        raise UserError(f"objective {objective!r}: alpha must be above 0")

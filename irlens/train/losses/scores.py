@@ -1,9 +1,31 @@
 """What a loss over candidate lists reads: log-probabilities, lengths, grades; and the averages that all losses share."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from irlens.base.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Log-probabilities of single response tokens, T in all, for losses that compare policies token by token."""
+
+    logprob: Tensor  # [T] under the policy, with gradient
+    reference: Tensor  # [T] under the reference, no gradient
+    owner: Tensor  # [T] whose token it is: a place in the flat [B * L] grid of candidates
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[T]: log pi_theta - log pi_ref of each token, given what comes before it."""
+        return at_least_float32(self.logprob) - at_least_float32(self.reference.detach())
+
+    def of(self, first: int, last: int) -> "Tokens":
+        """The tokens of the candidates from place `first` up to `last`, which count from 0 again."""
+        chosen = (self.owner >= first) & (self.owner < last)
+        return Tokens(self.logprob[chosen], self.reference[chosen], self.owner[chosen] - first)
 
 
 @dataclass(frozen=True)
@@ -11,8 +33,9 @@ class Scores:
     """B lists of at most L candidates. All log-probabilities are sums over a response's tokens, in nats.
 
     `mismatched` is, for each of M lists, the log-probability of another prompt's response under the list's prompt (KTO
-    alone asks for it). The M lists are all of the optimiser step where the caller knows them, these B or more. Padding
-    may hold anything; the properties below hold 0 there and compute half precision in float32.
+    alone asks for it). The M lists are all of the optimiser step where the caller knows them, these B or more. `by_token`
+    and `squared` are there where an objective or WPO's weights ask for them. Padding may hold anything; the properties
+    below hold 0 there and compute half precision in float32.
     """
 
     logprob: Tensor  # [B, L] under the policy, with gradient
@@ -24,6 +47,8 @@ class Scores:
     mismatched_reference: Tensor | None = None  # [M]
     mismatched_length: Tensor | None = None  # [M]; read by length normalisation only
     normalised: bool = False  # the log-probabilities are means per token already
+    by_token: Tokens | None = None
+    squared: Tensor | None = None  # [B, L] sums over a response's tokens of log sum_v pi_theta(v)^2, no gradient
 
     def __post_init__(self):
         parts = (self.logprob, self.reference, self.length, self.grade, self.mask)
@@ -64,11 +89,39 @@ class Scores:
         """[B, L, L] bool: is candidate i of a higher grade than j?"""
         return above(self.grade, self.mask)
 
+    @property
+    def counted(self) -> Tensor:
+        """[B] bool: does the list say something, that is, hold two different grades?"""
+        return self.above.any(2).any(1)
+
+    @property
+    def likely(self) -> Tensor:
+        """[B]: WPO's weight of each list, without gradient: how likely the policy is to draw its candidates.
+
+        The log-weight of a candidate is the mean over its tokens of log pi_theta(y_t) - log sum_v pi_theta(v)^2, about 0
+        for the policy's own draws. A list weighs e to twice the mean of its candidates' log-weights: a pair's weight is
+        the product of both, as published. Source: Zhou et al. 2024, "WPO", arXiv 2406.11827, equation 2. Raises
+        UserError without `squared`.
+        """
+        if self.squared is None:
+            raise UserError("WPO's weights need Scores.squared, the policy's log sum_v pi(v)^2")
+        gaps = self._clean(self.mean_policy.detach() - self.squared.detach() / self.tokens)
+        return torch.exp(2 * gaps.sum(1) / self.mask.sum(1).clamp(min=1))
+
+    def only(self, b: int) -> "Scores":
+        """List b alone. The mismatched ones, which belong to the whole step, stay."""
+        width = self.logprob.shape[1]
+        names = ("logprob", "reference", "length", "grade", "mask")
+        own = {name: getattr(self, name)[b : b + 1] for name in names}
+        own["squared"] = None if self.squared is None else self.squared[b : b + 1]
+        own["by_token"] = None if self.by_token is None else self.by_token.of(b * width, (b + 1) * width)
+        return replace(self, **own)
+
     def normalise(self) -> "Scores":
         """These scores with every log-probability divided by its length. Lengths stay what they are."""
         if self.normalised:
             return self
-        mismatched = {}
+        mismatched: dict[str, Any] = {}
         if self.mismatched is not None:
             if self.mismatched_length is None:
                 raise ValueError("length normalisation of mismatched log-probabilities needs mismatched_length[M]")
