@@ -179,7 +179,9 @@ def reward(name: str) -> Reward | None:
     forms = {r.repo.rpartition("/")[2]: r.form for r in REWARDS.values()}
     if folder.is_dir():
         path = folder.resolve()
-        return Reward(path.name, str(path), form=forms.get(path.name, "scalar"))
+        inner = path / "model"  # of what `irlens fit-reranker` writes
+        there = inner if not (path / "config.json").is_file() and (inner / "config.json").is_file() else path
+        return Reward(path.name, str(there), form=forms.get(path.name, "scalar"))
     if hub.is_id(name):
         repo, revision = hub.pinned(name, "--reranker")
         return Reward(name.replace("/", "-"), repo, revision, forms.get(repo.rpartition("/")[2], "scalar"))
