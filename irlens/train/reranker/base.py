@@ -50,7 +50,7 @@ def tokenizer(folder: Path, pad_token: str | None = None):
     pad_token: one of its tokens, where it names none that will do. Raises UserError: none at all, one that it does not
     know or that ends every text.
     """
-    found, causal = load.tokenizer(folder), is_causal(folder)
+    causal, found = is_causal(folder), load.tokenizer(folder)
     if pad_token is not None:
         if pad_token not in found.get_vocab():
             raise UserError(f"--pad-token {pad_token!r}: no token of the tokenizer in {folder}")
