@@ -36,6 +36,7 @@ class Job:
 
     learnt: Judged
     held_out: Judged | None
+    data: str  # digest of both, as they were read
     name: str  # of the base
     weights: Path
     options: Training
@@ -89,7 +90,7 @@ def prepare(settings: FitReranker, say: Say) -> Job:
     )
     if held_out is None:
         say("--held-out 0: the reranker is trained, and measured on nothing")
-    return Job(learnt, held_out, chosen.name, weights, options, choose(settings.devices), out)
+    return Job(learnt, held_out, found.digest, chosen.name, weights, options, choose(settings.devices), out)
 
 
 def _check_gains(learnt: Judged, options: Training) -> None:
@@ -129,8 +130,7 @@ def _identity(settings: FitReranker, job: Job) -> dict:
 
     told = job.options
     resolved = {
-        "data": job.learnt.digest,
-        "held_out_data": job.held_out and job.held_out.digest,
+        "data": job.data,
         "model": job.name,
         "model_digest": digest(job.weights),
         "model_files": digest_of_files(job.weights),
