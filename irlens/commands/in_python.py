@@ -85,7 +85,7 @@ def fit_reranker(
 
     _check("fit_reranker", options, {f.name for f in fields(FitReranker)} - {"data", "out", "model", "objective"})
     given: Any = os.fspath(data) if isinstance(data, (str, os.PathLike)) else data
-    told = {"model": os.fspath(model), "objective": objective, "out": os.fspath(out)}
+    told: dict[str, Any] = {"model": os.fspath(model), "objective": objective, "out": os.fspath(out)}
     return command.fit_reranker(FitReranker(data=given, **told, **options), silent)
 
 
