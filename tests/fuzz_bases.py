@@ -159,7 +159,9 @@ LISTED = {
     )
 }  # fmt: skip
 LEARNT = {
-    f"reranker of {name}": replace(base, argv=["fit-reranker", base.argv[2], "--held-out", "0.3", "--batch-lists", "2", *NONE, *OUT])
+    f"reranker of {name}": replace(
+        base, argv=["fit-reranker", base.argv[2], "--held-out", "0.3", "--batch-lists", "2", *NONE, *OUT]
+    )
     for name, base in LISTED.items()
 }
 FOLDERS = {  # commands that find folders as others wrote them

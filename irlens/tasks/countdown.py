@@ -125,7 +125,7 @@ def load(split: str | None = None, limit: int | None = None) -> Task:
 
 # -- answers -------------------------------------------------------------------------------------------------------
 
-INSTRUCTION = "Use each number exactly once, with +, - and *. End with a line `#### expression`."
+INSTRUCTION = "Use each number once. End with `#### expression`."
 
 
 def extract(response: str) -> str | None:
