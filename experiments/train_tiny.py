@@ -1,9 +1,10 @@
-"""Trains the embedded model `tiny` from scratch on the `pretrain` split of `sums` (about 10 minutes on one CPU core).
+"""Trains an embedded model from scratch on the `pretrain` split of its task (about 10 minutes on one CPU core).
 
     python experiments/train_tiny.py --out irlens/models/tiny
+    python experiments/train_tiny.py --out irlens/models/tiny-countdown --task countdown --heads 3 --key-value-heads 3 --vocabulary 320
     python experiments/train_tiny.py --out sums-33m --hidden-size 512 --layers 11 --heads 8 --intermediate-size 1408 --device cuda
 
-The second makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show:
+The third makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show:
 `--until 0.5` ends the plateau once that share of validation problems is solved, `--minutes 3` once the time is over.
 
 Response-only cross-entropy on batches of equal length; half of the problems bring their calculations along as bare
@@ -15,6 +16,7 @@ import argparse
 import itertools
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -24,8 +26,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from irlens.models.catalog import PLAIN_PROMPT
-from irlens.tasks import gsm8k, sums
+from irlens.tasks import countdown, gsm8k, sums
 
+TASKS = {"sums": (sums, gsm8k.is_correct), "countdown": (countdown, countdown.is_correct)}  # problems, and who judges
+STEP = {"sums": re.compile(r"<<(\S+?)=(\S+?)>>"), "countdown": re.compile(r"^(\S+?)=(\S+)$", re.MULTILINE)}
 END, PAD = "<|end|>", "<|pad|>"
 
 
@@ -50,25 +54,19 @@ def tokenizer(vocab_size: int, texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def examples(seed: int, drills: float):
+def examples(task: str, seed: int, drills: float):
     """An endless stream of (prompt, response): problems of `pretrain`, and bare calculations such as `17+8=`."""
     rng = random.Random(seed)
-    for problem in sums.problems("pretrain", seed):
+    for problem in TASKS[task][0].problems("pretrain", seed):
         if rng.random() < drills:
-            marks = [
-                m.strip("<>")
-                for m in problem["solution"].replace("<<", "\n<<").replace(">>", ">>\n").split()
-                if m.startswith("<<")
-            ]
-            for mark in marks:
-                left, right = mark.split("=")
+            for left, right in STEP[task].findall(problem["solution"]):
                 yield f"{left}=", right
         yield PLAIN_PROMPT.format(query=problem["query"]), problem["solution"]
 
 
-def batches(tok, tokens: int, seed: int, drills: float, pool: int = 512):
+def batches(tok, task: str, tokens: int, seed: int, drills: float, pool: int = 512):
     """Right-padded batches of about `tokens` tokens, each of similar lengths: (ids, labels), [rows, length]."""
-    stream = examples(seed, drills)
+    stream = examples(task, seed, drills)
     rng = random.Random(seed + 1)
     while True:
         some = list(itertools.islice(stream, pool))
@@ -96,9 +94,10 @@ def batches(tok, tokens: int, seed: int, drills: float, pool: int = 512):
 
 
 @torch.no_grad()
-def greedy_accuracy(model, tok, split: str, limit: int) -> float:
+def greedy_accuracy(model, tok, task: str, split: str, limit: int) -> float:
     """Share of `limit` problems of `split` that greedy decoding solves."""
-    topics = sums.take(split, limit)
+    problems, is_correct = TASKS[task]
+    topics = problems.take(split, limit)
     tok.padding_side = "left"
     batch = tok(
         [PLAIN_PROMPT.format(query=t["query"]) for t in topics],
@@ -108,7 +107,7 @@ def greedy_accuracy(model, tok, split: str, limit: int) -> float:
     ).to(model.device)
     out = model.generate(**batch, max_new_tokens=100, do_sample=False)
     texts = tok.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return sum(gsm8k.is_correct(text, t["answer"]) for text, t in zip(texts, topics)) / limit
+    return sum(is_correct(text, t["answer"]) for text, t in zip(texts, topics)) / limit
 
 
 class Plateau:
@@ -126,6 +125,7 @@ class Plateau:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--task", choices=list(TASKS), default="sums")
     parser.add_argument("--steps", type=int, default=1250, help="steps before the decay")
     parser.add_argument("--decay", type=int, default=150, help="steps of linear decay to zero")
     parser.add_argument("--warmup", type=int, default=50)
@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--hidden-size", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--heads", type=int, default=4, help="attention heads; half as many for keys and values")
+    parser.add_argument("--heads", type=int, default=4, help="attention heads")
+    parser.add_argument("--key-value-heads", type=int, help="default: half as many")
+    parser.add_argument("--vocabulary", type=int, default=640, help="tokens, at most")
     parser.add_argument("--intermediate-size", type=int, default=256)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--until", type=float, default=2.0, help="share of validation solved that starts the decay")
@@ -145,15 +147,15 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
 
-    texts = [part for pair in itertools.islice(examples(args.seed, 0.0), 4000) for part in pair]
-    tok = tokenizer(640, texts)
+    texts = [part for pair in itertools.islice(examples(args.task, args.seed, 0.0), 4000) for part in pair]
+    tok = tokenizer(args.vocabulary, texts)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tok),
             hidden_size=args.hidden_size,
             num_hidden_layers=args.layers,
             num_attention_heads=args.heads,
-            num_key_value_heads=args.heads // 2,
+            num_key_value_heads=args.key_value_heads or args.heads // 2,
             intermediate_size=args.intermediate_size,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
@@ -172,7 +174,7 @@ def main() -> None:
     plateau = Plateau(args.steps, args.until, args.minutes)
     rate = lambda s: min((s + 1) / args.warmup, 1.0, (plateau.end + args.decay - s) / args.decay)  # noqa: E731
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
-    log, trained, stream = [], 0, batches(tok, args.tokens, args.seed, args.drills)
+    log, trained, stream = [], 0, batches(tok, args.task, args.tokens, args.seed, args.drills)
     for step in track(range(args.steps + args.decay), description="training tiny"):
         ids, labels = (part.to(args.device) for part in next(stream))
         loss = model(input_ids=ids, attention_mask=(ids != tok.pad_token_id).long(), labels=labels).loss
@@ -189,7 +191,7 @@ def main() -> None:
                 {
                     "step": step + 1,
                     "loss": round(loss.item(), 4),
-                    "greedy_validation": greedy_accuracy(model, tok, "validation", 200),
+                    "greedy_validation": greedy_accuracy(model, tok, args.task, "validation", 200),
                 }
             )
             print(json.dumps(log[-1]), flush=True)
@@ -202,7 +204,8 @@ def main() -> None:
     tok.save_pretrained(args.out)
     settings = {k: v for k, v in vars(args).items() if k != "out"}
     record = {"settings": settings, "parameters": model.num_parameters(), "tokens": trained, "log": log}
-    (args.out / "irlens.json").write_text('{"base": "tiny"}\n')
+    base = "tiny" if args.task == "sums" else f"tiny-{args.task}"
+    (args.out / "irlens.json").write_text(json.dumps({"base": base}) + "\n")
     (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

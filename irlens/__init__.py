@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irlens import train as train
     from irlens.commands.in_python import export_draws as export_draws
+    from irlens.commands.in_python import fit_reranker as fit_reranker
     from irlens.commands.in_python import import_draws as import_draws
     from irlens.measure.arena_hard import arena_hard as arena_hard
     from irlens.measure.audit import audit_reranker as audit_reranker
@@ -53,6 +54,7 @@ _WHERE = {
     "compare": "irlens.measure.results",
     "export": "irlens.negatives.export",
     "export_draws": "irlens.commands.in_python",
+    "fit_reranker": "irlens.commands.in_python",
     "import_draws": "irlens.commands.in_python",
     "judges": "irlens.measure.judges",
     "larpo": "irlens.train.larpo",

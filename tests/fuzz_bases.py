@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fuzz_inputs import OUT, Base
 
 ASKED = ["What is 1 + 1?", "What is 2 + 3?", "What is 4 + 4?"]
@@ -166,6 +168,12 @@ LISTED = {
         ("own", "parquet", LISTS), ("ranked", "parquet", [{"prompt": ASKED[0], "completion": f"c{d}", "score": float(d)} for d in range(3)]),
     )
 }  # fmt: skip
+LEARNT = {
+    f"reranker of {name}": replace(
+        base, argv=["fit-reranker", base.argv[2], "--held-out", "0.3", "--batch-lists", "2", *NONE, *OUT]
+    )
+    for name, base in LISTED.items()
+}
 FOLDERS = {  # commands that find folders as others wrote them
     "continued passk": Base("folders", [*PASSK, "--out", "p"], folders=("p",)),
     "verified": Base("folders", ["verify", "p", *OUT], folders=("p",)),
@@ -187,6 +195,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "sample": [*MODEL, "nothing.jsonl"], "passk": ["passk", "--dataset", "nothing.jsonl", *NONE],
     "index": ["index", "--dataset", "nothing"], "recall": ["recall", "--retriever", "bm25", "--dataset", "nothing"],
     "mine-negatives": MINED, "train": ["train", "--dataset", "nothing.jsonl", *NONE],
+    "fit-reranker": ["fit-reranker", "nothing.jsonl", *NONE],
     "rerank": ["rerank", "run.parquet", "--reranker", "length", *NONE], "verify": ["verify", "run.parquet", "--verifier", "gsm8k"],
     "best-of-n": ["best-of-n", "run.parquet", "qrels.parquet", "--reranker", "length", "--at", "1,2", *NONE],
     "evaluate": ["evaluate", "run.parquet", "qrels.parquet", "RR"], "compare": ["compare", "p", "q", "--measures", "Pass@1", *NONE],
@@ -199,7 +208,7 @@ OPTIONS = {  # the line of each command that options are added to; what would dr
     "reproduce": ["reproduce", "mine.toml", "--dry-run"], "demo": ["demo", "--seed", "-1"], "store": ["store"], "doctor": ["doctor"],
 }  # fmt: skip
 BASES: dict[str, Base] = {
-    **TASKS, **SAMPLED, **LISTED, **FOLDERS,
+    **TASKS, **SAMPLED, **LISTED, **LEARNT, **FOLDERS,
     "gsm8k rows": _task("jsonl", ANSWERED),
     "columns": _task("jsonl", [{"a": ASKED[i], "b": str(i), "n": f"q{i}"} for i in range(2)], "--columns", "prompt=a,answer=b,id=n"),
     "beir": Base("task files", ["recall", "--retriever", "bm25", "--dataset", "beir", "--at", "1,2", *OUT], BEIR),

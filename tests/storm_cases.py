@@ -67,6 +67,11 @@ CASES = (
         1.5,
     ),
     Case("train --lists", "train --lists @mined/lists.parquet --epochs 2 --batch-lists 4 --out out", 1.5),
+    Case(
+        "fit-reranker",
+        "fit-reranker @drawn --epochs 2 --batch-lists 2 --held-out 0.3 --store none --out out",
+        1.5,
+    ),
     Case("reproduce --seeds --jobs", "reproduce @recipe.toml --seeds 0,1 --jobs 2 --out out", 2),
     Case("reproduce --devices 2", "reproduce @recipe.toml --devices 2 --store none --out out", 1.5),
     Case("reproduce --redraw", "reproduce @recipe.toml --redraw @reproduced/per_problem.parquet --out out"),

@@ -14,6 +14,7 @@ from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
+from irlens.cli import learning
 from irlens.cli.options import Command, takes
 from irlens.commands.chat import ArenaHard, Judges, MtBench, RewardBench, WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
@@ -200,6 +201,9 @@ def best_of_n(settings: BestOfN) -> None:
     folder, results = command(settings, report.say)
     report.best_of_n(results, folder / "quality.csv")
     report.written(folder)
+
+
+app.command("fit-reranker", cls=Command)(learning.fit_reranker)
 
 
 @app.command(cls=Command)

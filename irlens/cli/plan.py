@@ -78,7 +78,11 @@ def _memory(steps: Sequence[Step], room: int | None) -> None:
     found: dict[str, dict[str, float]] = {}
     for step in steps:
         model = getattr(step.settings, "model", "tiny")
-        if step.stage not in ("sample", "passk", "mine-negatives", "train") or model == "tiny" or model.startswith("@"):
+        if (
+            step.stage not in ("sample", "passk", "mine-negatives", "train")
+            or model in catalog.EMBEDDED
+            or model.startswith("@")
+        ):
             continue
         row = found.setdefault(model, {})
         ways = WAYS if step.stage == "train" else {"train": (1, {})}

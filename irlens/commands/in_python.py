@@ -1,4 +1,4 @@
-"""`irlens import` and `irlens export` as functions: other tools' draws as frames, and frames as their files."""
+"""Commands as functions: other tools' draws as frames, frames as their files, and a reranker of one's own."""
 
 from __future__ import annotations
 
@@ -63,6 +63,30 @@ def export_draws(
     told = {"settings": {"model": model}, "task": task.name if task else None}
     source = Source(Path("draws"), run, qrels, told, None, None, "", loaded=task)
     return exports.write(source, settings, Path(out), silent)
+
+
+def fit_reranker(
+    data: str | os.PathLike | pd.DataFrame | list[dict] | Any,
+    out: str | os.PathLike,
+    model: str | os.PathLike = "tiny",
+    objective: str = "bradley-terry",
+    **options: Any,
+) -> tuple[Path, pd.DataFrame]:
+    """(the folder of a reranker that is trained on judged responses, its results on held-out prompts); `irlens fit-reranker`
+    is the same.
+
+    data: judged draws, preference pairs or scored lists: a path, a hub id, or the lists themselves, in the forms that
+    `irlens.train.fit` takes. out: the folder; `irlens.reranker(out)` loads the reranker, the same call continues. options:
+    further options of the command, such as list_size, held_out, epochs, learning_rate, lora_rank. Raises UserError:
+    nothing to learn from, an unknown option or objective, a model of which no reranker can be made.
+    """
+    from irlens.commands import fit_reranker as command
+    from irlens.commands.reranking import FitReranker
+
+    _check("fit_reranker", options, {f.name for f in fields(FitReranker)} - {"data", "out", "model", "objective"})
+    given: Any = os.fspath(data) if isinstance(data, (str, os.PathLike)) else data
+    told: dict[str, Any] = {"model": os.fspath(model), "objective": objective, "out": os.fspath(out)}
+    return command.fit_reranker(FitReranker(data=given, **told, **options), silent)
 
 
 def _check(name: str, options: dict[str, Any], known: set[str]) -> None:

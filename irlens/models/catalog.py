@@ -38,6 +38,7 @@ MODELS = {
     model.name: model
     for model in (
         Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0, parameters=360_960),
+        Model("tiny-countdown", "", None, "countdown", 48, 3e-4, 1.0, 360_960),
         Model("mathstral", "mistralai/Mathstral-7B-v0.1", None, "gsm8k", 512, 2e-7, parameters=7_248_023_552),
         _chat("mistral-7b", "mistralai/Mistral-7B-v0.1", 7_241_732_096),
         _chat("mistral-7b-it", "mistralai/Mistral-7B-Instruct-v0.2", 7_241_732_096),
@@ -107,12 +108,19 @@ class Reward:
 REWARDS = {
     reward.name: reward
     for reward in (
+        Reward("tiny-rm", "", parameters=361_056),
         Reward("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1", parameters=7_504_928_768),
         Reward("pairrm", "llm-blender/PairRM", form="pairrm", parameters=436_014_081),
     )
 }
+EMBEDDED = tuple(entry.name for table in (MODELS, ENCODERS, REWARDS) for entry in table.values() if not entry.repo)
 RETRIEVERS = ("bm25", *ENCODERS)
 NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "consolidated*", "original/*"]
+
+
+def _here(entry):
+    """An entry of the catalog; of what comes with this package, with its folder."""
+    return entry if entry.repo else replace(entry, repo=str(resources.files("irlens") / "models" / entry.name))
 
 
 def model(name: str) -> Model:
@@ -120,10 +128,8 @@ def model(name: str) -> Model:
 
     Raises UserError for anything else, with the nearest known name.
     """
-    if name == "tiny":
-        return replace(MODELS["tiny"], repo=str(resources.files("irlens") / "models" / "tiny"))
     if name in MODELS:
-        return MODELS[name]
+        return _here(MODELS[name])
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -142,10 +148,8 @@ def encoder(name: str) -> Encoder:
     A hub id or a folder whose last part is that of a known repository (`e5-base-v2`) gets its prompts, because the
     files of those repositories do not hold them. Raises UserError for anything else, with the nearest known name.
     """
-    if name == "tiny-e5":
-        return replace(ENCODERS["tiny-e5"], repo=str(resources.files("irlens") / "models" / "tiny-e5"))
     if name in ENCODERS:
-        return ENCODERS[name]
+        return _here(ENCODERS[name])
     folder = Path(name).expanduser()
     known = {e.repo.rpartition("/")[2]: e for e in ENCODERS.values() if e.repo}
     if folder.is_dir():
@@ -174,12 +178,14 @@ def reward(name: str) -> Reward | None:
     without a folder.
     """
     if name in REWARDS:
-        return REWARDS[name]
+        return _here(REWARDS[name])
     folder = Path(name).expanduser()
     forms = {r.repo.rpartition("/")[2]: r.form for r in REWARDS.values()}
     if folder.is_dir():
         path = folder.resolve()
-        return Reward(path.name, str(path), form=forms.get(path.name, "scalar"))
+        inner = path / "model"  # of what `irlens fit-reranker` writes
+        there = inner if not (path / "config.json").is_file() and (inner / "config.json").is_file() else path
+        return Reward(path.name, str(there), form=forms.get(path.name, "scalar"))
     if hub.is_id(name):
         repo, revision = hub.pinned(name, "--reranker")
         return Reward(name.replace("/", "-"), repo, revision, forms.get(repo.rpartition("/")[2], "scalar"))

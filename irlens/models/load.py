@@ -39,18 +39,19 @@ def causal_lm(folder: Path, device: str | None = None, **options):
     return model.to(device or here)
 
 
-def classifier(folder: Path, what: str = "not a usable reward model"):
-    """(sequence classifier in `folder`, on its device; the names of the weights that the folder lacks).
+def classifier(folder: Path, what: str = "not a usable reward model", to: str | None = None, **more):
+    """(sequence classifier in `folder`, on its device or `to`, read with `more` options; the names of the weights that the
+    folder lacks).
 
     Raises UserError, with `what` is wrong, if it cannot be loaded.
     """
     from transformers import AutoModelForSequenceClassification
 
     device, dtype = device_and_dtype()
-    options = {"dtype": dtype, "output_loading_info": True, "local_files_only": True} | WEIGHTS
+    options = {"dtype": dtype, "output_loading_info": True, "local_files_only": True} | WEIGHTS | more
     read = lambda: AutoModelForSequenceClassification.from_pretrained(folder, **options)  # noqa: E731
     model, found = _loaded(read, folder, what)
-    return model.to(device), list(found["missing_keys"])
+    return model.to(to or device), list(found["missing_keys"])
 
 
 def config(folder: Path):

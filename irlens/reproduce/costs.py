@@ -25,6 +25,7 @@ PEAK = 989e12  # FLOP/s of an H100 in bfloat16
 GIB = 2**30
 TOKENS = {  # data set → typical tokens of a prompt, of a response
     "sums": (37, 49),
+    "countdown": (25, 28),
     "gsm8k": (100, 200),
     "math": (110, 400),
     "ultrafeedback": (160, 400),
@@ -33,7 +34,14 @@ TOKENS = {  # data set → typical tokens of a prompt, of a response
 }
 CHARACTERS = 2.4  # of a token of `tiny`; those of others have 3 to 4
 TEMPLATE = 300  # tokens of what a judge is told beside the prompt and the answers
-SIZES = {"sums": 1000, "gsm8k": 1319, "math": 5000, "alpacaeval": 805, "mixeval": 4000}  # problems in the split test
+SIZES = {
+    "sums": 1000,
+    "countdown": 1000,
+    "gsm8k": 1319,
+    "math": 5000,
+    "alpacaeval": 805,
+    "mixeval": 4000,
+}  # problems in the split test
 CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
 DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
 FORMULA = (
@@ -279,7 +287,7 @@ class _Work:
 
 def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK | Sample) -> dict[str, float | None]:
     """gpu_hours, gpu_gib and cpu_minutes of this work."""
-    if policy.name == "tiny":
+    if policy.name in catalog.EMBEDDED:
         seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE)
         return {"cpu_minutes": None if work.scored is None or work.scored else seconds / 60}
     n, needs = policy.parameters, list(memory.needs(settings, ask=False))

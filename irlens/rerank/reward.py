@@ -19,39 +19,23 @@ from irlens.rerank.scoring import as_text, batches
 LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one
 
 
-class RewardModel:
-    """A scorer (see `scoring.Scorer`): rows → `score`, the raw logit, and `truncated`, whether the text was cut.
+class Reader:
+    """What a reward model reads of a prompt and its response. `conversations`: query_id → messages before the response.
 
-    `conversations`: query_id → messages before the response. Text beyond the model's positions is cut from its
-    beginning, so that the response's end, where a causal model reads the reward, stays.
+    `limit`: tokens that it can read; `pad`: the token that pads, None where nobody names one; `causal`: whether it reads
+    the reward at the last token that is not padding.
     """
 
-    def __init__(self, model, tokenizer, conversations: dict[str, list[dict]], batch_size: int | None = None):
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.conversations, self.batch_size = conversations, batch_size
-        config = model.config.get_text_config()
+    def __init__(self, config, tokenizer, conversations: dict[str, list[dict]], causal: bool):
+        self.tokenizer, self.conversations, self.causal = tokenizer, conversations, causal
+        config = config.get_text_config()
         limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
         self.limit = min((int(v) for v in limits if v and 0 < v < LONGEST), default=LONGEST)
         if not getattr(
             config, "position_biased_input", True
         ):  # DeBERTa-v3's positions are relative: no limit of its own
             self.limit = min(tokenizer.model_max_length, LONGEST)
-        self.causal = hasattr(model, "score")  # reads the reward at the last token that is not padding
-
-    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """See the class."""
-        import torch
-
-        encoded = self.encode(rows)
-        cut = [len(some["input_ids"]) > self.limit for some in encoded]
-        encoded = [self._cut(some) if long else some for some, long in zip(encoded, cut)]
-        scores = [0.0] * len(encoded)
-        for chosen in batches([len(some["input_ids"]) for some in encoded], self.batch_size):
-            with torch.inference_mode():
-                logits = self.model(**self._padded([encoded[i] for i in chosen])).logits
-            for i, value in zip(chosen, logits[:, 0].float().tolist()):
-                scores[i] = value
-        return pd.DataFrame({"score": scores, "truncated": cut})
+        self.pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
 
     def text(self, query_id: str, response: str) -> str:
         """What a model with a chat template reads, as the template writes it."""
@@ -78,26 +62,57 @@ class RewardModel:
             {"input_ids": [number, *some] if want and some[:1] != [number] else some} for some, want in zip(ids, wants)
         ]
 
+
+class RewardModel(Reader):
+    """A scorer (see `scoring.Scorer`): rows → `score`, the raw logit, and `truncated`, whether the text was cut.
+
+    Text beyond the model's positions is cut from its beginning, so that the response's end, where a causal model reads the
+    reward, stays.
+    """
+
+    def __init__(self, model, tokenizer, conversations: dict[str, list[dict]], batch_size: int | None = None):
+        super().__init__(model.config, tokenizer, conversations, hasattr(model, "score"))
+        self.model, self.batch_size = model.eval(), batch_size
+
+    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """See the class."""
+        import torch
+
+        encoded = self.encode(rows)
+        cut = [len(some["input_ids"]) > self.limit for some in encoded]
+        encoded = [self._cut(some) if long else some for some, long in zip(encoded, cut)]
+        scores = [0.0] * len(encoded)
+        for chosen in batches([len(some["input_ids"]) for some in encoded], self.batch_size):
+            with torch.inference_mode():
+                logits = self.model(**self._padded([encoded[i] for i in chosen])).logits
+            for i, value in zip(chosen, logits[:, 0].float().tolist()):
+                scores[i] = value
+        return pd.DataFrame({"score": scores, "truncated": cut})
+
     def _cut(self, some: dict[str, list[int]]) -> dict[str, list[int]]:
         """At most `limit` tokens: the first one (BOS, CLS) and the last ones."""
         return {name: ids[:1] + ids[len(ids) - self.limit + 1 :] for name, ids in some.items()}
 
     def _padded(self, some: Sequence[dict[str, list[int]]]) -> dict:
         """A batch, padded on the right with a token that no text of a causal model ends with."""
-        import torch
-
-        config = self.model.config.get_text_config()
-        pad = config.pad_token_id if config.pad_token_id is not None else self.tokenizer.pad_token_id
+        config, pad = self.model.config.get_text_config(), self.pad
         if self.causal:
             last = {one["input_ids"][-1] for one in some}
             if pad is None or pad < 0 or pad in last:
                 pad = next(i for i in range(config.vocab_size) if i not in last)
             self.model.config.pad_token_id = config.pad_token_id = pad
-        width = max(len(one["input_ids"]) for one in some)
-        fill = {"input_ids": pad or 0, "token_type_ids": 0}
-        batch = {name: [one[name] + [fill[name]] * (width - len(one[name])) for one in some] for name in some[0]}
-        batch["attention_mask"] = [[1] * len(one["input_ids"]) + [0] * (width - len(one["input_ids"])) for one in some]
-        return {name: torch.tensor(values, device=self.model.device) for name, values in batch.items()}
+        return {name: values.to(self.model.device) for name, values in padded(some, pad or 0).items()}
+
+
+def padded(some: Sequence[dict[str, list[int]]], pad: int) -> dict:
+    """Texts of token ids as tensors [texts, longest], padded on the right, and their `attention_mask`."""
+    import torch
+
+    width = max(len(one["input_ids"]) for one in some)
+    fill = {"input_ids": pad, "token_type_ids": 0}
+    batch = {name: [one[name] + [fill[name]] * (width - len(one[name])) for one in some] for name in some[0]}
+    batch["attention_mask"] = [[1] * len(one["input_ids"]) + [0] * (width - len(one["input_ids"])) for one in some]
+    return {name: torch.tensor(values) for name, values in batch.items()}
 
 
 def labels(folder: Path) -> int:

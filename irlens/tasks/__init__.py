@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "sums": "generated word problems in GSM8K's format, with a verifier; needs no download",
+    "countdown": "generated numbers to make a target of, several answers right, with a verifier; needs no download",
     "facts": "generated passages and questions about invented people and places; needs no download",
     "nq": "Natural Questions on DPR's 21 million passages (ir_datasets: dpr-w100/natural-questions)",
     "gsm8k": "grade-school math word problems with a verifier (hub: openai/gsm8k)",

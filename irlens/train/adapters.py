@@ -9,6 +9,8 @@ from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.base.files import write_text
 
+CLASSIFIER = "SEQ_CLS"  # peft's name
+
 
 def load(policy: Path, lora_rank: int | None = None, quantize: str | None = None, shard: bool = False):
     """(model, tokenizer) in float32 (bf16 by autocast, not storage), or with adapters of `lora_rank` over frozen bf16.
@@ -65,13 +67,14 @@ def _four_bits():
     )
 
 
-def adapted(model, rank: int):
-    """The model with new LoRA adapters of this rank over frozen weights."""
+def adapted(model, rank: int, kind: str = "CAUSAL_LM"):
+    """The model with new LoRA adapters of this rank over frozen weights. kind: peft's name of what it is; the head of a
+    CLASSIFIER is trained whole."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=kind)
     return get_peft_model(model, config)
 
 
@@ -146,14 +149,19 @@ def _merged(model, state, policy: Path, temporary: Path):
     """The base weights, read anew in float32 so that no quantised ones are kept, plus the trained adapters."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from irlens.models.load import WEIGHTS
 
     adapters = temporary.with_name(".adapters.tmp")
     try:
         model.save_pretrained(adapters, state_dict=state)
-        base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32, **WEIGHTS)
+        read: dict = {"dtype": torch.float32, **WEIGHTS}
+        if model.active_peft_config.task_type == CLASSIFIER:  # its head is among what was trained
+            read |= {"num_labels": model.config.num_labels, "pad_token_id": model.config.pad_token_id}
+            base = AutoModelForSequenceClassification.from_pretrained(policy, **read)
+        else:
+            base = AutoModelForCausalLM.from_pretrained(policy, **read)
         return PeftModel.from_pretrained(base, adapters).merge_and_unload()
     finally:
         shutil.rmtree(adapters, ignore_errors=True)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 from irlens.base import errors, interrupts, plugins, workers
 from irlens.base.devices import Devices, environment
@@ -35,6 +36,12 @@ class Phase:
     weights: Path
     prompts: dict[str, list[int]]
     s: int
+    process: ClassVar[str] = PROCESS  # the module whose `main` each of its processes runs
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return f"iteration {self.s}"
 
     @property
     def file(self) -> Path:
@@ -72,10 +79,10 @@ def run(phase: Phase, devices: Devices, say: Say) -> None:
         if ended.is_file():
             break
         if tries < workers.AGAIN:
-            say(f"iteration {phase.s}: training died ({last}); it is started again from its last checkpoint")
+            say(f"{phase.called}: training died ({last}); it is started again from its last checkpoint")
     else:
         raise UserError(
-            f"iteration {phase.s}: training died {workers.AGAIN + 1} times, the last {last}; the same command continues"
+            f"{phase.called}: training died {workers.AGAIN + 1} times, the last {last}; the same command continues"
         )
     told = json.loads(ended.read_text(encoding="utf-8"))
     ended.unlink()
@@ -93,7 +100,7 @@ def on_this_machine(phase: Phase, devices: Devices, say: Say) -> str:
         ".torchrun.tmp"
     )  # else it leaves a folder per training among the machine's temporary ones
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices.count}", f"--log-dir={own}"]
-    command = [sys.executable, *(several if devices.count != 1 else []), "-m", PROCESS, str(phase.file)]
+    command = [sys.executable, *(several if devices.count != 1 else []), "-m", phase.process, str(phase.file)]
     given = environment(None, 1, 0) | {"PYTHONPATH": workers.python_path(), CONTROLLED: "1"}
     given.setdefault("OMP_NUM_THREADS", environment(0, devices.count or 1, 0)["OMP_NUM_THREADS"])
     log = phase.file.with_suffix(".log")
@@ -132,4 +139,4 @@ def on_ray(phase: Phase, devices: Devices, say: Say) -> str:
     """The same as actors of a Ray cluster, one per device, whose folder all nodes must see."""
     from irlens.base.cluster import launch
 
-    return launch(plugins.function(f"{PROCESS}:main", "a training"), str(phase.file), devices.count, say)
+    return launch(plugins.function(f"{phase.process}:main", "a training"), str(phase.file), devices.count, say)

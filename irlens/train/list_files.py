@@ -14,7 +14,7 @@ from irlens.tables import files as tables
 from irlens.train.preferences import FORMS, RESPONSES, VALUES, are_own, as_lists
 
 OWN = "lists.parquet"  # of a folder that mining or an iteration of training wrote
-TYPED = ("completions", "scores", "rejected", "label", "score", "reward", "grade")  # what a CSV holds as text
+TYPED = ("completions", "scores", "rejected", "label", "score", "reward", "grade", "margin")  # what a CSV holds as text
 
 
 def read(path: str | Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -39,6 +39,15 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> pd.DataF
                 raise UserError(f"--columns: {own} holds irlens' own lists, which have names of their own")
             return as_lists(tables.read_lists(own))
     return _of_rows(_placed(path), path, dict(columns or {}))
+
+
+def of_hub(name: str, split: str | None = None, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The same of a data set of the hub, `owner/name[:configuration]`; without `split` of its training material."""
+    from irlens.tasks import datasets_library
+
+    name = str(datasets_library.identifier(name))
+    split = split or _training(datasets_library.hub_splits(name), Path(name))
+    return _of_rows(datasets_library.hub_rows(name, split)[0], Path(name), dict(columns or {}))
 
 
 def columns(path: str | Path) -> list[str]:

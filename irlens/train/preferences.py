@@ -27,7 +27,8 @@ def as_lists(data, places: Sequence[str] | None = None) -> pd.DataFrame:
     them. Or a row is one response, `prompt`, `completion` (or `response`), `label` (or `score`, `reward`), and those of
     one prompt are a list. A prompt that is a text is what the model reads, word for word, as in TRL (column `prompt`); a
     prompt of chat messages goes through the chat template (column `messages`), and the last message of a completion is
-    the response; a chat in `chosen` says what was asked where `prompt` is absent, or only a text. A column `query` says
+    the response; a chat in `chosen` says what was asked where `prompt` is absent, or only a text. A column `margin` of pairs (by how much the
+    chosen one is better) is kept, for rerankers. A column `query` says
     what is asked without the template around it. places: where each row stands, for messages; by default its number.
     Raises UserError, naming the row: a column that is missing, an empty or odd value.
     """
@@ -95,7 +96,10 @@ def _pair(row: dict, where: str) -> tuple[dict, list, list]:
         if any((_chat(one) or [])[:-1] != before for one in rejected):
             raise UserError(f"{where}: chosen and rejected do not answer the same messages")
         row = {**row, "prompt": before}
-    return _prompt(row, where), [row["chosen"], *rejected], [1.0] + [0.0] * len(rejected)
+    asked, margin = _prompt(row, where), row.get("margin")
+    if margin is not None and margin == margin:  # a table's missing number is not equal to itself
+        asked["margin"] = _grades([margin], where, "margin")[0]
+    return asked, [row["chosen"], *rejected], [1.0] + [0.0] * len(rejected)
 
 
 def _gathered(rows: list[dict], places: Sequence[str], response: str, value: str) -> list[tuple[dict, list, list, str]]:
@@ -158,12 +162,12 @@ def _texts(values, where: str) -> list[str]:
     return out
 
 
-def _grades(values, where: str) -> list[float]:
+def _grades(values, where: str, what: str = "scores") -> list[float]:
     values = _list(values) or []
     values = [value.item() if hasattr(value, "item") else value for value in values]  # numpy's are no numbers.Real
     for value in values:
         if not isinstance(value, numbers.Real) or not abs(float(value)) < float("inf"):
-            raise UserError(f"{where}: scores must be finite numbers, got {value!r:.80}")
+            raise UserError(f"{where}: {what} must be finite numbers, got {value!r:.80}")
     return [float(value) for value in values]
 
 

@@ -147,10 +147,14 @@ class RankingTrainer(Trainer):
                 "learning rate (the last good checkpoint is kept)"
             )
         if model.training:
-            self.watched.update(_diagnose(scores, self.objective.uses_reference))
+            self.watched.update(self.diagnose(scores))
             self.tiers.update(tier for tiers in inputs["tiers"] for tier in tiers)
         loss = share * loss
         return (loss, {"logprob": scores.logprob}) if return_outputs else loss
+
+    def diagnose(self, scores: Scores) -> dict[str, float]:
+        """What the log says of a pass: sums over its lists, and their number, `lists`."""
+        return _diagnose(scores, self.objective.uses_reference)
 
     def _scores(self, model, inputs: dict) -> Scores:
         mismatched = {name: value for name, value in inputs.items() if name.startswith("mismatched")}
@@ -206,6 +210,11 @@ def _diagnose(scores: Scores, reference: bool) -> dict[str, float]:
             "logratio_negative": mean(ratio, worst),
             "kl": -mean(ratio, mask),
         }
+    return summed(per_list)
+
+
+def summed(per_list: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Name → the sum of values [B]."""
     stacked = torch.stack([values.double().sum() for values in per_list.values()])
     return dict(zip(per_list, stacked.tolist()))
 
@@ -320,17 +329,12 @@ def train(
     """Trains `model` in place and returns its trainer; the log is trainer.state.log_history.
 
     References are computed before the first step. `folder` holds the checkpoints; training continues from the last
-    whole one. state: the optimiser's, where it is kept between iterations. (Seven parameters.) Raises UserError for a checkpoint that is not this model's, FloatingPointError for a loss that is not
-    finite.
+    whole one. state: the optimiser's, where it is kept between iterations. Raises UserError for a checkpoint that is not
+    this model's, FloatingPointError for a loss that is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(folder, options, len(examples), model.num_parameters(), iteration)
-    if arguments.process_index == 0:
-        for checkpoint in folder.glob("checkpoint-*"):
-            if not (checkpoint / "complete").exists() or not checksums.whole(checkpoint):
-                shutil.rmtree(checkpoint)
-    if arguments.world_size > 1:
-        torch.distributed.barrier()  # before anyone looks for the last whole one
+    only_whole(folder, arguments)
     pad, rows = tokenizer.pad_token_id or 0, layout(model, options.pack_up_to, arguments.device.type)
     if options.shard and arguments.world_size > 1:
         model, kind = sharding.divide(model, arguments.device, arguments.bf16), DividedTrainer
@@ -348,11 +352,32 @@ def train(
         options=options,
         iteration=iteration,
         state=state,
-        callbacks=[_MarkComplete("save_total_limit" not in options.arguments)],
     )
-    last = get_last_checkpoint(str(folder))
-    if last and (Path(last) / sharding.PARTS).is_dir() != (kind is DividedTrainer):
-        how = "without --shard" if kind is DividedTrainer else "with --shard, by several processes"
+    run(trainer, folder)
+    if arguments.process_index == 0:
+        state.leave(trainer.optimizer)
+    return trainer
+
+
+def only_whole(folder: Path, arguments: TrainingArguments) -> None:
+    """Removes the checkpoints in `folder` that are not whole. Every process calls it."""
+    if arguments.process_index == 0:
+        for checkpoint in folder.glob("checkpoint-*"):
+            if not (checkpoint / "complete").exists() or not checksums.whole(checkpoint):
+                shutil.rmtree(checkpoint)
+    if arguments.world_size > 1:
+        torch.distributed.barrier()  # before anyone looks for the last whole one
+
+
+def run(trainer: RankingTrainer, folder: Path) -> Trainer:
+    """Trains to the end, from the last checkpoint in `folder` where there is one; returns the trainer.
+
+    Raises UserError for a checkpoint that is not this model's.
+    """
+    trainer.add_callback(_MarkComplete("save_total_limit" not in trainer.options.arguments))
+    last, divided = get_last_checkpoint(str(folder)), isinstance(trainer, DividedTrainer)
+    if last and (Path(last) / sharding.PARTS).is_dir() != divided:
+        how = "without --shard" if divided else "with --shard, by several processes"
         raise UserError(f"{last}: was made {how}; go back to that, or delete it and run again")
     try:
         with _bar(trainer):
@@ -363,8 +388,6 @@ def train(
         raise
     except pickle.UnpicklingError as error:  # its states are read as numbers, never as code
         raise UserError(f"{last}: not a readable checkpoint; delete it and run again") from error
-    if arguments.process_index == 0:
-        state.leave(trainer.optimizer)
     return trainer
 
 

@@ -14,7 +14,7 @@ from irlens.reproduce import chat
 from irlens.reproduce.records import Step
 from irlens.tasks.contract import UNSAFE
 
-EMBEDDED = ("tiny", "tiny-e5", "bm25", "random")
+EMBEDDED = (*catalog.EMBEDDED, "bm25", "random")
 TAUGHT, LONGEST = 24, 300  # prompts that a policy is taught to answer, of at most so many tokens
 LARGE = 2 << 20  # bytes of a BEIR corpus that is encoded whole
 STEPS, MANY, BY_HEART = (
