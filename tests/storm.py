@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import csv
 import json
+import math
 import os
 import random
 import re
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,11 +183,11 @@ class Storm:
         return place
 
     def whole(self, argv: list[str], place: Path, share_cold: float, dice: random.Random | None = None) -> int:
-        """Starts a command until it ends well; returns how many names it made at last."""
+        """Starts a command until it ends well; returns how many names it made at last, of one without `dice`."""
         for _ in range(3):
             run = (cold if dice and dice.random() < share_cold else self.server.start)(argv, place)
-            code, names = wait_for_names(run, place / "work", time.monotonic() + LAST)
-            if code == 0:
+            _, names = wait_for_names(run, place / "work", time.monotonic() + LAST, math.inf if dice is None else 0)
+            if (code := run.wait(time.monotonic() + LAST)) == 0:
                 return names
             if code is None:
                 end_all(run)
@@ -224,8 +225,10 @@ class Storm:
         since = time.time()
         run, began = (cold if apart else self.server.start)(argv, place), time.monotonic()
         length = tally.unbroken + 6 * apart
-        names, until = (when, began + 2 * length) if isinstance(when, int) else (None, began + when * length)
-        code, _ = wait_for_names(run, place / "work", until, names)
+        if isinstance(when, int):
+            code, _ = wait_for_names(run, place / "work", began + 2 * length, when)
+        else:
+            code = run.wait(began + when * length)
         while way == "worker" and several and code is None and not run.workers() and time.monotonic() < began + length:
             code = run.wait(time.monotonic() + dice.uniform(0.01, 0.5))
         if code is not None:
@@ -283,12 +286,12 @@ def moments(kills: int, names: int, dice: random.Random) -> Iterator[Moment]:
         yield from dice.sample([*shares, *(1 + int(share * max(1, names)) for share in shares)], 2 * parts)
 
 
-def wait_for_names(run: Run, work: Path, until: float, count: int | None = None) -> tuple[int | None, int]:
+def wait_for_names(run: Run, work: Path, until: float, count: float) -> tuple[int | None, int]:
     """Returns right after the `count`-th new name was seen, or at `until`: the exit code if the command has ended, and how
     many there were."""
     known, new = {path for path, _, _ in os.walk(work)}, 0
     known |= {os.path.join(where, name) for where, _, names in os.walk(work) for name in names}
-    while (code := run.ended()) is None and (count is None or new < count) and time.monotonic() < until:
+    while (code := run.ended()) is None and new < count and time.monotonic() < until:
         seen = {os.path.join(where, name) for where, _, names in os.walk(work) for name in names}
         new += len(seen - known)
         known |= seen
@@ -336,22 +339,37 @@ def ill_ended(place: Path, way: str, code: int | None, since: float) -> list[str
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
-def write_table(tallies: list[Tally], path: Path) -> None:
-    """A line per command, and one for all; commands that only an earlier storm has met keep their line."""
-    met = [tally.command for tally in tallies]
-    rows = [row for row in read_table(path) if row["command"] not in met] + [tally.row() for tally in tallies]
+def write_table(tallies: list[Tally], path: Path, before: list[dict], add: bool = False) -> None:
+    """A line per command, and one for all; commands that only an earlier storm has met (`before`) keep their line, and to
+    that of the others this storm is added, where it is to `add`."""
+    known, met = {row["command"]: row for row in before}, [tally.command for tally in tallies]
+    rows = [added(tally.row(), known.get(tally.command) if add else None) for tally in tallies]
+    rows += [row for name, row in known.items() if name not in met]
     order = [case.name for case in storm_cases.CASES]
     rows.sort(key=lambda row: order.index(row["command"]))
     sums = {key: sum(row[key] for row in rows) for key in rows[0] if isinstance(rows[0][key], (int, float))}
     sums["unbroken_s"] = round(sums["unbroken_s"], 1)
-    fell: Counter[str] = Counter()
-    for word, _, count in (some.rpartition(" ") for row in rows for some in row["last_written"].split("; ") if some):
-        fell[word] += int(count)
-    told = {"command": "all", "last_written": "; ".join(f"{word} {count}" for word, count in fell.most_common())}
+    told = {"command": "all", "last_written": summed(row["last_written"] for row in rows)}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, sums | told])
+
+
+def added(row: dict, before: dict | None) -> dict:
+    """A command's line with that of an earlier storm added; the time of an unbroken run is the later one's."""
+    if before is None:
+        return row
+    sums = {key: row[key] + before[key] for key, value in row.items() if isinstance(value, int)}
+    return row | sums | {"last_written": summed([row["last_written"], before["last_written"]])}
+
+
+def summed(told: Iterable[str]) -> str:
+    """The sum of `word count; word count …` of several lines, the largest count first."""
+    fell: Counter[str] = Counter()
+    for word, _, count in (some.rpartition(" ") for line in told for some in line.split("; ") if some):
+        fell[word] += int(count)
+    return "; ".join(f"{word} {count}" for word, count in fell.most_common())
 
 
 def read_table(path: Path) -> list[dict]:
@@ -375,11 +393,12 @@ def main() -> int:
     parser.add_argument("--cold", type=float, default=0.1, help="share of commands that do their imports themselves")
     parser.add_argument("--folder", type=Path, help="where to work; kept")
     parser.add_argument("--out", type=Path, help="a CSV of what was done")
+    parser.add_argument("--add", action="store_true", help="to what --out says already; with another --seed")
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so in what we start
     only = set(given.only.split(",")) - {""}
     cases = [case for case in storm_cases.CASES if not only or case.name in only]
-    total, tallies = sum(case.weight for case in cases), []
+    total, tallies, before = sum(case.weight for case in cases), [], read_table(given.out) if given.out else []
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storm-")))
         storm = Storm(folder.resolve(), given.seed, given.cold)
@@ -389,7 +408,7 @@ def main() -> int:
             tallies.append(storm.case(case, max(1, round(given.kills * case.weight / total))))
             print(json.dumps(tallies[-1].row()), *tallies[-1].wrong, sep="\n  ", flush=True)
             if given.out:
-                write_table(tallies, given.out)
+                write_table(tallies, given.out, before, given.add)
     kills, wrong = sum(t.kills for t in tallies), sum(len(t.wrong) for t in tallies)
     print(f"{kills} kills of {len(tallies)} commands, {wrong} differences")
     return 1 if wrong else 0

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DRAWS = "--limit 6 -n 3 --temperature 0.7,1.0"
-TRAINED = (
-    "--prompts 12 -n 4 --iterations 2 --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2 --test-limit 4 --store none"
-)
+TRAINED = "--prompts 12 -n 4 --epochs 1 --batch-lists 4 --eval-limit 4 --eval-n 2 --store none"
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,11 @@ CASES = (
     Case("plot", "plot @drawn/passk.csv --out out"),
     Case("index", "index --index IVF4,Flat --out out"),
     Case("recall", "recall --retriever bm25,tiny-e5 --out out", 1.5),
-    Case("train", f"train {TRAINED} --out out", 2),
-    Case("train --devices 2", f"train {TRAINED} --devices 2 --out out", 2),
+    Case("train", f"train {TRAINED} --iterations 2 --test-limit 4 --out out", 2),
+    Case("train --devices 2", f"train {TRAINED} --iterations 1 --test-limit 0 --devices 2 --out out", 2),
     Case(
         "train, all draws",
-        f"train {TRAINED} --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
+        f"train {TRAINED} --iterations 2 --test-limit 4 --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
         1.5,
     ),
     Case("train --lists", "train --lists @mined/lists.parquet --epochs 2 --batch-lists 4 --out out", 1.5),
@@ -73,7 +71,7 @@ CASES = (
         1.5,
     ),
     Case("reproduce --seeds --jobs", "reproduce @recipe.toml --seeds 0,1 --jobs 2 --out out", 2),
-    Case("reproduce --devices 2", "reproduce @recipe.toml --devices 2 --store none --out out", 1.5),
+    Case("reproduce --devices 2", "reproduce @one.toml --devices 2 --store none --out out", 1.5),
     Case("reproduce --redraw", "reproduce @recipe.toml --redraw @reproduced/per_problem.parquet --out out"),
     Case("reproduce --rehearse", "reproduce @recipe.toml --rehearse --out out"),
 )
@@ -113,6 +111,8 @@ temperature = [1.0]
 def write_files(folder: Path) -> None:
     """The inputs that no command makes."""
     (folder / "recipe.toml").write_text(RECIPE)
+    arm = RECIPE[: RECIPE.index("[study]")] + RECIPE[RECIPE.index("[shared.tiny]") : RECIPE.rindex("[[preset")]
+    (folder / "one.toml").write_text(arm)
     rows = [
         {"prompt": f"What is {i} plus 1?", "response": f"It is {i + d}.", "reward": d % 2}
         for i in range(6)

@@ -25,7 +25,7 @@ WARM = ("torch", "transformers", "pandas", "pyarrow.parquet", "scipy.stats", "ma
         "irlens.commands.recall", "irlens.commands.best_of_n", "irlens.commands.compare", "irlens.train.trainer",
         "irlens.retrieve.engines.transformers", "irlens.retrieve.dense", "irlens.measure.plots.curves",
         "irlens.train.adapters", "irlens.train.in_folder", "irlens.commands.mine_negatives")  # fmt: skip
-LAST = 300  # seconds that a command may take
+LAST = 600  # seconds that a command may take
 GONE = 15  # seconds that its processes have to end after it
 MARK = "IRLENS_STORM"  # in the environment of every process that a command starts
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
