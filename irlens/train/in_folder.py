@@ -146,10 +146,11 @@ def load(weights: Path, options: TrainOptions, s: int = 0):
 
 
 def log_of(trainer) -> pd.DataFrame:
-    """What was logged of a training, a row per entry."""
+    """What was logged of a training, a row per entry; columns in an order that a checkpoint, which sorts them, keeps."""
     import pandas as pd
 
-    return pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry)
+    log = pd.DataFrame(entry for entry in trainer.state.log_history if "loss" in entry)
+    return log[sorted(log.columns, key=lambda name: (name != "step", name != "loss", name))]
 
 
 def displaced(log: pd.DataFrame) -> list[str]:
