@@ -85,6 +85,7 @@ def every_write_in_turn(name, tmp_path, irlens, irlens_any, command, made):
             starts += 1
             assert len(failing.failed) >= starts, "the same place fails twice"
     assert not [path for path in home.rglob("*.tmp") if path.exists()]
+    print(f"{name}: {starts} full disks, at {len(failing.failed)} places")
     whole = tmp_path / "whole"
     irlens(*command(name, whole))
     assert made(home) == made(whole)
@@ -101,7 +102,6 @@ def test_every_write_fails_in_turn(name, tmp_path, irlens, irlens_any, command, 
 @pytest.mark.parametrize("name", LINES)
 def test_every_write_of_every_command_fails_in_turn(name, tmp_path, irlens, irlens_any, command, made):
     starts, failed = every_write_in_turn(name, tmp_path, irlens, irlens_any, command, made)
-    print(f"{name}: {starts} full disks, at {len(failed)} places")
     assert 1 <= starts <= len(failed)
 
 
