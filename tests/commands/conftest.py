@@ -163,17 +163,18 @@ def command(world, irlens):
 
 @pytest.fixture(scope="session")
 def made():
-    """Name → what a command made below a folder: bytes; of a manifest what does not depend on when and how often it ran."""
+    """Name → what a command made below a folder, wherever that is: bytes; of a manifest what does not depend on when and how
+    often it ran."""
 
     def read(home):
         found = {}
         for path in sorted(home.rglob("*")):
             name = path.relative_to(home).as_posix()
             if path.name == "manifest.json":
-                told = json.loads(path.read_text().replace(str(home), "@"))  # wherever it lies
+                told = json.loads(path.read_text().replace(str(home), "@"))
                 found |= {f"{name} {key}": value for key, value in told.items() if key not in PASSING}
             elif path.is_file() and path.name not in OWN and not name.startswith("store/"):
-                found[name] = path.read_bytes()
+                found[name] = path.read_bytes().replace(bytes(home), b"@")
         return found
 
     return read

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,11 +16,15 @@ LINES = ["sample", "passk", "index", "recall", "mine-negatives", "rerank", "veri
          "export", "temperatures", "winrate", "plot", "train", "train on lists", "reproduce"]  # fmt: skip
 
 
-class Failing:
-    """Every place is full when it is first written to; one that has failed takes the next writes."""
+DEAR = ("train", "reproduce")  # of places that differ in a number or an arm the first one fails
 
-    def __init__(self, patch, home):
-        self.home, self.failed = home, []
+
+class Failing:
+    """Every place is full when it is first written to; one that has failed takes the next writes. kinds: so is the first of
+    those that are alike."""
+
+    def __init__(self, patch, home, kinds=False):
+        self.home, self.failed, self.kinds = home, [], kinds
         import safetensors.torch
         import torch
         from transformers import modeling_utils
@@ -52,6 +57,7 @@ class Failing:
         if not isinstance(path, (str, os.PathLike)) or self.home not in Path(path).absolute().parents:
             return False
         name = str(Path(path).relative_to(self.home))
+        name = re.sub(r"\d+|\b[ab]\b", "#", name) if self.kinds else name
         if name in self.failed:
             return False
         self.failed.append(name)
@@ -72,13 +78,14 @@ def every_write_in_turn(name, tmp_path, irlens, irlens_any, command, made):
     home.mkdir()
     words = command(name, home)
     with pytest.MonkeyPatch.context() as patch:
-        failing = Failing(patch, home)
+        failing = Failing(patch, home, name in DEAR)
         starts = 0
         while (done := irlens_any(*words)).returncode:
             one_line(done)
             starts += 1
             assert len(failing.failed) >= starts, "the same place fails twice"
     assert not [path for path in home.rglob("*.tmp") if path.exists()]
+    print(f"{name}: {starts} full disks, at {len(failing.failed)} places")
     whole = tmp_path / "whole"
     irlens(*command(name, whole))
     assert made(home) == made(whole)
@@ -95,7 +102,6 @@ def test_every_write_fails_in_turn(name, tmp_path, irlens, irlens_any, command, 
 @pytest.mark.parametrize("name", LINES)
 def test_every_write_of_every_command_fails_in_turn(name, tmp_path, irlens, irlens_any, command, made):
     starts, failed = every_write_in_turn(name, tmp_path, irlens, irlens_any, command, made)
-    print(f"{name}: {starts} full disks, at {len(failed)} places")
     assert 1 <= starts <= len(failed)
 
 
@@ -117,12 +123,12 @@ def test_a_small_file_system_that_fills_up(name, tmp_path, small_disk, irlens, i
     whole = tmp_path / "whole"
     irlens(*command(name, whole))
     needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
-    refused = 0
-    for part in range(8):
+    refused, parts = 0, 4 if name in DEAR else 8
+    for part in range(parts):
         home = small_disk / "home"
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
-        free = shutil.disk_usage(small_disk).free - needed * part // 8
+        free = shutil.disk_usage(small_disk).free - needed * part // parts
         with (small_disk / "ballast").open("wb") as ballast:
             os.posix_fallocate(ballast.fileno(), 0, max(1, free))
         done = irlens_any(*command(name, home))
@@ -132,7 +138,8 @@ def test_a_small_file_system_that_fills_up(name, tmp_path, small_disk, irlens, i
         (small_disk / "ballast").unlink()
         irlens(*command(name, home))
         assert made(home) == made(whole)
-    assert refused >= 4
+    print(f"{name}: {refused} of {parts} disks too small")
+    assert refused >= parts // 2
 
 
 @pytest.mark.parametrize("error", [

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -175,6 +176,14 @@ def test_a_loss_that_is_not_finite_names_the_list_and_keeps_the_checkpoint(polic
     with pytest.raises(FloatingPointError, match="the list of "):
         train(model, tokenizer, some, how, tmp_path / "c")
     assert list((tmp_path / "c").glob("checkpoint-*/complete"))
+
+
+def test_a_log_is_the_same_after_a_checkpoint_which_sorts_it():
+    entries = [{"loss": 2.0 - s, "grad_norm": 1.0, "epoch": s / 2, "step": s} for s in (1, 2)]
+    kept = json.loads(json.dumps([*entries, {"train_runtime": 3.0}], sort_keys=True))
+    whole, again = (log_of(SimpleNamespace(state=SimpleNamespace(log_history=some))) for some in (entries, kept))
+    assert list(whole) == ["step", "loss", "epoch", "grad_norm"]
+    pd.testing.assert_frame_equal(again, whole)
 
 
 def test_what_is_said_of_a_failure_has_a_line_of_its_own(policy, tmp_path, capsys):
