@@ -14,9 +14,9 @@ from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
+from irlens.cli import chat
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import Judges, WinRate
-from irlens.commands.exchange import Compare, Export, Import, MixEval
+from irlens.commands.exchange import Compare, Export, Import
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -237,49 +237,7 @@ def compare(settings: Compare) -> None:
     report.written(folder)
 
 
-@app.command(cls=Command)
-@takes(WinRate)
-def winrate(settings: WinRate) -> None:
-    """Win rates against a baseline by a judge: plain, discrete and length-controlled (AlpacaEval 2).
-
-    Example: `irlens winrate model_outputs.json --baseline gpt4_outputs.json --judge fsfairx`
-    """
-    from irlens.cli import report
-    from irlens.commands.winrate import winrate as command
-
-    folder, results = command(settings, report.say)
-    report.win_rates(results)
-    report.written(folder)
-
-
-@app.command(cls=Command)
-@takes(Judges)
-def judges(settings: Judges) -> None:
-    """How good judges are: agreement (κ, α, τ), position and length bias, consistency, and how they rank answers.
-
-    Example: `irlens judges irlens-out/winrate-a irlens-out/winrate-b --judge length,random`
-    """
-    from irlens.cli import report
-    from irlens.commands.judges import judges as command
-
-    folder, tables = command(settings, report.say)
-    report.judges(tables)
-    report.written(folder)
-
-
-@app.command(cls=Command)
-@takes(MixEval)
-def mixeval(settings: MixEval) -> None:
-    """MixEval and MixEval-Hard: a table of systems, with intervals over distinct items, by type and benchmark.
-
-    Example: `irlens mixeval irlens-out/sample-mathstral-mixeval-2024-08-11 --dataset MixEval/mix_eval/data/mixeval-2024-08-11`
-    """
-    from irlens.cli import report
-    from irlens.commands.mixeval import mixeval as command
-
-    folder, results, tests = command(settings, report.say)
-    report.mixeval(results, tests)
-    report.written(folder)
+chat.add(app)
 
 
 @app.command("import", cls=Command)
