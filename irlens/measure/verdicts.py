@@ -187,6 +187,8 @@ def _told(verdicts: object, as_it_is: float, switched: float) -> list[tuple[int,
             found = [
                 (int(turn), float("nan") if value is None else float(value)) for turn, value in json.loads(verdicts)
             ]
+            if {turn for turn, _ in found} - {0, 1}:
+                raise ValueError("an order that is none")
         except (ValueError, TypeError) as error:
             raise UserError(f"verdicts {verdicts!r:.60}: not a list of [switched, preference]") from error
         return found

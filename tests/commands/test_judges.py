@@ -54,7 +54,9 @@ def test_its_folder(sets, irlens, tmp_path):
     """Tables, page and figures, none over another; the same command again makes nothing; as from Python."""
     import irlens as package
 
-    done = irlens("judges", *sets, "--judge", "length", "--resamples", 50, "--out", tmp_path / "out")
+    done = irlens(
+        "judges", *sets, "--judge", "length", "--resamples", 50, "--measures", "nDCG", "--out", tmp_path / "out"
+    )
     assert "Agreement of judges" in done.stdout and "0.800 [" in done.stdout
     names = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {f"figure-{name}.{form}" for name in ("agreement", "bias", "length", "rankings-one", "rankings-two")
@@ -73,9 +75,13 @@ def test_its_folder(sets, irlens, tmp_path):
     assert told["agreement"] == pytest.approx(0.8) and 0.6 < told["kappa"] < 0.8
     page = (tmp_path / "out" / "judges.md").read_text()
     assert "| one | two | 0.800 [" in page and "| length | one |" in page
-    again = irlens("judges", *sets, "--judge", "length", "--resamples", 50, "--out", tmp_path / "out")
+    again = irlens(
+        "judges", *sets, "--judge", "length", "--resamples", 50, "--measures", "nDCG", "--out", tmp_path / "out"
+    )
     assert "nothing is made again" in again.stdout and "0.800 [" in again.stdout
-    python = package.judges({p.stem: json.loads(p.read_text()) for p in sets}, ["length"], resamples=50)
+    python = package.judges(
+        {p.stem: json.loads(p.read_text()) for p in sets}, ["length"], resamples=50, measures="nDCG"
+    )
     for name in ("agreement", "bias", "lengths", "rankings"):
         ours = pd.DataFrame(getattr(python, name)).fillna({"against": ""}).reset_index(drop=True)
         pd.testing.assert_frame_equal(table(tmp_path / "out", name).fillna({"against": ""}), ours, check_dtype=False)
@@ -208,6 +214,7 @@ def test_ones_own_reward_and_a_models_likelihood(sets, irlens, undrawn, tmp_path
     assert shards[0].stat().st_mtime_ns == before and table(tmp_path / "out", "rankings").equals(whole)
 
 
+@pytest.mark.slow
 def test_other_judgements_are_another_folder(sets, irlens, refused, undrawn, tmp_path):
     irlens("judges", *sets, "--resamples", 0, "--out", tmp_path / "out")
     write(sets[1], notes("two", lambda i, s: 2))

@@ -238,6 +238,7 @@ def test_judges(tmp_path, irlens, monkeypatch):
     """docs/howto/judges.md: its files, the commands that need no server, its Python; what Python finds is in the folder."""
     page = "docs/howto/judges.md"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("irlens.commands.judges_pages.draw", lambda tables, out: None)  # its own test draws
     files, python = blocks(page, "python")
     execute(files, page)
     commands = [line for block in blocks(page, "sh") for line in joined(block) if "--base-url" not in line]

@@ -16,6 +16,12 @@ from irlens.rerank.pair_protocols import is_switched
 SYSTEMS = ("a", "b", "c")
 
 
+@pytest.fixture(autouse=True)
+def few_orders(monkeypatch):
+    """Orders of ties, where nothing is said of them."""
+    monkeypatch.setattr(rankings, "ORDERS", 2)
+
+
 def rows(judge, prefer, prompts=30, systems=SYSTEMS, length=lambda i, s: 10 + i % 7 + 3 * s):
     """Annotations: `prefer(i, s)` of the i-th prompt and the s-th system."""
     return [
@@ -176,8 +182,9 @@ def test_the_slope_of_length_is_that_of_a_logistic_regression():
 # -- rankings ------------------------------------------------------------------------------------------------------
 
 
-def test_a_ranking_is_measured_by_ir_measures():
+def test_a_ranking_is_measured_by_ir_measures(monkeypatch):
     """Against nDCG of the preferences as they are, and RR of what beats the baseline; ties are the mean of their orders."""
+    monkeypatch.setattr(rankings, "ORDERS", 10)
     rng = np.random.default_rng(0)
     chances = rng.random((30, 3))
     judged = rows("j", lambda i, s: 1 + chances[i, s])
