@@ -14,9 +14,9 @@ from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
+from irlens.cli import benchmarks
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import ArenaHard, MtBench, WinRate
-from irlens.commands.exchange import Compare, Export, Import, MixEval
+from irlens.commands.exchange import Compare, Export, Import
 from irlens.commands.settings import (
     BestOfN,
     Demo,
@@ -237,64 +237,8 @@ def compare(settings: Compare) -> None:
     report.written(folder)
 
 
-@app.command(cls=Command)
-@takes(WinRate)
-def winrate(settings: WinRate) -> None:
-    """Win rates against a baseline by a judge: plain, discrete and length-controlled (AlpacaEval 2).
-
-    Example: `irlens winrate model_outputs.json --baseline gpt4_outputs.json --judge fsfairx`
-    """
-    from irlens.cli import report
-    from irlens.commands.winrate import winrate as command
-
-    folder, results = command(settings, report.say)
-    report.win_rates(results)
-    report.written(folder)
-
-
-@app.command(cls=Command)
-@takes(MixEval)
-def mixeval(settings: MixEval) -> None:
-    """MixEval and MixEval-Hard: a table of systems, with intervals over distinct items, by type and benchmark.
-
-    Example: `irlens mixeval irlens-out/sample-mathstral-mixeval-2024-08-11 --dataset MixEval/mix_eval/data/mixeval-2024-08-11`
-    """
-    from irlens.cli import report
-    from irlens.commands.mixeval import mixeval as command
-
-    folder, results, tests = command(settings, report.say)
-    report.mixeval(results, tests)
-    report.written(folder)
-
-
-@app.command("arena-hard", cls=Command)
-@takes(ArenaHard)
-def arena_hard(settings: ArenaHard) -> None:
-    """Arena-Hard-Auto: win rates over each category's baseline, two games a question, with style controlled.
-
-    Example: `irlens arena-hard arena-hard-v2.0/model_judgment/gpt-4.1`
-    """
-    from irlens.cli import report
-    from irlens.commands.arena_hard import arena_hard as command
-
-    folder, results = command(settings, report.say)
-    report.arena_hard(results)
-    report.written(folder)
-
-
-@app.command("mt-bench", cls=Command)
-@takes(MtBench)
-def mt_bench(settings: MtBench) -> None:
-    """MT-Bench: two turns a question, each graded from 1 to 10, by turn and by category.
-
-    Example: `irlens mt-bench mt_bench/model_answer/mine.jsonl --judge own --base-url http://localhost:8000/v1`
-    """
-    from irlens.cli import report
-    from irlens.commands.mt_bench import mt_bench as command
-
-    folder, results = command(settings, report.say)
-    report.mt_bench(results)
-    report.written(folder)
+for name, function in benchmarks.COMMANDS.items():
+    app.command(name, cls=Command)(function)
 
 
 @app.command("import", cls=Command)
