@@ -154,48 +154,9 @@ def win_rates(found: pd.DataFrame) -> None:
     by = {name: found[found["measure"] == name].set_index(["run", "judge", "baseline"]) for name in wanted}
     for key in by["LCWinRate"].sort_values("value", ascending=False, kind="stable").index:
         rows = [by[name].loc[key] for name in wanted]
-        cells = [*map(str, key[: 1 + several]), *map(_points, rows), f"{int(rows[0].n):,}"]
+        cells = [*map(str, key[: 1 + several]), *map(points, rows), f"{int(rows[0].n):,}"]
         table.add_row(*cells)
     tables.print(table)
-
-
-def arena_hard(found: pd.DataFrame) -> None:
-    """A table per category, judge and baseline: a row per system, best first, with every rate in points."""
-    names = ("WinRate", "SCWinRate", "EqualStyleWinRate")
-    titles = dict(zip(names, ("win rate", "style control", "equal style")))
-    for (category, judge, baseline), some in found.groupby(["category", "judge", "baseline"], sort=False):
-        by = {name: some[some["measure"] == f"{name}:{category}"].set_index("run") for name in names}
-        there = [name for name in names if len(by[name])]
-        head = ["system", *(titles[name] for name in there), "questions", "no verdict"]
-        table = new_table(f"{category} against {baseline}, by {judge}", *head, left=1)
-        order = by["SCWinRate" if len(by["SCWinRate"]) else "WinRate"]
-        for run in order.sort_values("value", ascending=False, kind="stable").index:
-            plain = by["WinRate"].loc[run]
-            cells = [_points(by[name].loc[run]) if run in by[name].index else "" for name in there]
-            table.add_row(str(run), *cells, f"{int(plain.n):,}", f"{int(plain.missing):,}")
-        tables.print(table)
-
-
-def mt_bench(found: pd.DataFrame) -> None:
-    """A row per system, best first: mean grades over both turns, by turn and by category; nothing for an empty table."""
-    if found.empty:
-        return
-    names = list(dict.fromkeys(found["measure"]))
-    for judge, some in found.groupby("judge", sort=False):
-        for some_names in (names[:3], names[3:]):
-            table = new_table(
-                f"Grades by {judge}", "system", *(name.partition(":")[2] or "both turns" for name in some_names)
-            )
-            by = {name: some[some["measure"] == name].set_index("run") for name in names}
-            for run in by[names[0]].sort_values("value", ascending=False, kind="stable").index:
-                rows = [by[name].loc[run] if run in by[name].index else None for name in some_names]
-                cells = (
-                    "" if row is None or not row.n else f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-                    for row in rows
-                )
-                table.add_row(str(run), *cells)
-            if some_names:
-                tables.print(table)
 
 
 def judges(found: Mapping[str, pd.DataFrame]) -> None:
@@ -211,7 +172,7 @@ def judges(found: Mapping[str, pd.DataFrame]) -> None:
             tables.print(table)
 
 
-def _points(row) -> str:
+def points(row) -> str:
     """A share in points, with its interval where there is one; nothing where there is no share."""
     if row.value != row.value:
         return ""

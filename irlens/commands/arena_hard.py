@@ -17,6 +17,7 @@ from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say, concat
 from irlens.tables.formats import arena_hard as layout
+from irlens.tables.formats.rows import benchmark_of, first_of, judged_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,10 +112,10 @@ def _read(settings: ArenaHard, say: Say) -> Given:
     """Everything named, read. Raises UserError: nothing of that name, answers without a judge, a system twice."""
     import pandas as pd
 
-    given = Given(folder=_folder(settings))
+    given = Given(folder=benchmark_of(settings.dataset, settings.systems or (), layout.QUESTIONS))
     given.questions = None if given.folder is None else layout.questions(given.folder)
     for name in settings.systems or ():
-        path = Path(name).expanduser()
+        path = judged_in(name)
         kind = _kind(path)
         if kind == "judgements":
             given.judged.append(layout.judgements(path, settings.baseline))
@@ -135,25 +136,13 @@ def _read(settings: ArenaHard, say: Say) -> Given:
     return given
 
 
-def _folder(settings: ArenaHard) -> Path | None:
-    """The benchmark's folder: the one asked for, or of the file asked for, else the one that a system lies in."""
-    if settings.dataset:
-        asked = Path(settings.dataset).expanduser()
-        return asked.parent if asked.name == layout.QUESTIONS else asked
-    above = (parent for name in settings.systems or () for parent in Path(name).expanduser().resolve().parents)
-    return next((folder for folder in above if (folder / layout.QUESTIONS).is_file()), None)
-
-
 def _kind(path: Path) -> str:
     """What a path holds, by its first row: judgements, answers, or something else."""
-    from irlens.tables.formats.rows import jsonl_files, rows
-
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    several = path.is_dir() and any(path.glob("*.jsonl")) and not (path / "run.parquet").is_file()
+    run = path.is_dir() and (path / "run.parquet").is_file()
+    several = path.is_dir() and not run and any(path.rglob("*.jsonl"))
     if not several and not (path.is_file() and path.suffix == ".jsonl"):
         return "outputs"
-    first = next((row for _, row in rows(jsonl_files(path)[0])), {})
+    first = first_of(path)
     return (
         "judgements" if layout.is_judgement(first) else "answers" if layout.is_answer(first) or several else "outputs"
     )

@@ -114,10 +114,8 @@ def _is_run(path: Path) -> bool:
 
 
 def _of_run(source: runs.Source, say: Say) -> pd.DataFrame:
-    """The first draw of each prompt of each tag, under the name of the tag, else of the folder."""
-    from irlens.rerank.scoring import need_texts
-
-    run = need_texts(source.run, "a win rate")
+    """The first draw of each prompt of each tag, its thoughts left out, under the name of the tag, else of the folder."""
+    run = runs.without_thoughts(source, "a win rate")
     if "query" not in run.columns:
         from irlens.tables import with_queries
 

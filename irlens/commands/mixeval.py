@@ -127,22 +127,11 @@ def _systems(name: str, settings: MixEval, items: Sequence[Item], say: Say) -> l
     if not _is_run(path):
         return [_of_files(path, items, say)]
     source = runs.read(name, thought=settings.thought)
-    run = _without_thoughts(source)
+    run = runs.without_thoughts(source, "MixEval")
     tags = run["tag"].astype(str) if "tag" in run.columns else [source.name] * len(run)
     where = source.path / "run.parquet" if source.path.is_dir() else source.path
     parts = run.assign(tag=tags).groupby("tag", sort=False)
     return [System(str(tag), part.reset_index(drop=True), contract.digest(where)) for tag, part in parts]
-
-
-def _without_thoughts(source: runs.Source) -> pd.DataFrame:
-    """The run with what follows a closed thought as its texts; a thought that never closes leaves nothing."""
-    from irlens.models.thoughts import answer_part
-    from irlens.rerank.scoring import need_texts
-
-    run = need_texts(source.run, "MixEval")
-    if source.thought is None:
-        return run
-    return run.assign(text=[answer_part(text, source.thought) or "" for text in run["text"]])
 
 
 def _of_files(path: Path, items: Sequence[Item], say: Say) -> System:

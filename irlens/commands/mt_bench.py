@@ -16,6 +16,7 @@ from irlens.commands.folder import OutputFolder
 from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say, concat
 from irlens.tables.formats import mt_bench as layout
+from irlens.tables.formats.rows import benchmark_of, first_of, judged_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,10 +98,10 @@ def _check(settings: MtBench) -> None:
 
 def _read(settings: MtBench, say: Say) -> Given:
     """Everything named, read. Raises UserError: nothing of that name, a system twice, a run of other prompts."""
-    given = Given(folder=_folder(settings))
+    given = Given(folder=benchmark_of(settings.dataset, settings.systems or (), layout.QUESTIONS))
     given.questions = None if given.folder is None else layout.questions(given.folder)
     for name in settings.systems or ():
-        path = Path(name).expanduser()
+        path = judged_in(name)
         kind = _kind(path)
         if kind == "grades":
             given.graded.append(layout.grades(path))
@@ -117,28 +118,12 @@ def _read(settings: MtBench, say: Say) -> Given:
     return given
 
 
-def _folder(settings: MtBench) -> Path | None:
-    """The benchmark's folder: the one asked for, or of the file asked for, else the one that a system lies in."""
-    if settings.dataset:
-        return Path(settings.dataset).expanduser()
-    above = (parent for name in settings.systems or () for parent in Path(name).expanduser().resolve().parents)
-    return next((folder for folder in above if (folder / layout.QUESTIONS).is_file()), None)
-
-
 def _kind(path: Path) -> str:
     """What a path holds, by its first row: grades, answers, or a run."""
-    from irlens.tables.formats.rows import jsonl_files, rows
-
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if (
-        path.suffix == ".parquet"
-        or (path.is_dir() and not any(path.glob("*.jsonl")))
-        or (path / "run.parquet").is_file()
-    ):
+    run = path.suffix == ".parquet" or (path / "run.parquet").is_file()
+    if run or (path.is_dir() and not any(path.rglob("*.jsonl"))):
         return "run"
-    first = next((row for _, row in rows(jsonl_files(path)[0])), {})
-    return "grades" if layout.is_grade(first) else "answers"
+    return "grades" if layout.is_grade(first_of(path)) else "answers"
 
 
 def _of_run(name: str, given: Given, settings: MtBench, say: Say) -> pd.DataFrame:
@@ -148,10 +133,8 @@ def _of_run(name: str, given: Given, settings: MtBench, say: Say) -> pd.DataFram
     """
     import pandas as pd
 
-    from irlens.rerank.scoring import need_texts
-
     source = runs.read(name, thought=settings.thought)
-    run = need_texts(source.run, "MT-Bench")
+    run = runs.without_thoughts(source, "MT-Bench")
     run = run.assign(tag=run["tag"].astype(str) if "tag" in run.columns else source.name)
     run = run.sort_values("rank", kind="stable").drop_duplicates(["tag", "query_id"]).sort_index()
     assert given.questions is not None

@@ -240,6 +240,18 @@ def _after_thoughts(run: pd.DataFrame, tags: Thought | None) -> tuple[pd.DataFra
     return thoughts.marked(run, tags), tags
 
 
+def without_thoughts(source: Source, what: str) -> pd.DataFrame:
+    """The run with what follows a closed thought as its texts; a thought that never closes leaves nothing. Raises
+    UserError, naming `what` needs them, for a run without texts."""
+    from irlens.models.thoughts import answer_part
+    from irlens.rerank.scoring import need_texts
+
+    run = need_texts(source.run, what)
+    if source.thought is None:
+        return run
+    return run.assign(text=[answer_part(text, source.thought) or "" for text in run["text"]])
+
+
 def _manifest(path: Path) -> dict:
     try:
         return checksums.read_signed(path)

@@ -105,7 +105,9 @@ def test_what_is_written_is_read_again(judged, irlens, tmp_path):
     written = tmp_path / "out" / "model_judgment" / "gpt-4.1"
     first = json.loads((written / "other.jsonl").read_text().splitlines()[0])
     assert first["games"] == [{"score": "A>>B"}, {"score": "A=B"}] and first["baseline"] == BASES["hard_prompt"]
-    irlens("arena-hard", written, "--dataset", judged.parents[1], "--out", tmp_path / "again")
+    irlens(
+        "arena-hard", tmp_path / "out", "--dataset", judged.parents[1] / "question.jsonl", "--out", tmp_path / "again"
+    )
     assert values(tmp_path / "again").equals(values(tmp_path / "out"))
 
 

@@ -59,8 +59,8 @@ def test_stored_grades_give_the_table(bench, irlens, tmp_path):
     assert found.loc["MTBench", "value"] == pytest.approx((1 + 2 + 3 + 4 + 5 + 7 + 8) / 7)
     assert found.loc["MTBench:turn-1", "value"] == 4 and found.loc["MTBench:math", "value"] == 3.5
     assert found.loc["MTBench", "missing"] == 1 and set(found["judge"]) == {"gpt-4"}
-    again = tmp_path / "out" / "model_judgment" / "gpt-4_single.jsonl"
-    irlens("mt-bench", again, "--dataset", bench, "--out", tmp_path / "again")
+    assert (tmp_path / "out" / "model_judgment" / "gpt-4_single.jsonl").is_file()
+    irlens("mt-bench", tmp_path / "out", "--dataset", bench, "--out", tmp_path / "again")
     assert values(tmp_path / "again").equals(found)
     python = package.mt_bench(stored, bench).set_index("measure")["value"]
     assert python.to_dict() == pytest.approx(found["value"].to_dict())

@@ -268,6 +268,18 @@ def test_a_run_is_a_system(irlens, tmp_path):
     assert pairs["output_2"].tolist() == rows["text"].tolist() and set(pairs["generator_1"]) == {"one"}
 
 
+def test_thoughts_are_no_part_of_an_answer(irlens, tmp_path):
+    """What competes follows the thought; one that never closes leaves nothing."""
+    said = ["<think>on and on</think>ok", "<think>on and on", "<think></think>yes"]
+    rows = [(f"q{i}", f"q{i}/0", f"Q{i}", text, 0, 0.0, 0) for i, text in enumerate(said)]
+    columns = ["query_id", "doc_id", "query", "text", "draw", "score", "rank"]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "run.parquet")
+    write(tmp_path / "base.json", [{"instruction": f"Q{i}", "output": "four", "generator": "one"} for i in range(3)])
+    irlens("winrate", tmp_path / "run.parquet", "--thought", "<think>,</think>", "--baseline", tmp_path / "base.json", "--judge",
+           "length", "--resamples", 0, "--out", tmp_path / "out")  # fmt: skip
+    assert pd.read_parquet(tmp_path / "out" / "judgements.parquet")["output_2"].tolist() == ["ok", "", "yes"]
+
+
 def test_prompts_are_joined_by_their_text(contest, irlens, tmp_path):
     """Another order of the file is the same contest."""
     irlens(*contest, "--judge", "length", "--out", tmp_path / "out")

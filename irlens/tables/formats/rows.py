@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,13 +74,40 @@ def plain(value):
 
 
 def jsonl_files(path: Path) -> list[Path]:
-    """A file, or the JSON lines of a folder, by name. Raises UserError: a folder without any."""
+    """A file, or the JSON lines of a folder, else of those in it, by name. Raises UserError: a folder without any."""
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("*.jsonl"))
+    found = sorted(path.glob("*.jsonl")) or sorted(path.glob("*/*.jsonl"))
     if not found:
         raise UserError(f"{path}: no .jsonl file in this folder")
     return found
+
+
+def first_of(path: Path) -> dict:
+    """The first row of a file or folder of JSON lines, {} of an empty file."""
+    return next((row for _, row in rows(jsonl_files(path)[0])), {})
+
+
+def judged_in(name: str) -> Path:
+    """What a name leads to: of a benchmark's folder, or of one that was written in its layout, the judgements in it.
+
+    Raises UserError: nothing is there.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    return path / "model_judgment" if (path / "model_judgment").is_dir() else path
+
+
+def benchmark_of(dataset: str | None, names: Sequence[str], file: str) -> Path | None:
+    """The folder of a benchmark whose questions are `file`: the one asked for, or of the file asked for, else the one that
+    the things named are or lie in; None where none is known."""
+    if dataset:
+        asked = Path(dataset).expanduser()
+        return asked.parent if asked.is_file() and asked.name == file else asked
+    paths = [Path(name).expanduser().resolve() for name in names]
+    above = (folder for path in paths for folder in (path, *path.parents))
+    return next((folder for folder in above if (folder / file).is_file()), None)
 
 
 def text(row: dict, key: str, where: str) -> str:
