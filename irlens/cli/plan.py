@@ -108,7 +108,7 @@ def _fits(need: float | None, room: int | None) -> str:
 def _groups(steps: Sequence[Step]) -> dict[str, list[Step]]:
     """What is shown as one → its steps: each alone, but the same test, draws or judging of several policies together."""
     found: dict[str, list[Step]] = {}
-    chats = {one for step, arm, _ in chat.of(steps) for one in (step.name, f"{chat.DRAWS[step.stage]} {arm}")}
+    chats = chat.names(steps)
     for step in steps:
         number = re.fullmatch(r"test .*?( \d+)?", step.name)
         name = step.name.partition(" ")[0] if step.name in chats else f"test{number[1] or ''}" if number else step.name

@@ -98,6 +98,11 @@ def of(steps: Iterable[Step]) -> Iterator[tuple[Step, str, Sample]]:
             yield step, arm, drawn.settings
 
 
+def names(steps: Iterable[Step]) -> set[str]:
+    """The names of the steps that draw for a judge, and of those that judge."""
+    return {name for step, arm, _ in of(steps) for name in (step.name, f"{DRAWS[step.stage]} {arm}")}
+
+
 def measured(steps: Sequence[Step]) -> list[tuple[str, float]]:
     """(measure, temperature) of everything that a judge says of the arms."""
     found = ((name, draws.temperature[0]) for step, _, draws in of(steps) for name in OF_STAGE[step.stage])

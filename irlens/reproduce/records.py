@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlens.base.untrusted import file_name
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import MixEval
 from irlens.commands.settings import STAGES as PLAIN
@@ -26,6 +27,11 @@ class Step:
     stage: str
     name: str
     settings: object
+
+    def folder(self, number: int) -> str:
+        """What its folder is called, as the step of this number; another judge has another folder."""
+        judge = self.settings.judge if isinstance(self.settings, (WinRate, MixEval)) else None
+        return f"{number}-{self.name.replace(' ', '-')}" + (f"-{file_name(judge)}" if judge else "")
 
 
 @dataclass(frozen=True)

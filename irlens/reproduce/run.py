@@ -80,10 +80,9 @@ def run(
     kept = stores.place(store, out)
     recipe = _sharing(recipe, store="none" if kept is None else str(kept), devices=devices)
     _fits(recipe, say)
-    steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
-    kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": steps}
+    kept, judged = _identity(recipe)
     kept |= {"by_seed": bool(seeds)}  # more seeds may come later
-    with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style]) as folder:
+    with OutputFolder(out, "reproduce", kept, say=say, asked=[seeds, style, *judged]) as folder:
         say(f"{recipe.title} (preset {recipe.preset})")
         if recipe.left_out:
             say(recipe.left_out)
@@ -104,6 +103,15 @@ def run(
             files.write_parquet(table, out / PER_PROBLEM)
             folder.note(**_drawn(recipe, table, out, say, style))
     return out
+
+
+def _identity(recipe: Recipe) -> tuple[dict, list[dict]]:
+    """(what makes the folder what it is, the steps that draw for judges and judge): these have folders that know their own,
+    so that the same policies may meet another judge."""
+    steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
+    chats = chat.names(recipe.steps)
+    kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": [s for s in steps if s["name"] not in chats]}
+    return kept, [s for s in steps if s["name"] in chats]
 
 
 def _without_judges(recipe: Recipe) -> Recipe:
@@ -255,7 +263,7 @@ def _run_steps(
         if step.name not in group:
             continue
         say(f"stage {number} of {len(recipe.steps)}: {step.name}")
-        folder = _of_seed(out, seed) / f"{number}-{step.name.replace(' ', '-')}"
+        folder = _of_seed(out, seed) / step.folder(number)
         if (without := _ended(step, found)) is not None:
             say(f"left out: {without} ended")
             found[step.name] = Done(folder, None, f"{without} ended")

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
+from irlens.commands.chat import WinRate
 from irlens.commands.settings import Sample, Train
 from irlens.reproduce import chat, costs, judged, judges, kept, recipe, run
 from irlens.reproduce import study as studies
 from irlens.reproduce.records import Done, Recipe, Step, Study
-from irlens.reproduce.rehearsal import stub_judge
+from irlens.reproduce.rehearsal import cut, furnish, stub_judge
 from irlens.rerank import mixeval_judge, pair_protocols
 from irlens.tasks import stand_ins
 
@@ -220,7 +221,8 @@ def test_what_judges_are_asked_is_counted_by_hand():
 
 
 def test_from_draws_to_tables_that_name_their_judge_and_on_after_an_interrupt(made, tmp_path, trained, monkeypatch):
-    """The judge goes away after twelve questions; the same command asks the rest, and none of them twice."""
+    """The judge goes away after twelve questions; the same command asks the rest, and none of them twice; another judge
+    of the same policies needs no other folder."""
     stand_ins.write_mixeval(tmp_path / "mixeval")
     loaded = recipe.load(str(made()), "tiny", str(tmp_path / "mixeval"))
     answered, most, out, said = [], [12], tmp_path / "out", []
@@ -255,6 +257,12 @@ def test_from_draws_to_tables_that_name_their_judge_and_on_after_an_interrupt(ma
     go()
     assert len(answered) == count  # finished: nobody is asked
     _check_tables(out, said)
+    draws = (out / "3-answers-start" / "run.parquet").stat().st_mtime_ns
+    other = chat.told(loaded, {"judge": "length"}, {})
+    run.run(other, out, said.append, jobs=1, store="none")  # the same policies by another judge, in the same folder
+    assert set(pd.read_csv(out / "judged.csv").query("measure == 'LCWinRate'")["judge"]) == {"length"}
+    assert draws == (out / "3-answers-start" / "run.parquet").stat().st_mtime_ns
+    assert len(list(out.glob("*-winrate-*/answers.jsonl"))) == 3 and len(answered) == count
 
 
 def _check_tables(out, said):
@@ -264,7 +272,7 @@ def _check_tables(out, said):
     assert found.loc[("start", "LCWinRate"), "paper"] == pytest.approx(0.3639)
     assert found.loc[("a", "MixEval"), "judge"] == "rules" and found.loc[("a", "WinRate"), "judge"] == name
     assert (found.xs("WinRate", level="measure")["n"] == 8).all() and np.isfinite(found["standard_error"]).all()
-    told = pd.read_csv(out / "4-winrate-start" / "results.csv").set_index("measure")["value"]
+    told = pd.read_csv(out / "4-winrate-start-pairwise" / "results.csv").set_index("measure")["value"]
     for measure in ("LCWinRate", "WinRate"):
         assert found.loc[("start", measure), "value"] == pytest.approx(told[measure])
         assert found.loc[("a", measure), "value"] == pytest.approx(told[measure])  # a is the start
@@ -336,6 +344,26 @@ def test_the_stand_in_answers_in_every_protocols_form():
     assert stub_judge.choice("letter", "x") == stub_judge.choice("letter", "x")
     said = stub_judge.choice(stub_judge.MIXEVAL, "x")["message"]["content"]
     assert mixeval_judge.read_letter(said) in "AB" and 0 <= mixeval_judge.read_score(said) <= 1
+
+
+@pytest.mark.parametrize("judge, becomes, model, told", [
+    (GPT4, GPT4, [], "at a server: a stand-in here answers"),
+    ("fsfairx", "fsfairx", [("fsfairx", "reward")], ""),
+    ("reward:c/d", "reward:c/d", [("c/d", "reward")], ""),
+    ("mistral-7b-it", "length", [], "mistral-7b-it, of which there is no stand-in: the longer answer wins"),
+    (__file__, "length", [], "of which there is no stand-in"),
+])  # fmt: skip
+def test_what_a_rehearsal_makes_of_a_judge(judge, becomes, model, told, monkeypatch):
+    monkeypatch.setattr(pair_protocols, "find_spec", lambda name: None)
+    step = Step("winrate", "winrate a", WinRate(outputs="@answers a", judge=judge, baseline="alpacaeval"))
+    found = cut.step(step)
+    small = found.step.settings
+    assert (small.judge, small.resamples, small.allow_missing, small.prompts) == (becomes, 20, True, None)
+    assert [pair for pair in furnish.named(step) if pair[0]] == model
+    words = "; ".join(found.not_rehearsed)
+    assert told in words and ("ours in their place" in words) == (judge == GPT4) and bool(words) == bool(told)
+    placed = furnish.replaced(step, {"c/d": "/there"}).settings.judge
+    assert placed == ("reward:/there" if judge == "reward:c/d" else judge)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_every_recipe_rehearses(name, preset, tmp_path):
     assert f"All {len(loaded.steps)} steps, the figures and the verdicts ran" in text
     assert "**no number under `run/` means anything.**" in text
     for number, step in enumerate(loaded.steps, 1):
-        made = out / "run" / f"{number}-{step.name.replace(' ', '-')}"
+        made = out / "run" / step.folder(number)
         manifest = json.loads((made / "manifest.json").read_text())
         assert manifest["status"] == "complete" and f"| {step.name} | yes |" in text
         if step.stage == "train":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
-from pathlib import Path
 
 from irlens.base.errors import UserError
 from irlens.base.options import parse_json
@@ -14,7 +13,7 @@ from irlens.commands.settings import Index, Mine, PassK, Recall, Sample, Train
 from irlens.reproduce import chat
 from irlens.reproduce.records import Recipe, Step
 from irlens.reproduce.rehearsal import stub_judge
-from irlens.reproduce.rehearsal.furnish import made_up, mixeval
+from irlens.reproduce.rehearsal.furnish import here_alone, made_up, mixeval
 from irlens.tasks import alpacaeval
 
 CAPS = {  # setting → what remains of it at most
@@ -94,9 +93,9 @@ def _judging(real: Step) -> tuple[dict, list[str]]:
         without.append(f"the judge {settings.judge} at a server: a stand-in here answers by a digest of the question")
         if not stub_judge.has_template(real):
             without.append(f"the words of {settings.judge}, which are its authors' and not here: ours in their place")
-    elif real.stage == "winrate" and Path(settings.judge or "").is_file():
+    elif real.stage == "winrate" and here_alone(settings.judge):
         new["judge"] = "length"
-        without.append(f"the annotations of {settings.judge}, which are of other answers: the longer answer wins")
+        without.append(f"the judge {settings.judge}, of which there is no stand-in: the longer answer wins")
     return new, without
 
 

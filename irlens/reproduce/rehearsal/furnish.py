@@ -12,6 +12,7 @@ from irlens.models import catalog, hub
 from irlens.models.stand_in_families import FAMILIES
 from irlens.reproduce import chat
 from irlens.reproduce.records import Step
+from irlens.rerank import judge_names
 from irlens.tasks.contract import UNSAFE
 
 EMBEDDED = (*catalog.EMBEDDED, "bm25", "random")
@@ -77,10 +78,16 @@ def named(step: Step) -> Iterator[tuple[str, str]]:
         yield name, "encoder"
     for key in ("encoder", "related"):
         yield str(getattr(settings, key, None) or ""), "encoder"
-    if (judge := getattr(settings, "judge", None)) and step.stage == "winrate" and not Path(judge).is_file():
-        yield from _reranker(judge, step.stage)
+    if step.stage == "winrate" and settings.judge and not here_alone(settings.judge):
+        yield from _reranker(judge_names.reranker_name(settings.judge), step.stage)
     for name in str(getattr(settings, "reranker", None) or "").split(","):
         yield from _reranker(name.removeprefix("vote:"), step.stage)
+
+
+def here_alone(judge: str | None) -> bool:
+    """Whether a judge of win rates has no stand-in: annotations of other answers, a chat model, whose stand-in does not
+    answer."""
+    return bool(judge) and (judge_names.reranker_name(judge).startswith("judge:") or Path(judge).is_file())
 
 
 def _reranker(name: str, stage: str) -> Iterator[tuple[str, str]]:
