@@ -189,10 +189,13 @@ def rewardbench(found: pd.DataFrame | None, audit: pd.DataFrame) -> None:
                 row.measure, f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]", f"{row.n:,}"
             )
         tables.print(table)
+    from irlens.commands.compare_pages import interval, number
+
     for on, rows in audit.groupby("on", sort=False):
         table = new_table(f"Audit on {on}", "measure", "value and 95 % interval", "prompts")
         for row in rows.itertuples():
-            table.add_row(row.measure, format_value(row) if row.low == row.low else f"{row.value:.3f}", f"{row.n:,}")
+            told = f"{number(row.value, '.3f')} {interval(row.low, row.high)}".removesuffix(" –")
+            table.add_row(row.measure, told, f"{row.n:,}")
         tables.print(table)
 
 

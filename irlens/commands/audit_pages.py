@@ -36,7 +36,9 @@ SECTIONS = {  # heading → how the measures in it begin, and what they say
     "Over-optimisation": (
         ("true value",),
         "What the reranker's pick among N draws is truly worth, expected over every choice of N. The null is a random number "
-        "for each distinct text: a reranker that knows nothing falls with N too where right answers are few texts drawn often.",
+        "for each distinct text: a reranker that knows nothing falls with N too where right answers are few texts drawn often. "
+        "Rows with two N say what is lost (below 0) from the N at which the reranker is best to the largest; that N was chosen "
+        "by these very draws, so a loss looks a little larger than it is.",
     ),
 }
 
@@ -89,7 +91,7 @@ def page(
             (
                 marked(row.measure),
                 marked(on),
-                f"{row.value:.3f}" if row.n else "–",
+                number(row.value, ".3f"),
                 interval(row.low, row.high),
                 f"{row.n:,}",
             )

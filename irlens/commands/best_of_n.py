@@ -50,7 +50,7 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
 
     source = at_temperatures(source_of(settings, say), settings.temperature)
     out = Path(settings.out or Path("irlens-out") / f"best-of-n-{source.name}")
-    grades = _grades(source, settings, say)
+    grades = grades_of(source, settings.qrels, say)
     at = cutoffs(picking.fewest(source.run), settings.at)
     ready = _ready(source, settings, out / "shards", say)
     kept = kept_of(settings, source, ready) | {"grades": grades_digest(grades), "at": at}
@@ -75,12 +75,12 @@ def best_of_n(settings: BestOfN, say: Say = print) -> tuple[Path, pd.DataFrame]:
     return out, results
 
 
-def _grades(source: Source, settings: BestOfN, say: Say) -> np.ndarray:
+def grades_of(source: Source, qrels: str | None, say: Say) -> np.ndarray:
     """[rows] the grade of each candidate. Raises UserError for draws that are not judged, or grades that are all alike."""
     from irlens.measure import best_of_n as picking
 
-    qrels, called = qrels_of(source, settings.qrels)
-    grades = picking.grades_of(source.run, qrels, called)
+    found, called = qrels_of(source, qrels)
+    grades = picking.grades_of(source.run, found, called)
     picking.check_grades(grades, called)
     if grades.min() < 0 or (grades.max() > 1 and (grades % 1 != 0).any()):  # rewards, such as a training's
         say(f"grades are {called}, from {grades.min():g} to {grades.max():g}")

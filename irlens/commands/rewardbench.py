@@ -41,7 +41,6 @@ class Part:
 
     called: str
     run: pd.DataFrame
-    qrels: pd.DataFrame
     grades: np.ndarray
     scoring: Scoring
     ready: Prepared
@@ -54,9 +53,9 @@ def rewardbench(settings: RewardBench, say: Say = print) -> tuple[Path, pd.DataF
     """Scores and measures; returns the folder, RewardBench 2's scores (None without it) and the audit's summary.
 
     The folder holds audit.md (the page), audit.csv, reliability.{png,pdf,csv}; of the benchmark results.csv,
-    per_query.parquet and completions/ (run.parquet with the rewards, qrels.parquet); of draws picks.csv (true
-    value, own number and gain over the null at every N) and over-optimisation.{png,pdf,csv}; shards/ of scores, and the manifest. Raises UserError: no reranker, rows or draws that are wrong, draws of several
-    pools, what the reranker refuses.
+    per_query.parquet and completions/ (run.parquet with the rewards, qrels.parquet); of draws picks.csv (true value, own
+    number and gain over the null at every N) and over-optimisation.{png,pdf,csv}; shards/ of scores, and the manifest.
+    Raises UserError: no reranker, rows or draws that are wrong, draws of several pools, what the reranker refuses.
     """
     _check(settings)
     where = _out(settings)
@@ -81,9 +80,9 @@ def _check(settings: RewardBench) -> None:
         raise UserError("rewardbench: name the reranker with --reranker: a reward model's hub id or folder, length, …")
     at_least(0, resamples=settings.resamples)
     heat(temperature=settings.temperature)
-    for name in ("qrels", "temperature", "at"):
+    for name in ("qrels", "temperature", "at", "right_from"):
         if getattr(settings, name) is not None and not settings.run:
-            raise UserError(f"--{name} is about the draws of --run, which is not given")
+            raise UserError(f"--{name.replace('_', '-')} is about the draws of --run, which is not given")
 
 
 def _out(settings: RewardBench) -> Path:
@@ -123,12 +122,13 @@ def _bench(settings: RewardBench, shards: Path, say: Say) -> Part:
         where=place,
         devices=devices.choose(settings.devices),
     )
-    return _accepted(BENCH, run, qrels, given, settings, {"content": revision}, {"benchmark": revision})
+    grades = qrels["relevance"].to_numpy(dtype=float)
+    return _accepted(BENCH, run, grades, given, settings, {"content": revision}, {"benchmark": revision})
 
 
 def _draws(settings: RewardBench, shards: Path, say: Say) -> Part:
     """The draws at one temperature, with their judgements."""
-    from irlens.commands.best_of_n import at_temperatures
+    from irlens.commands.best_of_n import at_temperatures, grades_of
     from irlens.measure import best_of_n as picking
     from irlens.measure.audit import one_pool
 
@@ -137,23 +137,20 @@ def _draws(settings: RewardBench, shards: Path, say: Say) -> Part:
     say_of_thoughts(source, settings.thought, say)
     source = at_temperatures(source, None if settings.temperature is None else (settings.temperature,))
     one_pool(source.run, "; --temperature names one")
-    qrels, called = runs.qrels_of(source, settings.qrels)
-    grades = picking.grades_of(source.run, qrels, called)
-    picking.check_grades(grades, called)
+    grades = grades_of(source, settings.qrels, say)
     at = cutoffs(picking.fewest(source.run), settings.at)
     given = source.given(settings, settings.seed, shards, settings.qrels)
     about = {"content": source.revision, "temperature": settings.temperature, "grades": grades_digest(grades)}
-    found = _accepted(source.name, source.run, qrels, given, settings, about | source.data(), source.data())
-    return replace(found, grades=grades, at=at)
+    found = _accepted(source.name, source.run, grades, given, settings, about | source.data(), source.data())
+    return replace(found, at=at)
 
 
 def _accepted(
-    called: str, run: pd.DataFrame, qrels: pd.DataFrame, given: Given, settings: RewardBench, about: dict, data: dict
+    called: str, run: pd.DataFrame, grades: np.ndarray, given: Given, settings: RewardBench, about: dict, data: dict
 ) -> Part:
     scoring = by_name.build(str(settings.reranker), given)
     ready = scoring.prepared(run)
-    grades = qrels["relevance"].to_numpy(dtype=float)
-    return Part(called, run, qrels, grades, scoring, ready, about | {"reranker": ready.identity}, data)
+    return Part(called, run, grades, scoring, ready, about | {"reranker": ready.identity}, data)
 
 
 def _facts(parts: Mapping[str, Part], found: Mapping[str, Scores], say: Say) -> dict:
@@ -177,11 +174,12 @@ def _benchmark(part: Part, scores: np.ndarray, settings: RewardBench, out: Path)
     from irlens.rerank.scoring import reranked
 
     name = part.scoring.name
-    found = scoring.scored(part.run, part.qrels, scores, name, settings.resamples, settings.seed)
+    qrels = part.run[["query_id", "doc_id"]].assign(relevance=part.grades.astype(int))
+    found = scoring.scored(part.run, qrels, scores, name, settings.resamples, settings.seed)
     files.write_csv(found, out / "results.csv")
     files.write_parquet(found.per_query, out / "per_query.parquet")
     files.write_parquet(reranked(part.run, scores, name), out / "completions" / "run.parquet")
-    files.write_parquet(part.qrels, out / "completions" / "qrels.parquet")
+    files.write_parquet(qrels, out / "completions" / "qrels.parquet")
     return found
 
 

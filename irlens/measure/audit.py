@@ -228,15 +228,15 @@ def _over_optimisation(
     true, null = by[own], by[picking.PER_TEXT]
     gains = [_difference(true[N], null[N]) | {"run": GAIN, "cutoff": N} for N in at if N > 1]
     over = pd.concat([table, proxy, pd.DataFrame(gains)], ignore_index=True).assign(measure="best-of-N")
-    peak, last = int(true.mean().idxmax()), max(at)
+    peak, last = int(true.mean().round(9).idxmax()), max(at)
     rows = [
         {"measure": f"true value, N = {last} less N = {peak}, {who}"} | _difference(some[last], some[peak])
         for who, some in ((own, true), (picking.PER_TEXT, null))
         if peak < last
     ]
-    rows.append(
-        {"measure": f"true value, N = {last}, {own} less {picking.PER_TEXT}"} | _difference(true[last], null[last])
-    )
+    if last > 1:
+        gain = f"true value, N = {last}, {own} less {picking.PER_TEXT}"
+        rows.append({"measure": gain} | _difference(true[last], null[last]))
     return over, rows
 
 

@@ -175,3 +175,16 @@ def test_what_an_audit_refuses():
         irlens.audit_reranker(run.drop(columns="text"), qrels, "length")
     with pytest.raises(UserError, match="smaller than the largest N"):
         irlens.audit_reranker(run, qrels, "length", at=[3])
+
+
+def test_what_says_nothing_is_left_open():
+    """One draw of one prompt, and a score that is always the same: no traceback, and no number that is made up."""
+    run, qrels = drawn([["a"]] * 5, [[i % 2] for i in range(5)])
+    found = audited(run, qrels["relevance"].to_numpy(), Scores(np.full(5, 3.0)), "constant", at=[1])
+    rows = summary(found)
+    assert rows["n"]["AUC, within prompts"] == rows["n"]["Brier score, right beats wrong"] == 0
+    assert rows["value"]["reward and length, Spearman, within prompts"] != 0 and rows["low"].notna().sum() == 2
+    fitted = rows.loc["Brier score, is right, by a logistic fit on other prompts", "value"]
+    assert 0.2 < fitted < 0.6 and not rows.index.str.startswith("true value").any()
+    one = audited(run.iloc[:1], np.ones(1), Scores(np.zeros(1)), "one", at=[1])
+    assert one.over_optimisation["low"].isna().all() and one.over_optimisation["value"].tolist() == [1.0] * 4 + [0.0]
