@@ -46,6 +46,7 @@ class Objective:
     by_token: bool = False  # asks for Scores.by_token
     all_draws: bool = False  # a list holds all draws of a prompt, equal texts too
     gold: bool = False  # the positive is the task's demonstration, by default; else the best own response
+    above_zero: tuple[str, ...] = ("beta",)  # parameters that may not be 0
     model_beta: bool = False  # a beta that is not given is what suits the model (its catalog entry), not the default
 
     @property
@@ -73,7 +74,10 @@ class Objective:
             if isinstance(known[name], str):
                 known[name] = _chosen(self.name, name, value, self.choices(name))
             else:
-                known[name] = _checked(self.name, name, value, switch=isinstance(known[name], bool))
+                whole = get_type_hints(self.loss).get(name) is int
+                known[name] = _checked(
+                    f"objective {self.name!r}: {name}", value, known[name], whole, name in self.above_zero
+                )
         return known
 
     def counts(self, grade: Tensor, mask: Tensor) -> Tensor:
@@ -115,15 +119,17 @@ def _chosen(objective: str, name: str, value, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _checked(objective: str, name: str, value: float, switch: bool) -> float:
+def _checked(what: str, value: float, default: float, whole: bool, above_zero: bool) -> float:
+    """A parameter's value as the loss takes it: a switch, a whole number of at least 1, or a number of 0 or more."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"objective {objective!r}: {name} must be a finite number, got {value!r}")
-    if switch and value not in (0, 1):
-        raise UserError(f"objective {objective!r}: {name} is a switch, 0 or 1, got {value!r}")
-    if value < 0 or (value == 0 and name == "beta"):
-        least = "above 0" if name == "beta" else "0 or more"
-        raise UserError(f"objective {objective!r}: {name} must be {least}, got {value!r}")
-    return bool(value) if switch else float(value)
+        raise UserError(f"{what} must be a finite number, got {value!r}")
+    if isinstance(default, bool) and value not in (0, 1):
+        raise UserError(f"{what} is a switch, 0 or 1, got {value!r}")
+    if whole and (value < 1 or value != int(value)):
+        raise UserError(f"{what} must be a whole number of at least 1, got {value!r}")
+    if value < 0 or (value == 0 and above_zero):
+        raise UserError(f"{what} must be {'above 0' if above_zero else '0 or more'}, got {value!r}")
+    return bool(value) if isinstance(default, bool) else int(value) if whole else float(value)
 
 
 def _pairwise(scores: Scores, beta: float = 0.1) -> Tensor:
@@ -148,7 +154,10 @@ def _lipo_lambda(scores: Scores, beta: float = 0.1, gains: Literal["normalised",
 
 
 def _all_draws(name: str, loss: Callable[..., Tensor], source: str) -> Objective:
-    return Objective(name, loss, True, 1, 1, source, by_token=True, all_draws=True)
+    return Objective(name, loss, True, 1, 1, source, by_token=True, all_draws=True, above_zero=("budget",))
+
+
+_WARM = {"model_beta": True, "above_zero": ("beta", "alpha")}  # alpha: a temperature of the grades
 
 
 # name, loss, whether it reads the reference, positives and negatives per list, source. The four of LarPO have the
@@ -193,8 +202,8 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("lipo-lambda", _lipo_lambda, True, 2, 2, "Liu et al. 2024, arXiv 2402.01878", model_beta=True),
         Objective("dpo-pl", _listmle, True, 2, 2, "Rafailov et al. 2023, arXiv 2305.18290, eq. 20", model_beta=True),
         Objective("s-dpo", _contrastive, True, 1, 3, "Chen et al. 2024, arXiv 2406.09215", model_beta=True),
-        Objective("infonca", preference.infonca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", model_beta=True),
-        Objective("nca", preference.nca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", model_beta=True),
+        Objective("infonca", preference.infonca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", **_WARM),
+        Objective("nca", preference.nca, True, 1, 3, "Chen et al. 2024, arXiv 2402.05369", **_WARM),
         Objective("swepo", preference.swepo, True, 2, 2, "Gupta et al. 2024, arXiv 2412.04628", model_beta=True),
         Objective("rebel", preference.rebel, True, 1, 1, "Gao et al. 2024, arXiv 2404.16767", model_beta=True),
         Objective(

@@ -58,8 +58,6 @@ def dr_grpo(
     "Understanding R1-Zero-Like Training", arXiv 2503.20783, section 3.2; TRL's `loss_type="dr_grpo"` with
     `scale_rewards="none"`.
     """
-    if not budget:
-        raise UserError("objective 'dr-grpo': budget, the tokens that a sum is divided by, must be above 0")
     grade, count = _grades(scores)
     terms = _clipped(scores, _centred(grade, scores.mask), clip_low, clip_high, kl, ratio)
     return mean_over_lists(terms.sum(1) / (budget * count[:, 0]), scores.counted)
@@ -81,7 +79,7 @@ def rloo(
 
 def pkpo(
     scores: Scores,
-    k: float = 4.0,
+    k: int = 4,
     baseline: Baseline = "mean",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
@@ -94,12 +92,10 @@ def pkpo(
     by `baseline`, the mean of s over the list ("mean"), or the best of each of those subsets without i ("loo-1", equation
     33: only what i itself adds is left, so a draw that never is the only best gets 0). With k = 1 and "mean" this is RLOO but
     for n / (n - 1). A list of fewer draws takes its number as k, or with "mean" one less: of all draws the best is the same
-    for each. Raises UserError for a k that is no whole number above 0.
+    for each.
     Source: Walder & Karkhanis 2025, "Pass@K Policy Optimization", arXiv 2505.15201.
     """
-    if k < 1 or k != int(k):
-        raise UserError(f"objective 'pkpo': k must be a whole number of at least 1, got {k:g}")
-    terms = _clipped(scores, _best_of(scores, int(k), baseline), clip_low, clip_high, kl, ratio)
+    terms = _clipped(scores, _best_of(scores, k, baseline), clip_low, clip_high, kl, ratio)
     return mean_over_lists((terms / scores.tokens).sum(1), scores.counted)
 
 

@@ -172,7 +172,6 @@ def infonca(scores: Scores, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
     alpha: near 0 the best candidates alone are the target, and one best and one other are DPO. Source: Chen et al. 2024,
     "Noise Contrastive Alignment", arXiv 2402.05369 (InfoNCA).
     """
-    _above_zero("infonca", alpha)
     gamma = (beta * scores.log_ratio).masked_fill(~scores.mask, NOTHING)
     losses = -(_targets(scores, alpha) * gamma.log_softmax(1)).sum(1)
     return mean_over_lists(losses, scores.counted)
@@ -183,7 +182,6 @@ def nca(scores: Scores, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
 
     Not only gaps count: the best do not become less likely. Source: as InfoNCA (NCA).
     """
-    _above_zero("nca", alpha)
     gamma, mask = beta * scores.log_ratio, scores.mask
     noise = mask / mask.sum(1, keepdim=True).clamp(min=1)
     losses = -(_targets(scores, alpha) * logsigmoid(gamma) + noise * logsigmoid(-gamma)).sum(1)
@@ -227,8 +225,3 @@ def _targets(scores: Scores, alpha: float) -> Tensor:
     """p[B, L] = softmax(g / alpha) over the list's candidates; 0 for padding."""
     grade = scores.grade.to(scores.policy.dtype).masked_fill(~scores.mask, NOTHING)
     return torch.where(scores.mask, (grade / alpha).softmax(1), 0)
-
-
-def _above_zero(objective: str, alpha: float) -> None:
-    if not alpha:
-        raise UserError(f"objective {objective!r}: alpha must be above 0")

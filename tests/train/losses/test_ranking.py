@@ -340,6 +340,11 @@ def test_parameters_are_the_losses_own_with_their_defaults():
         ("simpo", {"beta": float("inf")}, "finite number"),
         ("simpo", {"beta": "2"}, "finite number, got '2'"),
         ("ipo", {"per_token": 0.5}, "per_token is a switch, 0 or 1, got 0.5"),
+        ("pkpo", {"k": 0}, "'pkpo': k must be a whole number of at least 1, got 0"),
+        ("pkpo", {"k": 2.5}, "k must be a whole number of at least 1, got 2.5"),
+        ("dr-grpo", {"budget": 0}, "'dr-grpo': budget must be above 0, got 0"),
+        ("nca", {"alpha": 0}, "'nca': alpha must be above 0, got 0"),
+        ("grpo", {"ratio": "word"}, "ratio is one of token, sequence, got 'word'"),
     ],
 )
 def test_wrong_parameters_are_refused(name, parameters, message):
