@@ -1,11 +1,12 @@
 """Trains an embedded model from scratch on the `pretrain` split of its task (about 10 minutes on one CPU core).
 
     python experiments/train_tiny.py --out irlens/models/tiny
-    python experiments/train_tiny.py --out irlens/models/tiny-countdown --task countdown --heads 3 --key-value-heads 3 --vocabulary 320
+    python experiments/train_tiny.py --out part1 --task countdown --heads 3 --key-value-heads 3 --vocabulary 320
     python experiments/train_tiny.py --out sums-33m --hidden-size 512 --layers 11 --heads 8 --intermediate-size 1408 --device cuda
 
-The third makes a model of 33 million parameters on a GPU; how many `--steps` it wants, `greedy_validation` has to show:
-`--until 0.5` ends the plateau once that share of validation problems is solved, `--minutes 3` once the time is over.
+The second is the first part of `tiny-countdown`, whose README has both. The third makes a model of 33 million parameters
+on a GPU; how many `--steps` it wants, `greedy_validation` has to show: `--until 0.5` ends the plateau once that share of
+validation problems is solved, `--minutes 3` once the time is over.
 
 Response-only cross-entropy on batches of equal length; half of the problems bring their calculations along as bare
 drills (`17+8=`). Muon on the hidden matrices, AdamW on the rest; warm-up, plateau, linear decay. It stops early on
@@ -126,6 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--task", choices=list(TASKS), default="sums")
+    parser.add_argument("--start", type=Path, help="a folder that this script wrote, to go on from")
+    parser.add_argument("--rate", type=float, default=0.02, help="of Muon; AdamW's is 0.15 of it")
     parser.add_argument("--steps", type=int, default=1250, help="steps before the decay")
     parser.add_argument("--decay", type=int, default=150, help="steps of linear decay to zero")
     parser.add_argument("--warmup", type=int, default=50)
@@ -165,11 +168,14 @@ def main() -> None:
             pad_token_id=tok.pad_token_id,
         )
     ).to(args.device)
+    if args.start:
+        tok = PreTrainedTokenizerFast.from_pretrained(args.start)
+        model = LlamaForCausalLM.from_pretrained(args.start).to(args.device)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.0),
-        torch.optim.AdamW(rest, lr=3e-3, weight_decay=0.0),
+        torch.optim.Muon(hidden, lr=args.rate, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=0.15 * args.rate, weight_decay=0.0),
     ]
     plateau = Plateau(args.steps, args.until, args.minutes)
     rate = lambda s: min((s + 1) / args.warmup, 1.0, (plateau.end + args.decay - s) / args.decay)  # noqa: E731
@@ -202,8 +208,10 @@ def main() -> None:
     model.save_pretrained(args.out)
     tok.padding_side = "right"
     tok.save_pretrained(args.out)
-    settings = {k: v for k, v in vars(args).items() if k != "out"}
-    record = {"settings": settings, "parameters": model.num_parameters(), "tokens": trained, "log": log}
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "start")}
+    before = json.loads((args.start / "training.json").read_text()) if args.start else None
+    record = {"before": before} if before else {}
+    record |= {"settings": settings, "parameters": model.num_parameters(), "tokens": trained, "log": log}
     base = "tiny" if args.task == "sums" else f"tiny-{args.task}"
     (args.out / "irlens.json").write_text(json.dumps({"base": base}) + "\n")
     (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -19,6 +19,7 @@ from irlens.commands.folder import OutputFolder
 from irlens.commands.judged import Judged
 from irlens.commands.reranking import FitReranker
 from irlens.models import catalog
+from irlens.rerank.judges import cut_in_words
 from irlens.retrieve.policy import Say
 from irlens.train.reranker import in_folder
 from irlens.train.reranker.in_folder import Phase
@@ -64,8 +65,10 @@ def fit_reranker(settings: FitReranker, say: Say = print) -> tuple[Path, pd.Data
             files.write_parquet(job.learnt.lists, lists)
         phase = Phase(job.options, job.out, job.name, job.weights, settings.pad_token)
         model = in_folder.fit(phase, job.devices, say)
-        results = _measured(job, model) if job.held_out else _nothing()
-        folder.note(**_facts(job), **json.loads((job.out / "account.json").read_text(encoding="utf-8")))
+        results, cut = _measured(job, model) if job.held_out else (_nothing(), 0)
+        if cut:
+            say(cut_in_words(cut, len(job.held_out.lists), "the reranker"))
+        folder.note(**_facts(job), truncated=cut, **json.loads((job.out / "account.json").read_text(encoding="utf-8")))
     return job.out, results
 
 
@@ -153,8 +156,8 @@ def _nothing() -> pd.DataFrame:
     return pd.DataFrame(columns=["run", "measure", "value", "low", "high", "n"])
 
 
-def _measured(job: Job, model: Path) -> pd.DataFrame:
-    """Scores of the held-out responses, as `rerank` gives them, and the measures of these."""
+def _measured(job: Job, model: Path) -> tuple[pd.DataFrame, int]:
+    """The measures of the scores of held-out responses, as `rerank` gives them; how many texts were read cut."""
     from irlens.measure.learned import held_out
     from irlens.rerank.scoring import ALONE, reranked, score_in_shards
 
@@ -172,7 +175,7 @@ def _measured(job: Job, model: Path) -> pd.DataFrame:
     results, each = held_out(lists.assign(score=found["score"].to_numpy()), name, job.options.objective == "bce")
     files.write_csv(results, job.out / "results.csv")
     files.write_parquet(each, job.out / "per_query.parquet")
-    return results
+    return results, int(found["truncated"].sum())
 
 
 def _scorer(model: Path, talks: dict[str, list[dict]]):

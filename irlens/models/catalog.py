@@ -38,7 +38,7 @@ MODELS = {
     model.name: model
     for model in (
         Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0, parameters=360_960),
-        Model("tiny-countdown", "", None, "countdown", 48, 3e-4, 1.0, 360_960),
+        Model("tiny-countdown", "", None, "countdown", 48, 3e-4, 1.0, 359_616),
         Model("mathstral", "mistralai/Mathstral-7B-v0.1", None, "gsm8k", 512, 2e-7, parameters=7_248_023_552),
         _chat("mistral-7b", "mistralai/Mistral-7B-v0.1", 7_241_732_096),
         _chat("mistral-7b-it", "mistralai/Mistral-7B-Instruct-v0.2", 7_241_732_096),
@@ -108,7 +108,7 @@ class Reward:
 REWARDS = {
     reward.name: reward
     for reward in (
-        Reward("tiny-rm", "", parameters=361_056),
+        Reward("tiny-rm", "", parameters=359_712),
         Reward("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1", parameters=7_504_928_768),
         Reward("pairrm", "llm-blender/PairRM", form="pairrm", parameters=436_014_081),
     )
