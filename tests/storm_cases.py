@@ -46,7 +46,10 @@ CASES = (
     Case("temperatures", "temperatures @drawn @drawn --out out"),
     Case("evaluate", "evaluate @drawn @drawn --out out"),
     Case("compare", "compare @drawn @other --store none --out out"),
-    Case("judges", "judges @annotations.json --judge length,mean-likelihood --policy tiny --resamples 50 --store none --out out"),
+    Case(
+        "judges",
+        "judges @annotations.json --judge length,mean-likelihood --policy tiny --resamples 50 --store none --out out",
+    ),
     Case("import", "import @draws.jsonl --out out"),
     Case("export", "export @drawn --to every-eval-ever --out out"),
     Case("plot", "plot @drawn/passk.csv --out out"),

@@ -218,5 +218,7 @@ def test_judges(tmp_path, irlens, monkeypatch):
         irlens(*shlex.split(line)[1:], cwd=tmp_path)
     told = pd.read_csv(tmp_path / "judged" / "agreement.csv").set_index(["judge", "against", "measure"])["value"]
     assert 0 < told["strict", "talkative", "kappa"] < told["strict", "talkative", "agreement"] < 1
-    found = execute("import json\n" + python, page)["found"].agreement.set_index(["judge", "against", "measure"])["value"]
+    found = execute("import json\n" + python, page)["found"].agreement.set_index(["judge", "against", "measure"])[
+        "value"
+    ]
     assert found["strict", "talkative", "kappa"] == told["strict", "talkative", "kappa"]
