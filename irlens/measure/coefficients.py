@@ -132,7 +132,13 @@ def estimate(
     sums: np.ndarray, statistic: Statistic, n: int, resamples: int, seed: int, level: float = 0.95
 ) -> Estimate:
     """A statistic of all prompts with its percentile interval over resamples of those that say anything; NaN, not known,
-    where there are no resamples or all are alike."""
+    where there are no resamples or all are alike.
+
+    The percentiles are further out the fewer prompts there are: resamples vary less than samples do, by what Student's t
+    is wider than the normal (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.3).
+    """
+    from scipy.stats import norm, t
+
     sums = sums[np.abs(sums).sum(axis=1) > 0]
     if not len(sums):
         return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
@@ -141,7 +147,9 @@ def estimate(
     found = found[~np.isnan(found)]
     low = high = float("nan")
     if len(found) > 1 and np.ptp(found) > ALIKE:
-        low, high = (float(end) for end in np.quantile(found, [(1 - level) / 2, (1 + level) / 2]))
+        n_prompts = len(sums)
+        tail = float(norm.sf(np.sqrt(n_prompts / (n_prompts - 1)) * t.ppf((1 + level) / 2, n_prompts - 1)))
+        low, high = (float(end) for end in np.quantile(found, [tail, 1 - tail]))
     return Estimate(value, low, high, n, len(sums))
 
 

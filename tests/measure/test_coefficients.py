@@ -102,6 +102,18 @@ def test_resamples_are_of_whole_prompts():
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])), abs=0.03)
 
 
+def test_fewer_prompts_make_the_interval_wider_than_their_resamples():
+    """Of five prompts the plain percentiles of resamples leave out too much; of many they are what is told."""
+    sums = np.c_[np.array([0.1, 0.3, 0.5, 0.6, 0.9]), np.ones(5)]
+    mean = lambda some: some[:, 0] / some[:, 1]  # noqa: E731
+    found = agree.estimate(sums, mean, 5, 4000, 0)
+    plain = np.quantile(agree.resampled(sums, mean, 4000, 0), [0.025, 0.975])
+    assert found.low < plain[0] - 0.05 and found.high > plain[1] + 0.05
+    many = agree.estimate(np.tile(sums, (200, 1)), mean, 5, 1000, 0)
+    plain = np.quantile(agree.resampled(np.tile(sums, (200, 1)), mean, 1000, 0), [0.025, 0.975])
+    assert (many.low, many.high) == pytest.approx(tuple(plain), abs=1e-3)
+
+
 def test_what_resamples_cannot_tell_is_not_told():
     """No resamples, one prompt, or resamples that are all alike: no interval; a share of one prompt has none either."""
     same = np.array([[1, 1], [2, 2], [1, 1], [2, 2.0]])
