@@ -15,7 +15,8 @@ from irlens.base.options import at_least
 from irlens.base.secrets import kept_off_streams
 from irlens.base.untrusted import in_one_line
 from irlens.cli.options import Command, takes
-from irlens.commands.chat import RewardBench, WinRate
+from irlens.cli.rewardbench import rewardbench
+from irlens.commands.chat import WinRate
 from irlens.commands.exchange import Compare, Export, Import, MixEval
 from irlens.commands.settings import (
     BestOfN,
@@ -267,19 +268,7 @@ def mixeval(settings: MixEval) -> None:
     report.written(folder)
 
 
-@app.command(cls=Command)
-@takes(RewardBench)
-def rewardbench(settings: RewardBench) -> None:
-    """RewardBench 2's scores of a reranker, and its audit: calibration, length, within-prompt AUC, over-optimisation.
-
-    Example: `irlens rewardbench --reranker fsfairx --run irlens-out/passk-mathstral-gsm8k --temperature 0.7`
-    """
-    from irlens.cli import report
-    from irlens.commands.rewardbench import rewardbench as command
-
-    folder, results, audit = command(settings, report.say)
-    report.rewardbench(results, audit)
-    report.written(folder)
+app.command(cls=Command)(rewardbench)
 
 
 @app.command("import", cls=Command)
