@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from irlens.cli.options import takes
-from irlens.commands.chat import ArenaHard, Judges, MtBench, RewardBench, WinRate
+from irlens.cli.rewardbench import rewardbench
+from irlens.commands.chat import ArenaHard, Judges, MtBench, WinRate
 from irlens.commands.exchange import MixEval
 
 if TYPE_CHECKING:
@@ -51,20 +52,6 @@ def mixeval(settings: MixEval) -> None:
 
     folder, results, tests = command(settings, report.say)
     report.mixeval(results, tests)
-    report.written(folder)
-
-
-@takes(RewardBench)
-def rewardbench(settings: RewardBench) -> None:
-    """RewardBench 2's scores of a reranker, and its audit: calibration, length, within-prompt AUC, over-optimisation.
-
-    Example: `irlens rewardbench --reranker fsfairx --run irlens-out/passk-mathstral-gsm8k --temperature 0.7`
-    """
-    from irlens.cli import report
-    from irlens.commands.rewardbench import rewardbench as command
-
-    folder, results, audit = command(settings, report.say)
-    report.rewardbench(results, audit)
     report.written(folder)
 
 

@@ -180,25 +180,6 @@ def points(row) -> str:
     return f"{100 * row.value:.2f}{interval}"
 
 
-def rewardbench(found: pd.DataFrame | None, audit: pd.DataFrame) -> None:
-    """A row per subset, in per cent; then what the audit found, on each thing that it was made on."""
-    if found is not None:
-        table = new_table("RewardBench 2, % with 95 % intervals over prompts", "subset", "score", "n")
-        for row in found.itertuples():
-            table.add_row(
-                row.measure, f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]", f"{row.n:,}"
-            )
-        tables.print(table)
-    from irlens.commands.compare_pages import interval, number
-
-    for on, rows in audit.groupby("on", sort=False):
-        table = new_table(f"Audit on {on}", "measure", "value and 95 % interval", "prompts")
-        for row in rows.itertuples():
-            told = f"{number(row.value, '.3f')} {interval(row.low, row.high)}".removesuffix(" –")
-            table.add_row(row.measure, told, f"{row.n:,}")
-        tables.print(table)
-
-
 def systems(found: pd.DataFrame, tests: pd.DataFrame) -> None:
     """Systems by measure, best first, with the groups that cannot be told apart, and a sentence for each of a few tests."""
     from irlens.commands.compare_pages import system

@@ -11,10 +11,10 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, cutoffs, identity
 from irlens.commands import audit_pages, finished, runs
-from irlens.commands.chat import RewardBench
 from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
 from irlens.commands.rerank import grades_digest, say_of_thoughts
+from irlens.commands.reward_models import RewardBench
 from irlens.commands.settings import heat
 from irlens.rerank import by_name
 from irlens.rerank.judges import cut_in_words
