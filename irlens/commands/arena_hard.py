@@ -249,15 +249,7 @@ def _missing(settings: ArenaHard, given: Given, pairs: pd.DataFrame, say: Say) -
         if lacking:
             missing[f"{system}, {category}"] = len(lacking)
             first = first or min(lacking)
-    if missing:
-        told = "; ".join(f"{name}: {count:,}" for name, count in list(missing.items())[:8]) + (
-            "; …" if len(missing) > 8 else ""
-        )
-        if not settings.allow_missing:
-            raise UserError(
-                f"questions are missing: {told} (the first: {first}); --allow-missing measures over those there"
-            )
-        say(f"questions are missing: {told}; each system is measured over those it has")
+    asking.refuse_missing(missing, first, settings.allow_missing, say)
     return missing
 
 
