@@ -242,22 +242,16 @@ def _missing(settings: ArenaHard, given: Given, pairs: pd.DataFrame, say: Say) -
     """How many questions of its categories each system lacks. Raises UserError if one does, unless that is allowed."""
     questions = given.questions if given.questions is not None else pairs
     wanted = {str(name): set(some["uid"]) for name, some in questions.groupby("category")}
-    missing: dict[str, int] = {}
-    first = ""
-    for (system, category), some in pairs.groupby(["generator_2", "category"], sort=False):
-        lacking = wanted.get(str(category), set()) - set(some["uid"])
-        if lacking:
-            missing[f"{system}, {category}"] = len(lacking)
-            first = first or min(lacking)
-    if missing:
-        told = "; ".join(f"{name}: {count:,}" for name, count in list(missing.items())[:8]) + (
-            "; …" if len(missing) > 8 else ""
-        )
-        if not settings.allow_missing:
-            raise UserError(
-                f"questions are missing: {told} (the first: {first}); --allow-missing measures over those there"
-            )
-        say(f"questions are missing: {told}; each system is measured over those it has")
+    groups = pairs.groupby(["generator_2", "category"], sort=False)
+    there = {(str(system), str(category)): set(some["uid"]) for (system, category), some in groups}
+    own = {(base, category) for base, category in zip(pairs["generator_1"], pairs["category"])}
+    for key in ((system, category) for system in given.answers for category in wanted):
+        if key not in own and key[0] not in (settings.baseline, layout.BASELINES.get(key[1])):
+            there.setdefault(key, set())
+    lacking = {key: wanted.get(key[1], set()) - some for key, some in there.items()}
+    missing = {", ".join(key): len(some) for key, some in lacking.items() if some}
+    first = next((min(some) for some in lacking.values() if some), "")
+    asking.refuse_missing(missing, first, settings.allow_missing, say)
     return missing
 
 

@@ -74,6 +74,19 @@ def ask(
     return journal.said, facts
 
 
+def refuse_missing(missing: Mapping[str, int], first: str, allowed: bool, say: Say) -> None:
+    """Says how many questions each system lacks. Raises UserError for it, unless it is allowed. first: one of them."""
+    if not missing:
+        return
+    told = "; ".join(f"{name}: {count:,}" for name, count in list(missing.items())[:8])
+    told += "; …" if len(missing) > 8 else ""
+    if not allowed:
+        raise UserError(
+            f"questions are missing: {told} (the first: {first}); --allow-missing measures over those there"
+        )
+    say(f"questions are missing: {told}; each system is measured over those it has")
+
+
 def content(frame: pd.DataFrame | None) -> str | None:
     """A digest of a table's texts and numbers: what a result depends on."""
     if frame is None:

@@ -17,7 +17,7 @@ from irlens.commands.settings import (
     _seed,
     _store,
 )
-from irlens.rerank.options import VERIFIERS, _max_calls, _price, _thought, _yes, columns
+from irlens.rerank.options import VERIFIERS, JudgeOptions, _max_calls, _price, _thought, _yes, columns
 from irlens.retrieve.options import EngineOptions
 
 
@@ -99,7 +99,7 @@ class Compare(Seeded, EngineOptions):
 
 
 @dataclass(frozen=True)
-class MixEval(Seeded):
+class MixEval(Seeded, JudgeOptions):
     """Responses to MixEval's prompts, and who judges them."""
 
     runs: list[str] | None = argument(  # noqa: RUF009 - a field, and never changed
@@ -122,14 +122,6 @@ class MixEval(Seeded):
     max_calls: int = _max_calls()
     yes: bool = _yes()
     price: tuple[float, ...] | None = _price()
-    served_model: str | None = option(None, "What the judge's server calls it. Default: its only one.", panel="Engine")
-    base_url: str | None = option(
-        None, "The judge's servers: http://host:8000/v1,…", panel="Engine", free=True, secret=True
-    )
-    api_key_env: str = option("OPENAI_API_KEY", "Variable with the server's key.", panel="Engine", free=True)
-    concurrency: int = option(64, "Requests in flight.", panel="Engine", free=True)
-    timeout: float = option(600.0, "Seconds that a request may take.", panel="Engine", free=True)
-    engine_args: str | None = option(None, "JSON for every request; null leaves one out.", panel="Engine", secret=True)
     seed: int = _seed()
     out: str | None = _out()
     store: str | None = _store()

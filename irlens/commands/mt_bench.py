@@ -272,14 +272,9 @@ def _missing(settings: MtBench, given: Given, graded: list[pd.DataFrame], say: S
         there |= {str(run): set(some["question_id"]) for run, some in frame.groupby("run", sort=False)}
     wanted = set().union(*there.values()) if given.questions is None else set(given.questions["question_id"])
     missing = {name: len(wanted - some) for name, some in there.items() if wanted - some}
-    if missing:
-        told = ", ".join(f"{name} {count:,}" for name, count in missing.items())
-        first = min(wanted - there[next(iter(missing))])
-        if not settings.allow_missing:
-            raise UserError(
-                f"questions are missing: {told} (the first: {first}); --allow-missing measures over those there"
-            )
-        say(f"questions are missing: {told}; each system is measured over those it has")
+    asking.refuse_missing(
+        missing, min(wanted - there[next(iter(missing))], default="") if missing else "", settings.allow_missing, say
+    )
     return missing
 
 

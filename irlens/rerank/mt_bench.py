@@ -128,15 +128,15 @@ class Grades(Questions):
     tries: int = 2
     more: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """Whose wording it is."""
-        return f"--judge {self.wording.name}"
-
     @cached_property
     def questions(self) -> dict[str, Question]:
         """See `Questions`."""
         return {question.key: question for some in self._each for question in some}
+
+    @property
+    def name(self) -> str:
+        """Whose wording it is."""
+        return f"--judge {self.wording.name}"
 
     @cached_property
     def _each(self) -> list[list[Question]]:

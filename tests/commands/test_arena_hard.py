@@ -179,6 +179,14 @@ def test_what_is_missing_is_counted(bench, judged, refused, irlens, tmp_path):
     assert values(tmp_path / "out").loc[("mine", "WinRate:hard_prompt"), "n"] == 6
 
 
+def test_a_category_that_a_system_does_not_answer_is_missing(bench, serve, refused, tmp_path):
+    some = lines(tmp_path / "some.jsonl", [answer(i, "mine", "z") for i in range(N) if category(i) == "hard_prompt"])
+    line = refused(
+        "arena-hard", some, "--dataset", bench, "--judge", "own", "--base-url", serve(), "--out", tmp_path / "out"
+    )
+    assert "questions are missing: mine, creative_writing: 4 (the first: u11)" in line
+
+
 def test_judges_are_not_measured_by_themselves(judged, irlens, tmp_path):
     """As published: a judge's own answers, and a baseline against itself, go; and it is said."""
     lines(judged / "judge.jsonl", [judgement(i, "gpt-4.1", "B>A", "A>B") for i in range(N)])

@@ -177,7 +177,7 @@ def test_the_two_turns_are_drawn_one_after_the_other(bench, irlens, serve, tmp_p
 def test_what_is_missing_is_counted(bench, irlens, refused, tmp_path):
     stored = lines(tmp_path / "some.jsonl", [grade(i, turn, 5) for i in (0, 2) for turn in (1, 2)])
     line = refused("mt-bench", stored, "--dataset", bench, "--out", tmp_path / "out")
-    assert "questions are missing: mine 2 (the first: 82); --allow-missing" in line
+    assert "questions are missing: mine: 2 (the first: 82); --allow-missing" in line
     irlens("mt-bench", stored, "--dataset", bench, "--allow-missing", "--out", tmp_path / "out")
     assert values(tmp_path / "out").loc["MTBench", "n"] == 2
 
