@@ -331,9 +331,17 @@ def train(
     trainer.pop_callback(ProgressCallback)
     if not arguments.disable_tqdm:
         trainer.add_callback(_Bar())
+    _run(trainer, folder)
+    if arguments.process_index == 0:
+        state.leave(trainer.optimizer)
+    return trainer
+
+
+def _run(trainer: Trainer, folder: Path) -> None:
+    """Trains, from the last checkpoint in the folder where there is one. Raises UserError for one that is not its own."""
     last = get_last_checkpoint(str(folder))
-    if last and (Path(last) / sharding.PARTS).is_dir() != (kind is DividedTrainer):
-        how = "without --shard" if kind is DividedTrainer else "with --shard, by several processes"
+    if last and (Path(last) / sharding.PARTS).is_dir() != isinstance(trainer, DividedTrainer):
+        how = "without --shard" if isinstance(trainer, DividedTrainer) else "with --shard, by several processes"
         raise UserError(f"{last}: was made {how}; go back to that, or delete it and run again")
     try:
         trainer.train(resume_from_checkpoint=last)
@@ -343,9 +351,6 @@ def train(
         raise
     except pickle.UnpicklingError as error:  # its states are read as numbers, never as code
         raise UserError(f"{last}: not a readable checkpoint; delete it and run again") from error
-    if arguments.process_index == 0:
-        state.leave(trainer.optimizer)
-    return trainer
 
 
 def _references(
