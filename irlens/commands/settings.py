@@ -16,7 +16,7 @@ from irlens.train.options import LarpoOptions
 
 
 def _model():
-    return option("tiny", "tiny, mathstral, …, a hub id or a folder.", panel="Data")
+    return option("tiny", "tiny, mathstral, a hub id or a folder.", panel="Data")
 
 
 def _dataset():
@@ -28,7 +28,7 @@ def _dataset():
 
 
 def _columns():
-    return columns("prompt=instruction,answer=output: which to read.")
+    return columns("As in prompt=instruction,answer=output.")
 
 
 def _verifier():
@@ -246,13 +246,9 @@ class Train(Seeded, LarpoOptions, EngineOptions):
         None, "Train on these: pairs, scored, irlens' own.", "--lists", panel="Lists", first=True
     )
     export: str | None = option(None, "trl, kto, sentence-transformers: lists, runs.", panel="Output", free=True)
-    device_memory: str | None = option(
-        None, "To plan for, such as 80GiB. Default: of the GPUs here.", panel="Trainer", free=True
-    )
+    device_memory: str | None = option(None, "To plan for: 80GiB. Default: of the GPUs.", panel="Trainer", free=True)
     patience: int | None = option(None, "Stop after so many iterations without a gain.", panel="Trainer")
-    eval_split: str | None = option(
-        None, "Held out in between; test chooses nothing. Default: validation.", panel="Measuring"
-    )
+    eval_split: str | None = option(None, "Default: validation; test chooses nothing.", panel="Measuring")
     eval_limit: int = option(Default(200), "Held-out problems in between.", panel="Measuring", least=1)
     eval_n: int = option(16, "Draws per held-out problem.", panel="Measuring", least=1)
     eval_every: int = option(1, "Iterations between these; the last always.", panel="Measuring", least=1)

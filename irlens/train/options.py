@@ -35,17 +35,17 @@ class TrainOptions:
 
     objective: str = option(
         "contrastive",
-        "pairwise, contrastive, lambdarank, listmle, sft, simpo, … or module:function.",
+        "pairwise, contrastive, listmle, grpo, sft, … or module:function.",
         panel="Objective",
     )
     beta: float | None = option(None, "β of γ = β·log(π/π_ref). Default: the model's.", panel="Objective")
     nll: float | None = option(None, "Weight of the positives' NLL per token (RPO).", panel="Objective")
     length_normalised: bool = option(False, "Log-probabilities per token, not sums.", panel="Objective")
-    wpo: bool = option(False, "WPO: lists count as the policy is likely to draw them.", panel="Objective")
-    shuffle_grades: bool = option(False, "A placebo: grades change places within their list.", panel="Objective")
+    wpo: bool = option(False, "WPO: weigh lists by how likely they are.", panel="Objective")
+    shuffle_grades: bool = option(False, "Placebo: grades permuted within a list.", panel="Objective")
     objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
-    schedule: str = option("cosine", "In each iteration; or constant, cosine-over-all.", panel="Trainer")
+    schedule: str = option("cosine", "Or constant, cosine-over-all.", panel="Trainer")
     keep_optimiser: bool = option(False, "From one iteration to the next; else a new one.", panel="Trainer")
     epochs: int = option(2, "Epochs per iteration.", panel="Trainer", least=1)
     batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer", least=1)
@@ -62,7 +62,7 @@ class TrainOptions:
     lora_rank: int | None = option(None, "LoRA adapters of this rank, merged in the end.", panel="Trainer")
     quantize: str | None = option(None, "4bit: QLoRA, with --lora-rank.", panel="Trainer")
     shard: bool = option(False, "Divide all that training holds over the GPUs.", panel="Trainer", free=True)
-    save_dtype: str = option("auto", "Of saved policies: float32, bfloat16, or by the start's.", panel="Trainer")
+    save_dtype: str = option("auto", "Policies: float32, bfloat16; as the start.", panel="Trainer")
     report_to: str = option("none", "wandb, tensorboard, mlflow, …", panel="Trainer", free=True)
     trainer_args: str | None = option(None, 'JSON of TrainingArguments: \'{"optim": "sgd"}\'.', panel="Trainer")
     seed: int = option(0, "Seed of all that is random, from 0.", panel="Output")
@@ -174,7 +174,7 @@ class LarpoOptions(TrainOptions):
     negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists", least=1)
-    all_draws: bool = option(False, "All draws in one list, equal texts too (GRPO, RLOO, …: always).", panel="Lists")
+    all_draws: bool = option(False, "All in one list, equal texts too (as GRPO).", panel="Lists")
 
     def check(self):
         """These options. Raises UserError for a value out of range."""

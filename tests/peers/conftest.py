@@ -4,8 +4,12 @@
 """
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what several files share
 
 REQUIRED = os.environ.get("PEERS") == "required"
 

@@ -9,103 +9,17 @@ case of a pair, which is DPO: `tests/train/losses/` works those out by hand.
 
 import math
 import os
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from trl_given import B, Pairs, agree, bare, make_pairs, output, seeds
 
-from irlens.train.losses import Scores, Tokens, get
+from irlens.train.losses import get
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytest.importorskip("trl", minversion="1.16")
-
-B, PROMPT, RESPONSE, WORDS = 6, 3, 9, 11
-GRADES = torch.tensor([1.0, 0, 0, 1, 0.5, -2, 3, 0, 0, 0, 0, 1]).double()  # of three lists of four draws
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """B winners, then their B losers: `logits` is the leaf that both losses are differentiated by."""
-
-    logits: torch.Tensor  # [2B, S, WORDS]
-    ids: torch.Tensor  # [2B, S]
-    lengths: torch.Tensor  # [2B]
-    reference: torch.Tensor  # [2B, S - 1] per token, 0 outside the response
-
-    @property
-    def completion(self) -> torch.Tensor:
-        """[2B, S] bool: is this token one of the response's?"""
-        place = torch.arange(self.ids.shape[1])
-        return (place >= PROMPT) & (place < PROMPT + self.lengths[:, None])
-
-    @property
-    def labels(self) -> torch.Tensor:
-        return self.ids.masked_fill(~self.completion, -100)
-
-    @property
-    def tokens(self) -> torch.Tensor:
-        """[2B, S - 1]: the log-probability of every token of a response, 0 elsewhere."""
-        chosen = self.logits.log_softmax(-1)[:, :-1].gather(2, self.ids[:, 1:, None])[..., 0]
-        return chosen * self.completion[:, 1:]
-
-    @property
-    def squared(self) -> torch.Tensor:
-        """[2B, S - 1]: log sum_v p(v)^2 of every token of a response, 0 elsewhere."""
-        return (2 * self.logits.detach().log_softmax(-1)).logsumexp(-1)[:, :-1] * self.completion[:, 1:]
-
-    @property
-    def scores(self) -> Scores:
-        """[B, 2]: winner and loser."""
-        sums = (part.sum(1) for part in (self.tokens, self.reference, self.squared))
-        logprob, reference, squared, length = (part.view(2, B).T for part in (*sums, self.lengths))
-        grade, mask = torch.tensor([[1.0, 0.0]]).expand(B, 2), torch.ones(B, 2).bool()
-        return Scores(logprob, reference, length, grade, mask, squared=squared)
-
-    @property
-    def draws(self) -> Scores:
-        """The same responses as three lists of four draws, in their order, with their tokens and grades of GRADES."""
-        inside = self.completion[:, 1:]
-        owner = torch.arange(2 * B)[:, None].expand(inside.shape)[inside]
-        tokens = Tokens(self.tokens[inside], self.reference[inside], owner)
-        parts = (self.tokens.sum(1), self.reference.sum(1), self.lengths, GRADES)
-        return Scores(*(part.view(3, 4) for part in parts), torch.ones(3, 4).bool(), by_token=tokens)
-
-
-def make_pairs(seed: int, same_length: bool = False, scale: float = 1.0) -> Pairs:
-    rng = torch.Generator().manual_seed(seed)
-    width = PROMPT + RESPONSE
-    logits = (torch.randn(2 * B, width, WORDS, generator=rng) * scale).double().requires_grad_()
-    lengths = torch.randint(1, RESPONSE + 1, (2 * B,), generator=rng)
-    if same_length:  # of the winners: TRL's NLL weighs tokens, ours lists
-        lengths[:B] = 5
-    pairs = Pairs(logits, torch.randint(0, WORDS, (2 * B, width), generator=rng), lengths, torch.zeros(()))
-    drift = torch.randn(pairs.tokens.shape, generator=rng).double() * scale
-    return replace(pairs, reference=(pairs.tokens.detach() + drift) * pairs.completion[:, 1:])
-
-
-def bare(trainer_class, **attributes):
-    """A trainer that was never constructed, with what its loss method reads."""
-    from accelerate import Accelerator
-
-    trainer = object.__new__(trainer_class)
-    common = {
-        "model": SimpleNamespace(training=True),
-        "accelerator": Accelerator(cpu=True),
-        "aux_loss_enabled": False,
-        "precompute_ref_logps": True,
-        "_metrics": {"train": defaultdict(list)},
-        "_total_train_tokens": 0,
-        "_tp_size": 1,
-    }
-    vars(trainer).update(common | attributes)
-    return trainer
-
-
-def output(log_probs: torch.Tensor) -> SimpleNamespace:
-    zeros = torch.zeros_like(log_probs)
-    return SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
 
 
 def trl_dpo(pairs: Pairs, beta: float, loss_types: list[str], weights: list[float], wpo: bool = False) -> torch.Tensor:
@@ -184,15 +98,6 @@ def trl_kto(pairs: Pairs, beta: float, weights: tuple[float, float], other: Pair
         return output(pairs.tokens if input_ids is pairs.ids else other.tokens[:B])
 
     return trainer._compute_loss(model, inputs, return_outputs=False)
-
-
-def agree(pairs: Pairs, ours: torch.Tensor, theirs: torch.Tensor, rel: float = 1e-9) -> None:
-    gradients = [torch.autograd.grad(loss, pairs.logits)[0] for loss in (ours, theirs)]
-    assert ours.item() == pytest.approx(theirs.item(), rel=rel) and ours.item() != 0
-    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, rtol=rel, atol=1e-12)
-
-
-seeds = pytest.mark.parametrize("seed", range(4))
 
 
 @seeds
@@ -318,80 +223,6 @@ def test_orpo(beta, seed):
     gradients = [torch.autograd.grad(loss, pairs.logits)[0] for loss in (ours, theirs)]
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, atol=1e-5)
-
-
-# -- policy gradients ----------------------------------------------------------------------------------------------
-
-
-def advantages(kind: str) -> torch.Tensor:
-    """[2B]: as the trainers have them, with TRL's own deviation, from the grades of lists of four."""
-    from trl.trainer.utils import nanstd
-
-    grouped = GRADES.view(3, 4)
-    if kind == "rloo":
-        return (grouped - (grouped.sum(1, keepdim=True) - grouped) / 3).flatten()
-    centred = grouped - grouped.mean(1, keepdim=True)
-    return (centred / (nanstd(grouped, dim=1)[:, None] + 1e-4) if kind == "grpo" else centred).flatten()
-
-
-def trl_policy(pairs: Pairs, kind: str, clips: tuple[float, float], **attributes) -> torch.Tensor:
-    """GRPOTrainer's loss, or RLOOTrainer's, on the responses as they are."""
-    from trl import GRPOTrainer, RLOOTrainer
-
-    steady = {"delta": None, "use_bias_correction_kl": False}
-    given = {
-        "loss_type": kind.replace("-", "_"),
-        "beta": 0.0,
-        "importance_sampling_level": "token",
-        "epsilon_low": clips[0],
-        "epsilon_high": clips[1],
-        "max_completion_length": 512,
-        "top_entropy_quantile": 1.0,
-        "off_policy_mask_threshold": None,
-        "args": SimpleNamespace(**steady),
-        "use_vllm": False,
-        "_entropy_bonus_enabled": False,
-        "current_gradient_accumulation_steps": 1,
-        "log_completions": False,
-    }
-    trainer = bare(RLOOTrainer if kind == "rloo" else GRPOTrainer, **given | attributes)
-    per_token, mask = pairs.tokens[:, PROMPT - 1 :], pairs.completion[:, PROMPT:].long()
-    trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (per_token, torch.zeros_like(per_token), None)
-    reference = pairs.reference[:, PROMPT - 1 :]
-    inputs = {
-        "prompt_ids": pairs.ids[:, :PROMPT],
-        "prompt_mask": torch.ones_like(pairs.ids[:, :PROMPT]),
-        "completion_ids": pairs.ids[:, PROMPT:],
-        "completion_mask": mask,
-        "advantages": advantages(kind),
-        "old_per_token_logps": reference,
-        "ref_per_token_logps": reference,
-        "old_logps": reference.sum(1),
-    }
-    return trainer._compute_loss(None, inputs)
-
-
-near = pytest.mark.parametrize("scale", [0.1, 1.0])  # of the log-ratios: hardly any ratio is clipped, and most are
-
-
-@seeds
-@near
-@pytest.mark.parametrize("clips", [(0.2, 0.2), (0.1, 0.4)])
-@pytest.mark.parametrize("name", ["grpo", "dr-grpo", "rloo"])
-def test_policy_gradients(name, clips, scale, seed):
-    pairs = make_pairs(seed)
-    drift = (pairs.reference - pairs.tokens.detach()) * scale * pairs.completion[:, 1:]
-    pairs = replace(pairs, reference=pairs.tokens.detach() + drift)
-    ours = get(name)(pairs.draws, clip_low=clips[0], clip_high=clips[1])
-    agree(pairs, ours, trl_policy(pairs, name, clips), rel=1e-6)  # TRL's deviation divides by n - 1 in float32
-
-
-@seeds
-def test_grpo_by_the_response_is_gspo_and_kl_is_trls(seed):
-    pairs = make_pairs(seed)
-    ours = get("grpo")(pairs.draws, ratio="sequence", length_normalised=True)
-    agree(pairs, ours, trl_policy(pairs, "grpo", (0.2, 0.2), importance_sampling_level="sequence"), rel=1e-6)
-    agree(pairs, get("grpo")(pairs.draws, kl=0.3), trl_policy(pairs, "grpo", (0.2, 0.2), beta=0.3), rel=1e-6)
 
 
 # -- whole trainings -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from random_lists import examples
 
 import irlens
 from irlens.base.errors import UserError
@@ -15,7 +16,6 @@ from irlens.train.course import State, factor
 from irlens.train.data import collate, shuffled, with_reference
 from irlens.train.losses import Scores
 from irlens.train.options import LarpoOptions, TrainOptions
-from tests.train.test_trainer import examples
 
 SMALL = {"prompts": 12, "n": 6, "epochs": 1, "batch_lists": 4, "learning_rate": 1e-3, "iterations": 2}
 

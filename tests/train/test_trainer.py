@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from random_lists import examples
 from transformers import AutoTokenizer
 
 from irlens.base.errors import UserError
@@ -18,7 +19,7 @@ from irlens.models import catalog
 from irlens.models.logprobs import layout
 from irlens.train import adapters
 from irlens.train import losses as objectives
-from irlens.train.data import Example, check_vocabulary, collate, fitting, tokenise, with_reference
+from irlens.train.data import check_vocabulary, collate, fitting, tokenise, with_reference
 from irlens.train.in_folder import displaced, log_of
 from irlens.train.options import TrainOptions
 from irlens.train.trainer import Steps, train, training_arguments
@@ -37,27 +38,6 @@ def trained(model, tokenizer, some, how, folder):
 @pytest.fixture(scope="module")
 def policy():
     return catalog.fetch(catalog.model("tiny"))
-
-
-def examples(count, width=3):
-    """Lists of random tokens, each informative."""
-    generator = torch.Generator().manual_seed(0)
-
-    def some(low, high):
-        size = int(torch.randint(low, high, (1,), generator=generator))
-        return torch.randint(5, 300, (size,), generator=generator).tolist()
-
-    return [
-        Example(
-            f"q{i}, iteration 1, list 0",
-            some(3, 9),
-            [[*some(2, 7), 1] for _ in range(width)],
-            [1.0] + [0.0] * (width - 1),
-            ["positive"] + ["own"] * (width - 1),
-            [0.0] * width,
-        )
-        for i in range(count)
-    ]
 
 
 def uneven(count, mismatched):
