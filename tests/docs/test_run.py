@@ -203,3 +203,13 @@ def test_win_rates(tmp_path, irlens, monkeypatch):
     assert read[0].equals(read[1]) and read[0]["WinRate"] == 1.0
     found = execute("import json\n" + python, page)["found"].set_index("measure")
     assert found["value"].to_dict() == read[0].to_dict() and set(found["judge"]) == {"length"}
+
+
+@pytest.mark.slow
+def test_a_reranker_of_ones_own(tmp_path, monkeypatch):
+    """docs/howto/train-reranker.md: pairs in Python, and what is learnt from them."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("docs/howto/train-reranker.md", "python")
+    found = execute(block, "train-reranker.md")
+    assert found["results"].set_index("measure").loc["PairAccuracy", "n"] == 2
+    assert (found["folder"] / "model" / "config.json").is_file() and callable(found["rerank"])
