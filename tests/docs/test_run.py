@@ -251,3 +251,13 @@ def test_judges(tmp_path, irlens, monkeypatch):
         "value"
     ]
     assert found["strict", "talkative", "kappa"] == told["strict", "talkative", "kappa"]
+
+
+@pytest.mark.slow
+def test_a_reranker_of_ones_own(tmp_path, monkeypatch):
+    """docs/howto/train-reranker.md: pairs in Python, and what is learnt from them."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("docs/howto/train-reranker.md", "python")
+    found = execute(block, "train-reranker.md")
+    assert found["results"].set_index("measure").loc["PairAccuracy", "n"] == 2
+    assert (found["folder"] / "model" / "config.json").is_file() and callable(found["rerank"])
