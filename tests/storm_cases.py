@@ -54,7 +54,7 @@ CASES = (
     Case("train", f"train {TRAINED} --out out", 2),
     Case("train --devices 2", f"train {TRAINED} --devices 2 --out out", 2),
     Case(
-        "train, all draws",
+        "train + all draws",
         f"train {TRAINED} --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
         1.5,
     ),
