@@ -60,7 +60,7 @@ CASES = (
     Case("train", f"train {TRAINED} --iterations 2 --test-limit 4 --out out", 2),
     Case("train --devices 2", f"train {TRAINED} --iterations 1 --test-limit 0 --devices 2 --out out", 2),
     Case(
-        "train, all draws",
+        "train + all draws",
         f"train {TRAINED} --iterations 2 --test-limit 4 --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
         1.5,
     ),
