@@ -37,3 +37,27 @@ def test_it_is_right_between_a_quarter_and_two_thirds_of_the_time(tmp_path):
     assert 0.25 <= values["Pass@1"] <= 0.65 and values["Pass@8"] > values["Pass@1"] + 0.1
     right = {countdown.extract(text) for text in run["text"]} - {None}
     assert len(right) > 100
+
+
+def test_the_reranker_is_small_and_has_one_score():
+    from irlens.rerank import reward
+
+    folder = catalog.fetch(catalog.reward("tiny-rm"))
+    reward.check(folder, "tiny-rm")
+    model, absent = load.classifier(folder)
+    assert absent == [] and model.num_parameters() == catalog.REWARDS["tiny-rm"].parameters
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 1_500_000
+
+
+@pytest.mark.slow
+def test_the_reranker_tells_right_from_wrong_within_a_prompt(tmp_path):
+    import irlens
+    from irlens.measure.learned import held_out
+
+    task = tasks.load("countdown", "test", 150)
+    run = irlens.Policy("tiny-countdown")(task.topics, 16)
+    qrels = irlens.verify(run, task)
+    found = irlens.reranker("tiny-rm", task=task)(run)
+    lists = found.merge(qrels, on=["query_id", "doc_id"]).rename(columns={"relevance": "grade"}).assign(list=0)
+    results, _ = held_out(lists.drop(columns="score").rename(columns={"reward": "score"}), "tiny-rm", calibrated=False)
+    assert results.set_index("measure").loc["AUC", "value"] > 0.56  # of .62, an interval's half below

@@ -106,7 +106,7 @@ def test_a_name_goes_before_a_folder_and_a_dot_before_that(tmp_path, monkeypatch
     [
         (
             "gsmk8",
-            r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: alpacaeval, facts, gsm8k, math, nq, sums, ultrafeedback; or",
+            r"unknown data set 'gsmk8' \(did you mean 'gsm8k'\? known: alpacaeval, countdown, facts, gsm8k, math, nq, sums, ultrafeedback; or",
         ),
         ("", "unknown data set ''"),
         ("./nowhere", r"\./nowhere: no such file or folder"),
