@@ -219,7 +219,7 @@ class Storm:
     def strike(self, argv: list[str], place: Path, tally: Tally, when: Moment, dice: random.Random) -> bool:
         """Starts the command and sends it something; False if it ended before."""
         several = {"--devices", "--jobs"} & {*argv}  # it has workers, which come late
-        way = dice.choices(WAYS, (3, 5, 2, 2, 2) if several else (4, 3, 2, 1.5, 1.5))[0]
+        way = dice.choices(WAYS, (2, 8, 2, 1, 1) if several else (4, 3, 2, 1.5, 1.5))[0]
         apart = dice.random() < self.cold
         (place / "stderr").unlink(missing_ok=True)
         since = time.time()
@@ -316,17 +316,20 @@ def send(run: Run, way: str, others: list[int], dice: random.Random) -> None:
 
 
 def _said(place: Path) -> list[str]:
-    """What it said on standard error."""
+    """What it said on standard error; of one that was killed before it had one, nothing."""
+    if not (place / "stderr").exists():
+        return []
     return (place / "stderr").read_text(errors="replace").replace("\r", "\n").splitlines()
 
 
 def ill_ended(place: Path, way: str, code: int | None, since: float) -> list[str]:
-    """What is wrong with how a command ended that was interrupted: exit code, its one line, the manifests that it wrote."""
+    """What is wrong with how a command ended that was interrupted: exit code, its one line, the manifests that it wrote.
+    What stands there from before does not count: progress bars, and what torch warns of as several processes begin."""
     wrong = [] if code == 128 + SIGNALS[way] else [f"exit code {code}"]
     said = [
         line
         for line in _said(place)
-        if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d ", line)
+        if line.strip() and not re.search(r"\d+%\||━|it/s|s/it|\d/\d.* \d:\d\d:\d\d |reducer\.cpp:\d+\] Warning", line)
     ]
     if said != ["irlens: interrupted; the same command continues"]:
         wrong.append(f"standard error: {said[-6:]}")
