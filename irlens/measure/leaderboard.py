@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIN, DISCRETE, CONTROLLED = "WinRate", "DiscreteWinRate", "LCWinRate"
 Difficulty = Mapping[str, float] | Sequence[float]
-Fits = dict[tuple[str, str], rates.LengthControlled]  # of (system, judge)
+Fits = dict[tuple[str, ...], rates.LengthControlled]  # of (system, judge, baseline), the values of `systems`
 
 
 def winrate(
@@ -69,15 +69,13 @@ def fitted(
     seed: int = 0,
     done: Callable[[], None] = lambda: None,
 ) -> Fits:
-    """(system, judge) → its length control, of checked pairs; `done()` after each. Raises UserError: see `winrate`."""
+    """(system, judge, baseline) → its length control, of checked pairs; `done()` after each. Raises UserError: see `winrate`."""
     found = {}
     for about, part in systems(frame):
         hard = None if difficulty is None else difficulties(part, difficulty)
         delta = part["output_1"].str.len().to_numpy(dtype=float) - part["output_2"].str.len().to_numpy(dtype=float)
         values = part["preference"].to_numpy()
-        found[about["run"], about["judge"]] = rates.length_controlled(
-            values, delta, hard, gamed, resamples=resamples, seed=seed
-        )
+        found[*about.values()] = rates.length_controlled(values, delta, hard, gamed, resamples=resamples, seed=seed)
         done()
     return found
 
@@ -86,7 +84,7 @@ def table(frame: pd.DataFrame, fits: Fits, seed: int = 0) -> Results:
     """What `winrate` gives, of checked pairs and their fits."""
     rows, each = [], []
     for about, part in systems(frame):
-        values, lc = part["preference"].to_numpy(), fits[about["run"], about["judge"]]
+        values, lc = part["preference"].to_numpy(), fits[*about.values()]
         plain = {WIN: rates.win_rate(values), DISCRETE: rates.discrete_win_rate(values)}
         rows += [about | {"measure": name, **vars(found)} for name, found in plain.items()]
         told = {"value": lc.value, "standard_error": lc.fit_error, "low": lc.low, "high": lc.high, "n": lc.n}
@@ -198,7 +196,7 @@ def published(pairs: pd.DataFrame, fits: Fits) -> pd.DataFrame:
     rows = []
     for about, part in systems(pairs):
         values = rates.read_preferences(part["preference"].to_numpy())
-        values, found, lc = values[~np.isnan(values)], rates.win_rate(values), fits[about["run"], about["judge"]]
+        values, found, lc = values[~np.isnan(values)], rates.win_rate(values), fits[*about.values()]
         rows.append(
             {
                 "": about["run"],
@@ -226,11 +224,11 @@ def against(pairs: pd.DataFrame, fits: Fits, difficulty: Difficulty | None, seed
     rows = []
     for i, (one, part) in enumerate(parts):
         hard = np.zeros(len(part)) if difficulty is None else difficulties(part, difficulty)
-        first = fits[one["run"], one["judge"]]
+        first = fits[*one.values()]
         for other, _ in parts[i + 1 :]:
             if (other["judge"], other["baseline"]) != (one["judge"], one["baseline"]):
                 continue
-            second, low, high = fits[other["run"], other["judge"]], float("nan"), float("nan")
+            second, low, high = fits[*other.values()], float("nan"), float("nan")
             if first.n == second.n and first.resampled:
                 _, low, high = rates.between_interval(first, second, hard, seed=seed)
             value = rates.between(first.weights, second.weights, hard)

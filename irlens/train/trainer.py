@@ -68,7 +68,13 @@ class RankingTrainer(Trainer):
     """A Trainer whose loss is an objective over lists, and whose log says what happens to positives and negatives."""
 
     def __init__(
-        self, *args, options: TrainOptions, train_dataset: list[Example], iteration: int, state: course.State, **kwargs
+        self,
+        *args,
+        options: TrainOptions,
+        train_dataset: list[Example],
+        iteration: int = 0,
+        state: course.State = course.FRESH,
+        **kwargs,
     ):
         self.options, self.lists, self.iteration, self.kept = options, len(train_dataset), iteration, state
         self.objective, self.parameters = options.loss, options.parameters

@@ -249,7 +249,7 @@ def test_what_is_called_without_a_limit_is_linear(name):
 
     for piece, ends in product(PIECES, ("", "!", "\n\nx")):
         short = seconds(piece, 25_000, ends)
-        whole = seconds(piece, 250_000, ends)
+        whole = min(seconds(piece, 250_000, ends) for _ in range(2))  # other threads of this process count, too
         assert whole < 0.3 + 20 * short and whole < 3, (piece, ends, short, whole)
 
 

@@ -177,13 +177,13 @@ class Started(subprocess.Popen):
         os.kill(os.getpid(), signal.SIGTERM)
 
 subprocess.Popen = Started
-rehearsal.steps, launch.PROCESS = types.SimpleNamespace(__name__="asleep"), "asleep"
+rehearsal.steps = types.SimpleNamespace(__name__="asleep")
 interrupts.hear()
 try:
     if sys.argv[2] == "rehearsal":
         rehearsal._run(home, print)
     else:
-        launch.on_this_machine(types.SimpleNamespace(file=home / "phase.json"), devices.Devices("local", 1), print)
+        launch.on_this_machine(types.SimpleNamespace(file=home / "phase.json", process="asleep"), devices.Devices("local", 1), print)
 except interrupts.Interrupted as error:
     sys.exit(interrupts.ended(error))
 """

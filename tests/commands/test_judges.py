@@ -244,7 +244,7 @@ def test_wrong_input_is_one_line(sets, refused, irlens, tmp_path):
         "few has preferences for one prompt; intervals need two": (
             "judges", first, write(tmp_path / "few.json", notes("few", lambda i, s: 1, 1)),
         ),
-        "none of its 40 pairs has a preference": ("judges", first, write(tmp_path / "none.json", notes("none", lambda i, s: None))),
+        "none of its 20 prompts has a preference": ("judges", first, write(tmp_path / "none.json", notes("none", lambda i, s: None))),
         "not from 1 to 2 (the first, number 3, is 7)": (
             "judges", first, write(tmp_path / "high.json", notes("high", lambda i, s: 7 if i == 2 and s == 0 else 1)),
         ),

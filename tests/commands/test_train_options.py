@@ -315,11 +315,11 @@ def _looked(look, seen):
         ("pairwise", {"beta": 0.1}, 0.1),  # which is the objective's default too
         ("pairwise", {"objective_args": '{"beta": 0.1}'}, 0.1),
         ("simpo", {}, 2.0),  # another scale: its own
-        ("own_loss:hinge", {}, 0.1),  # a function's default is its author's
+        ("own_hinge:hinge", {}, 0.1),  # a function's default is its author's
     ],
 )
 def test_beta_is_the_models_only_where_none_is_given(run, monkeypatch, tmp_path, objective, more, beta):
-    (tmp_path / "own_loss.py").write_text("def hinge(scores, beta=0.1):\n    return (beta * scores.log_ratio).sum()\n")
+    (tmp_path / "own_hinge.py").write_text("def hinge(scores, beta=0.1):\n    return (beta * scores.log_ratio).sum()\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert first_loss(run(objective=objective, **more))["beta"] == beta

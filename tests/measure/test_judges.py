@@ -227,7 +227,7 @@ def test_what_cannot_be_compared_is_refused_in_words():
         "of the same prompts and systems they judged other answers": {
             "x": some, "y": [r | {"output_1": "another", "annotator": "k"} for r in some]
         },
-        "none of its 90 pairs has a preference": {"x": some, "y": rows("k", lambda i, s: None)},
+        "none of its 30 prompts has a preference": {"x": some, "y": rows("k", lambda i, s: None)},
         "not from 1 to 2": {"x": some, "y": rows("k", lambda i, s: 3)},
         "not a list of [switched, preference]": {"x": some, "y": [r | {"verdicts": "[1]"} for r in some]},
     }  # fmt: skip

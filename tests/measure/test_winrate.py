@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from irlens.base.errors import UserError
-from irlens.measure import winrate
+from irlens.measure import leaderboard, winrate
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +305,25 @@ def test_what_prompts_add_to_a_length_controlled_rate_spreads_as_its_bootstrap(f
     error = found.values.std(ddof=1) / np.sqrt(n)
     assert error == pytest.approx(found.fit_error, rel=0.15)
     assert error > 2 * found.standard_error  # the published one takes the fit as known
+
+
+def test_a_system_against_two_baselines_has_a_fit_for_each():
+    pairs = pd.DataFrame(
+        {
+            "instruction": f"Prompt {i}?",
+            "output_1": "x" * (10 + 3 * (i % 5)),
+            "generator_1": baseline,
+            "output_2": "y" * (12 + i % 7),
+            "generator_2": "mine",
+            "annotator": "judge",
+            "preference": 1.0 + (i % 10 < wins),
+        }
+        for baseline, wins in (("weak", 8), ("strong", 2))
+        for i in range(40 if baseline == "weak" else 30)
+    )
+    found = leaderboard.winrate(pairs, resamples=0)
+    both = found[found["measure"] == "LCWinRate"].set_index("baseline")["value"]
+    for baseline, part in pairs.groupby("generator_1"):
+        alone = leaderboard.winrate(part, resamples=0)
+        assert both[baseline] == alone.set_index("measure")["value"]["LCWinRate"]
+    assert both["weak"] > 0.6 > 0.4 > both["strong"]

@@ -162,7 +162,7 @@ def test_a_log_is_the_same_after_a_checkpoint_which_sorts_it():
     entries = [{"loss": 2.0 - s, "grad_norm": 1.0, "epoch": s / 2, "step": s} for s in (1, 2)]
     kept = json.loads(json.dumps([*entries, {"train_runtime": 3.0}], sort_keys=True))
     whole, again = (log_of(SimpleNamespace(state=SimpleNamespace(log_history=some))) for some in (entries, kept))
-    assert list(whole) == ["step", "loss", "epoch", "grad_norm"]
+    assert list(whole) == ["loss", "grad_norm", "epoch", "step"]
     pd.testing.assert_frame_equal(again, whole)
 
 
