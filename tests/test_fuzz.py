@@ -113,7 +113,7 @@ def test_a_short_fuzz_of_every_kind(tmp_path):
         sys.executable,
         str(HERE / "fuzz.py"),
         "--inputs",
-        "100",
+        "50",
         "--seed",
         "7",
         "--out",
@@ -123,5 +123,5 @@ def test_a_short_fuzz_of_every_kind(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "f.csv").open() as file:
         rows = {line["kind"]: line for line in csv.DictReader(file)}
-    assert rows.keys() == {*fuzz.SHARES, "all"} and int(rows["all"]["inputs"]) >= 90 and rows["all"]["failures"] == "0"
+    assert rows.keys() == {*fuzz.SHARES, "all"} and int(rows["all"]["inputs"]) >= 45 and rows["all"]["failures"] == "0"
     assert int(rows["all"]["refused"]) > int(rows["all"]["accepted"]) > 0

@@ -49,6 +49,7 @@ def test_a_part_that_is_refused_or_killed_is_named(tmp_path):
         parallel.run(work, parts(tmp_path, 9, 1), 2, str)
 
 
+@pytest.mark.slow
 def test_what_runs_or_waits_ends_with_the_part_that_is_refused(tmp_path):
     started = time.monotonic()
     with pytest.raises(UserError, match="thirteen"):

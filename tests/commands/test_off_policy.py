@@ -48,8 +48,8 @@ def train(out, lists, **more):
 
 @pytest.mark.parametrize(
     "objective, rows",
-    [("pairwise", PAIRS), ("listmle", ROWS), ("ipo", CHATS), *(pytest.param(*more, marks=pytest.mark.slow) for more in
-     [("lambdarank", ROWS), ("kto", PAIRS), ("simpo", PAIRS), ("sft", PAIRS), ("contrastive", ROWS)])],
+    [("pairwise", PAIRS), *(pytest.param(*more, marks=pytest.mark.slow) for more in
+     [("listmle", ROWS), ("ipo", CHATS), ("lambdarank", ROWS), ("kto", PAIRS), ("simpo", PAIRS), ("sft", PAIRS), ("contrastive", ROWS)])],
 )  # fmt: skip
 def test_the_command_and_fit_make_the_same_weights(tmp_path, file, objective, rows):
     lists = file(rows)
@@ -168,6 +168,7 @@ def test_killed_half_way_it_ends_as_unbroken(tmp_path, file, irlens, files, kill
 # -- what a training leaves for others -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_iteration_leaves_its_lists_and_runs_for_other_trainers(tmp_path):
     small = {"prompts": 24, "n": 6, "iterations": 2, "eval_limit": 8, "eval_n": 2, "test_limit": 0, **QUICK}
     asked = Train(out=str(tmp_path / "a"), export="trl,kto,sentence-transformers", **small)

@@ -91,6 +91,7 @@ def test_trec_files_are_read_back_by_ir_measures(embedded):
     assert next(iter(found.values())) == pytest.approx(value["tiny-e5, gold passage", 10])
 
 
+@pytest.mark.slow
 def test_twice_the_same_scores_and_order(embedded, tmp_path):
     recall(tmp_path / "r")
     theirs = files(embedded[0])

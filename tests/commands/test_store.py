@@ -132,7 +132,9 @@ def other_packages(folder):
     (folder / "manifest.json").write_text(json.dumps(signed(manifest | {"finished": "0" * 64})))
 
 
-@pytest.mark.parametrize("change", [gone, edited, interrupted, other_packages])
+@pytest.mark.parametrize(
+    "change", [edited, *(pytest.param(one, marks=pytest.mark.slow) for one in (gone, interrupted, other_packages))]
+)
 def test_a_folder_that_was_touched_is_made_again(tmp_path, irlens, files, change):
     irlens(*PASSK, "--out", tmp_path / "a")
     before = files(tmp_path / "a")

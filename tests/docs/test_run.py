@@ -49,6 +49,7 @@ def test_a_notebook(page, capsys, tmp_path, monkeypatch):
     assert "Pass@1" in capsys.readouterr().out or page == "README.md"
 
 
+@pytest.mark.slow
 def test_from_own_prompts_to_a_policy(tmp_path, irlens, monkeypatch):
     """docs/howto/own-prompts.md: prompts without answers, a reward of one's own, lists, training, the start beside it."""
     from irlens import tasks

@@ -24,13 +24,11 @@ from irlens.reproduce.costs import Cost
 from irlens.reproduce.records import Step
 from irlens.reproduce.rehearsal import cut, furnish, page, steps
 
-QUICK = [("fig2b", "paper")]  # draws alone
 SHIPPED = [(name, preset) for name in recipe.names() for preset in recipe.presets(name)]
 
 
-@pytest.mark.parametrize("name, preset", [
-    pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in SHIPPED
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("name, preset", SHIPPED)
 def test_every_recipe_rehearses(name, preset, tmp_path):
     """Offline, with nothing in a cache: what the steps load lies in the rehearsal's own."""
     loaded, said = recipe.load(name, preset), []

@@ -91,6 +91,7 @@ def test_one_process_of_its_own_trains_the_same_weights(here, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_and_leave_nothing_behind(here, tmp_path, monkeypatch):
     (tmp_path / "place").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "place"))

@@ -99,7 +99,7 @@ class Killed(BaseException):
     "arguments, dies",
     [
         ({}, 8),
-        ({"save_steps": 3, "logging_steps": 4}, 8),
+        pytest.param({"save_steps": 3, "logging_steps": 4}, 8, marks=pytest.mark.slow),
         pytest.param({"save_strategy": "epoch"}, 7, marks=pytest.mark.slow),
     ],
 )
