@@ -64,6 +64,7 @@ def test_the_command_and_fit_make_the_same_weights(tmp_path, file, objective, ro
     assert not all(made[name].equal(start[name].float()) for name in made)
 
 
+@pytest.mark.slow
 def test_lists_of_an_iteration_train_as_they_did_there(tmp_path):
     """An iteration's lists with the same seed give its model, byte for byte: nothing but the lists and the start decides."""
     small = {"prompts": 24, "n": 6, "iterations": 1, "eval_limit": 8, "eval_n": 2, "test_limit": 0, **QUICK}

@@ -208,6 +208,7 @@ def test_a_small_beir_folder_without_answers(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_figure_2_has_both_sides_and_the_papers_points(tmp_path):
     from irlens.reproduce import recipe, run
 

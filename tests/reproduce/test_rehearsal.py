@@ -132,6 +132,7 @@ def test_ones_own_model_and_data_rehearse_and_the_page_says_what_was_not(devices
     assert mine["settings"]["model"] == "my-gemma"
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_named_with_its_cause_and_a_new_rehearsal_begins_anew(own, tmp_path):
     text = own[0].read_text().replace('objective = "lambdarank"', 'objective = "lambdarank"\npositives_from = "gold"')
     (tmp_path / "own.toml").write_text(text.replace('dataset = "', 'split = "nowhere"\ndataset = "'))

@@ -147,6 +147,7 @@ def test_a_phase_ends_with_the_process_that_started_it(tmp_path):
     assert len(found) >= 3 and not running(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_phase(tmp_path):
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 

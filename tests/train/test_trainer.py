@@ -237,7 +237,7 @@ def test_mismatched_responses_come_from_other_prompts(policy):
     assert collate(known, 0, layout(model))["mismatched_reference"].shape == (4,)
 
 
-KINDS = (*objectives.names()[:14], "grpo")  # the others differ in their formula alone
+KINDS = (*objectives.names()[:14:2], "grpo")  # the others differ in their formula alone
 
 
 @pytest.mark.parametrize(
