@@ -7,6 +7,7 @@ the best of N random ones with the chance C(n − r, N − 1) / C(n, N), because
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
@@ -87,7 +88,9 @@ def text_chances(counts: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
             raise UserError(f"best of {N} needs at least {N} candidates per query, and a query has {n}")
         size = np.arange(n, N, -1)
         row[: n - N + 1] = np.cumprod(np.append(1.0, (size - N) / size))
-    points, weights = np.polynomial.legendre.leggauss(min((texts + 1) // 2, 100))
+    if len(sizes) == 1:  # none is before another
+        return np.full((len(cutoffs), texts), 1 / texts)
+    points, weights = _quadrature(min((texts + 1) // 2, 100))
     y, weights = (points[:, None] + 1) / 2, weights / 2
     waves = np.arange((n + 1) // 2 + 1)
     factors = [
@@ -105,6 +108,12 @@ def text_chances(counts: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
         out[:, i] = (others * folded * spectrum.conj()).real.sum(axis=1)
         larger = larger * whole[i]
     return out[:, kind]
+
+
+@functools.cache
+def _quadrature(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of Gauss and Legendre's sum from −1 to 1."""
+    return np.polynomial.legendre.leggauss(count)
 
 
 def by_texts(texts: Sequence[str]) -> Picker:
