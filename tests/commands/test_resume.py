@@ -45,6 +45,7 @@ def test_train_killed_half_way_ends_as_unbroken(tmp_path, unbroken, moment, file
         assert (tmp_path / "a" / model).read_bytes() == (unbroken / model).read_bytes()
 
 
+@pytest.mark.slow
 def test_train_writes_models_that_the_other_commands_take(tmp_path, unbroken, irlens):
     manifest = json.loads((unbroken / "manifest.json").read_text())
     assert manifest["tokens_trained"] > 0 and manifest["lists_trained"] > 0

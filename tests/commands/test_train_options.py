@@ -284,8 +284,8 @@ def test_every_option_has_a_case_or_a_reason():
     assert set(CASES) | set(ELSEWHERE) == {f.name for f in fields(Train)} and not set(CASES) & set(ELSEWHERE)
 
 
-@pytest.mark.parametrize(  # each trains: by default one in three
-    "option", [pytest.param(name, marks=() if i % 3 == 0 else pytest.mark.slow) for i, name in enumerate(CASES)]
+@pytest.mark.parametrize(  # each trains: by default one in six
+    "option", [pytest.param(name, marks=() if i % 6 == 0 else pytest.mark.slow) for i, name in enumerate(CASES)]
 )
 def test_an_option_arrives(run, material, option):
     value, more, look, expected = CASES[option]

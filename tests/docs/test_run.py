@@ -29,6 +29,7 @@ def execute(code, page):
     return namespace
 
 
+@pytest.mark.slow
 def test_the_loop_by_commands(tmp_path, irlens):
     commands = [line for block in blocks("docs/tutorials/commands.md", "sh") for line in joined(block)]
     assert len(commands) >= 7 and all(line.startswith("irlens ") for line in commands)
@@ -182,6 +183,7 @@ OWN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code, name, command", OWN, ids=[name for _, name, _ in OWN])
 def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens, monkeypatch):
     assert len(OWN) == 4 and len(code.splitlines()) <= 14

@@ -220,6 +220,7 @@ def test_what_judges_are_asked_is_counted_by_hand():
 # -- the whole way -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_draws_to_tables_that_name_their_judge_and_on_after_an_interrupt(made, tmp_path, trained, monkeypatch):
     """The judge goes away after twelve questions; the same command asks the rest, and none of them twice; another judge
     of the same policies needs no other folder."""
