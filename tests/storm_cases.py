@@ -48,6 +48,7 @@ CASES = (
     Case("temperatures", "temperatures @drawn @drawn --out out"),
     Case("evaluate", "evaluate @drawn @drawn --out out"),
     Case("compare", "compare @drawn @other --store none --out out"),
+    Case("winrate", "winrate @annotations.json --resamples 200 --store none --out out"),
     Case(
         "judges",
         "judges @annotations.json --judge length,mean-likelihood --policy tiny --resamples 50 --store none --out out",
