@@ -17,6 +17,7 @@ PURPOSES = (
     "judging",
     "index",  # which vectors an index learns from
     "grades",  # which candidate of a list gets which grade, where they are shuffled
+    "reward",  # of a reward model that a training learns in between: its head, and the order of its lists
 )
 SEED, ITERATION, PURPOSE = 32, 16, 5
 DERIVED = SEED + ITERATION + PURPOSE  # bits: 53 in all, which every format and every generator here can hold

@@ -79,6 +79,8 @@ def prepare(settings: Train, say: Say) -> Job:
 
 def _check(settings: Train) -> None:
     """Raises UserError for options of what lists that are given leave no room for, all of them in one line."""
+    if settings.loss.learns_reward:
+        raise UserError(f"--lists: objective {settings.objective!r} learns its reward from draws of its own; leave --lists out")  # fmt: skip
     other = {f.name: f for f in fields(Train) if f.name in DRAWN and getattr(settings, f.name) != f.default}
     if settings.iterations not in (1, Train.iterations):
         other["iterations"] = next(f for f in fields(Train) if f.name == "iterations")
@@ -193,8 +195,9 @@ def policies(job: Job) -> list[Path]:
     return [start, trained]
 
 
-def unmeasured(job: Job, trained: Path, folder: OutputFolder, facts: dict) -> None:
-    """Writes what a training leaves that nothing measures: the policy's place, the log as a figure, the facts."""
-    files.write_text(json.dumps({"iteration": 1, "model": str(trained)}) + "\n", job.out / "chosen.json")
-    plot_diagnostics(job.out, 1)
-    folder.note(**facts, chosen_iteration=1)
+def unmeasured(job: Job, policies: list[Path], folder: OutputFolder, facts: dict) -> None:
+    """Writes what a training leaves that nothing measures: the last policy's place, the log as a figure, the facts."""
+    last = len(policies) - 1
+    files.write_text(json.dumps({"iteration": last, "model": str(policies[last])}) + "\n", job.out / "chosen.json")
+    plot_diagnostics(job.out, last)
+    folder.note(**facts, chosen_iteration=last)

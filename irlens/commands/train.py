@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
-from irlens.commands import exported, finished, off_policy
+from irlens.commands import exported, finished, learning, off_policy
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -39,7 +39,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
     measured, and both frames are empty.
     The chosen policy is the best on validation (Pass@1 at the first evaluation temperature), or the last where
     the problems in between are test problems: nothing is chosen by those. The folder holds iteration-s/ (draws, run,
-    qrels where a verifier judged, lists, log, model), evaluation/, results.csv, test.csv, tests.csv,
+    qrels where a verifier judged, lists, log, model; with `rft` reward/, the reward model that it learned), evaluation/, results.csv, test.csv, tests.csv,
     training.{png,pdf,csv}, diagnostics.{png,pdf,csv}, chosen.json and the manifest.
     """
     import pandas as pd
@@ -54,7 +54,7 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
             return job.out, *(finished.table(job.out / name) for name in ("results.csv", "tests.csv"))
         policies = _policies(job) if job.lists is None else off_policy.policies(job)
         if job.held_out is None:
-            off_policy.unmeasured(job, policies[1], folder, _facts(job, 1))
+            off_policy.unmeasured(job, policies, folder, _facts(job, len(policies) - 1))
             return job.out, pd.DataFrame(), pd.DataFrame()
         measured = held_out_problems.measured(job.settings, len(policies) - 1)
         results, values, tokens = held_out_problems.validation(measured, job.out)
@@ -125,7 +125,8 @@ def _policies(job: Job) -> list[Path]:
     from irlens.train.larpo import cut_from, iterate, remember
 
     policy, settings, kept = job.policy, job.settings, Kept(job.out, job.say)
-    folders, rerank = Folders(settings, kept, policy.name, policy.devices), Judging(job)
+    folders = Folders(settings, kept, policy.name, policy.devices)
+    rerank = Judging(job) if job.reward_base is None else learning.reranker(job)
     for run in job.out.glob("iteration-*/run.parquet"):
         if not job.judge.is_reward and not run.with_name("qrels.parquet").is_file():
             run.unlink()  # they are made together, from draws that are there
@@ -142,10 +143,12 @@ def _policies(job: Job) -> list[Path]:
         return Drawing(job, folders.fit(now.weights, lists, policy.prompt_ids(part), s), s + 1)
 
     start = Drawing(job, policy.folder, 1)
-    policies, values = [start.weights], {0: held_out_problems.value(job, start.weights, 0)}
+    policies, values = [start.weights], {}
+    if job.held_out is not None:
+        values[0] = held_out_problems.value(job, start.weights, 0)
     for s, now in enumerate(iterate(start, policy.task, settings, rerank, cut, fit, kept), 1):
         policies.append(now.weights)
-        if s in held_out_problems.measured(settings, s):
+        if values and s in held_out_problems.measured(settings, s):
             values[s] = held_out_problems.value(job, now.weights, s)
         if settings.patience is not None and s in values and s - max(values, key=values.get) > settings.patience:
             patience = settings.patience + 1
@@ -192,17 +195,24 @@ def _unrelated(job: Job, prompts: int, now: Drawing) -> pd.DataFrame:
 
 def _prepare(settings: Train, say: Say) -> Job:
     """All that a training needs; what can be refused is, before work."""
-    policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward)
-    judge, eval_judge = _judges(settings, policy, say)
+    learns = settings.loss.learns_reward
+    policy = load_policy(settings, train_split(settings), None, say, verified=not settings.reward and not learns)
+    policy = policy.for_task(learning.demonstrations(policy.task, say)) if learns else policy
+    judge, eval_judge = learning.judges(settings, policy, say) if learns else _judges(settings, policy, say)
     if policy.options.engine == "openai":
         raise UserError("--engine openai: a server does not load the policies that training makes; use another engine")
-    settings = held_out_problems.sized(policy, settings, say)
-    held_out, test, policy = held_out_problems.problems(policy, settings, say)
+    if eval_judge is None:
+        settings, held_out, test = learning.unmeasured(settings, policy, say), None, None
+    else:
+        settings = held_out_problems.sized(policy, settings, say)
+        held_out, test, policy = held_out_problems.problems(policy, settings, say)
+        held_out = policy.fitting(held_out, say)
+        test = test and policy.fitting(test, say)
     _check_prompts(settings, policy)
-    held_out = policy.fitting(held_out, say)
-    test = test and policy.fitting(test, say)
+    base = learning.base(settings, policy) if learns else None
     out = default_out(settings, settings.objective, policy.name, policy.task.name)
-    return Job(settings.of_model(policy.entry, policy.positions), policy, held_out, test, judge, eval_judge, out, say)
+    settings = settings.of_model(policy.entry, policy.positions)
+    return Job(settings, policy, held_out, test, judge, eval_judge, out, say, reward_base=base)
 
 
 def _judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, judging.Judge]:
@@ -225,6 +235,10 @@ def _check(settings: Train) -> None:
     for value in settings.eval_temperature:
         heat(eval_temperature=value)
     parameters = settings.parameters
+    if settings.reward and settings.loss.learns_reward:
+        raise UserError(
+            f"--reward: objective {settings.objective!r} learns its own; --reward-model says what that starts from"
+        )
     if settings.reward and settings.verifier:
         raise UserError("--verifier and --reward: one of them judges; give one")
     if settings.reward and not settings.list_file and parameters.get("weighted") and parameters["gains"] == "grades":
@@ -266,6 +280,8 @@ def _identity(job: Job) -> dict:
         resolved["list_file"] = list_files.digest(job.lists)
     kept = identity(settings, job.policy, **splits, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
+    if job.reward_base is not None:
+        kept["reward_model"] = job.reward_base.name
     return kept | {name: judge.identity for name, judge in judges.items() if judge and judge.identity}
 
 
@@ -312,6 +328,7 @@ def _account(out: Path, iterations: int) -> dict:
     return {
         "tokens_generated": int(sum(run["n_tokens"].sum() for run in drawn)),
         "reward_calls": sum(map(len, drawn)),
+        **learning.account(folders),
         "truncated_by_reward": int(sum(run["truncated"].sum() for run in drawn if "truncated" in run.columns)),
         "tokens_trained": sum(t["tokens_trained"] for t in trained),
         "lists_trained": sum(t["lists"] for t in trained),

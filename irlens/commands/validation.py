@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from irlens.models.chat import Prompt
     from irlens.rerank.judges import Judge
     from irlens.tasks.contract import Task
+    from irlens.train.rft import Base
 
 
 MEASURED = ("run.parquet", "per_query.parquet", "results.csv")  # what measuring a policy leaves, to be read again
@@ -28,7 +29,7 @@ MEASURED = ("run.parquet", "per_query.parquet", "results.csv")  # what measuring
 class Job:
     """A training made ready: its settings with what the model decides, the policy with its training problems, the
     problems between iterations and at the end (None: none), who judges both, and where it goes; with --lists the lists
-    that are given and what their responses answer."""
+    that are given and what their responses answer; what a reward that is learned in between starts from."""
 
     settings: Train
     policy: Policy
@@ -40,6 +41,7 @@ class Job:
     say: Say
     lists: pd.DataFrame | None = None
     asked: list[Prompt] | None = None
+    reward_base: Base | None = None
 
 
 def chooses(settings: Train) -> bool:

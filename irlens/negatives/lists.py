@@ -149,7 +149,7 @@ def cut_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFra
 def _whole_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.DataFrame, cut: Cut) -> pd.DataFrame:
     """A list per topic whose finished, not empty draws have two different grades: all of them. The best are "positive"."""
     judged = graded(run, grades)
-    judged = judged[_usable(judged)]
+    judged = judged[usable(judged)]
     kept = [c for c in ("query_id", "doc_id", "text", *OPTIONAL) if c in judged.columns]
     top, low = (judged.groupby("query_id")["grade"].transform(end).astype(float) for end in ("max", "min"))
     tiers = (judged["grade"] == top).map({True: "positive", False: "own"}).astype(object)
@@ -161,7 +161,7 @@ def _whole_lists(run: pd.DataFrame, grades: pd.DataFrame | None, topics: pd.Data
     return check(lists[COLUMNS + kept[3:]], "lists")
 
 
-def _usable(run: pd.DataFrame) -> pd.Series:
+def usable(run: pd.DataFrame) -> pd.Series:
     """Which draws say something: those that are finished and not empty."""
     said = run["text"].map(lambda text: text.strip() != "").astype(bool)
     return said & (run["finish_reason"] != "length") if "finish_reason" in run.columns else said
@@ -169,7 +169,7 @@ def _usable(run: pd.DataFrame) -> pd.Series:
 
 def _distinct(run: pd.DataFrame) -> pd.DataFrame:
     """The draws that count, of each text of a query the first."""
-    run = run[_usable(run)]
+    run = run[usable(run)]
     texts = pd.DataFrame({"query_id": run["query_id"], "text": run["text"].map(without_spacing)})
     return run[~texts.duplicated()].reset_index(drop=True)
 
@@ -298,7 +298,7 @@ def without_list(
     left = topics[~topics["query_id"].isin(lists["query_id"])]
     drawn = run[run["query_id"].isin(left["query_id"])]
     judged = graded(drawn, grades)
-    counting = judged[_usable(judged)] if cut.all_draws else _distinct(judged)
+    counting = judged[usable(judged)] if cut.all_draws else _distinct(judged)
     draws, distinct = (dict(iter(f.groupby("query_id", sort=False))) for f in (judged, counting))
     drawn = set(drawn["query_id"])
     golds = left["solution"] if cut.positives_from != "own" else [None] * len(left)
@@ -316,7 +316,7 @@ def _reason(draws: pd.DataFrame, used: pd.DataFrame, needed: int, gold: str | No
     if draws.empty:
         return "no draw"
     if len(used) < needed:
-        if _usable(draws).all():
+        if usable(draws).all():
             return "one draw" if len(draws) == 1 else "one text"
         cut = "finish_reason" in draws.columns and (draws["finish_reason"] == "length").any()
         return "unfinished" if cut else "empty"

@@ -26,10 +26,13 @@ from irlens.train.options import TrainOptions
 from irlens.train.preferences import as_lists
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from irlens.tasks.contract import Task
     from irlens.train.iterations import Kept
+    from irlens.train.options import LarpoOptions
+    from irlens.train.rft import LearnedReward
 
 
 FIRST = 1  # a training on lists alone is an iteration, the first: a command makes the same of them
@@ -128,6 +131,10 @@ def fit(model, tokenizer, lists, objective: str = "listmle", **args) -> Policy:
     cannot be read or say nothing, an unknown setting, a loss that is not finite.
     """
     options = TrainOptions.of(objective, **args)
+    if options.loss.learns_reward:
+        raise UserError(
+            f"fit: objective {objective!r} learns a reward as it draws: use irlens.larpo, or `irlens train`"
+        )
     lists = list_files.read(lists) if isinstance(lists, (str, Path)) else as_lists(lists)
     if isinstance(model, (str, Path)):
         from irlens.train.in_folder import load
@@ -202,6 +209,9 @@ def told(policy: Policy, task: Task, judge, options: TrainOptions) -> dict:
     kept["save_dtype"] = saved_as(options.save_dtype, policy.folder, policy.folder is None and policy.model)
     asked = hashlib.sha256("\n".join([task.instruction, *task.topics["query_id"], *task.topics["query"]]).encode())
     who = judge if isinstance(judge, str) else "the verifier" if judge is None else repr(judge).partition(" at 0x")[0]
+    if options.loss.learns_reward:
+        shown = hashlib.sha256("\n".join(task.topics["solution"]).encode()).hexdigest()
+        who = f"learned from demonstrations {shown[:16]}"
     return {**kept, "policy": named, "task": task.name, "prompts_digest": asked.hexdigest()[:16], "judge": who}
 
 
@@ -255,6 +265,33 @@ def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: Train
         policy.tokenizer.save_pretrained(temporary)
     kept.forget(s)
     return policy.at(path)
+
+
+def learned(policies: list[Policy], task: Task, options: LarpoOptions, kept: Kept) -> LearnedReward:
+    """The reranker of RFT over the policies as they are made, the start first; its reward models lie beside theirs."""
+    from irlens.train import rft
+
+    start = policies[0]
+    name = options.reward_model or start.name
+    weights = catalog.fetch(catalog.model(name)) if options.reward_model else start.folder or _written(start, kept)
+    where = kept.out or kept.states
+
+    def ratio(run: pd.DataFrame, s: int) -> np.ndarray:
+        now, before = (policy.logprobs(run, task)["logprob"].to_numpy() for policy in (policies[s - 1], start))
+        return now - before
+
+    base = rft.Base.of(name, weights, options.pad_token)
+    return rft.LearnedReward(options, task, base, ratio, lambda s: where / f"iteration-{s}", kept.out, say=kept.say)
+
+
+def _written(policy: Policy, kept: Kept) -> Path:
+    """A folder with the weights of a policy that has none."""
+    from irlens.train import adapters
+
+    folder = kept.states / "start"
+    adapters.write(policy.model, adapters.in_dtype(policy.model, "float32"), "float32", folder)
+    policy.tokenizer.save_pretrained(folder)
+    return folder
 
 
 def _holding(policy: Policy, model) -> Policy:

@@ -90,18 +90,19 @@ def larpo(
     """Algorithm 1: the policies of all iterations, the start first. The start's own weights stay as they are.
 
     policy: an `irlens.Policy`, or a name or path of one. judge: a reranker (run → run with `reward`), a judge (run →
-    qrels) or a reranker's name; None is the task's verifier. out: a folder that keeps every iteration's run, lists and
+    qrels) or a reranker's name; None is the task's verifier, or with objective "rft" a reward that is learned from the
+    task's solutions. out: a folder that keeps every iteration's run, lists and
     model, and from which the same call continues; None keeps nothing. settings: any of `LarpoOptions`, such as
     `prompts=200, n=8, epochs=1, learning_rate=5e-7`, and the objective's parameters. Raises UserError for settings that
     do not fit, NothingToRank if no prompt of an iteration gives a list.
     """
-    from irlens.train.in_memory import opened, rewarded, told, trained_copy
+    from irlens.train.in_memory import learned, opened, told, trained_copy
 
     options = LarpoOptions.of(objective, iterations=iterations, **settings)
     if options.tier != "own":
         raise UserError(f"larpo: tier {options.tier!r} is what the command `irlens train` has; here it is own")
     policy, kept = opened(policy), Kept(None if out is None else Path(out))
-    rerank, by_reward = rewarded(judge, task)
+    task, (rerank, by_reward) = _judging(judge, task, options)
     kept.claim(told(policy, task, judge, options))
 
     def cut(runs, part, s, policy):
@@ -112,4 +113,20 @@ def larpo(
 
     with kept.checked(), tempfile.TemporaryDirectory(prefix="irlens-larpo-") as states:
         kept = replace(kept, states=Path(states))
-        return [policy, *iterate(policy, task, options, rerank, cut, fit, kept)]
+        policies = [policy]
+        rerank = rerank or learned(policies, task, options, kept)
+        for made in iterate(policy, task, options, rerank, cut, fit, kept):
+            policies.append(made)
+        return policies
+
+
+def _judging(judge, task: Task, options: LarpoOptions) -> tuple[Task, tuple[Callable | None, bool]]:
+    """(the task with the prompts that can be trained on, (who judges, or None as yet, and whether by a reward))."""
+    from irlens.train import rft
+    from irlens.train.in_memory import rewarded
+
+    if not options.loss.learns_reward:
+        return task, rewarded(judge, task)
+    if judge is not None:
+        raise UserError(f"objective {options.objective!r} learns its own reward from demonstrations; give no judge")
+    return rft.demonstrations(task, lambda line: None), (None, True)

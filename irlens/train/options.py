@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
-from irlens.base.options import Default, at_least, one_of, option, parse_json, positive
+from irlens.base.options import Default, at_least, flags_of, one_of, option, parse_json, positive
 from irlens.base.secrets import is_name, learn
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ BEFORE = {
     "schedule": "cosine",
     "keep_optimiser": False,
     "all_draws": False,
+    "reward_model": None,
+    "reward_learning_rate": None,
+    "reward_epochs": 1,
+    "kl_coef": 0.05,
+    "pad_token": None,
 }  # what trainings were told before there were these settings
 SCHEDULES = ("cosine", "constant", "cosine-over-all")  # of the learning rate (`train.course`)
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
@@ -175,6 +180,11 @@ class LarpoOptions(TrainOptions):
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists", least=1)
     all_draws: bool = option(False, "All in one list, equal texts too (as GRPO).", panel="Lists")
+    reward_model: str | None = option(None, "RFT: its reward model starts here. Default: --model.", panel="Judging")
+    reward_learning_rate: float | None = option(None, "RFT: its. Default: 1e-5; of a small one 1e-3.", panel="Judging")
+    reward_epochs: int = option(1, "RFT: its epochs in an iteration.", panel="Judging", least=1)
+    kl_coef: float = option(0.05, "RFT: β of the KL penalty to the start.", panel="Judging", least=0)
+    pad_token: str | None = option(None, "RFT: one that no text ends with.", panel="Judging")
 
     def check(self):
         """These options. Raises UserError for a value out of range."""
@@ -190,6 +200,7 @@ class LarpoOptions(TrainOptions):
         one_of(("own", *FOREIGN), tier=self.tier)
         self.shape  # noqa: B018 - it refuses a list without a negative
         self._check_whole()
+        self._check_reward()
         if self.drawn < 2 and self.positives_from != "gold":
             how = "-n 1 at one temperature" if self.temperature[0] else "temperature 0 (greedy)"
             raise UserError(f"{how} gives one candidate per prompt, and nothing to rank; draw at least 2")
@@ -236,6 +247,24 @@ class LarpoOptions(TrainOptions):
         given += ["--memory"] if self.loss.all_draws and self.memory != "current" else []
         if given:
             raise UserError(f"{why}, of this policy and this iteration: leave out {', '.join(given)}")
+
+    def _check_reward(self) -> None:
+        """Raises UserError for what says how a reward is learned, where none is, or cannot be."""
+        at_least(1, reward_epochs=self.reward_epochs)
+        at_least(0, kl_coef=self.kl_coef)
+        positive(reward_learning_rate=self.reward_learning_rate)
+        own = ("reward_model", "reward_learning_rate", "reward_epochs", "kl_coef", "pad_token")
+        given = [f for f in fields(LarpoOptions) if f.name in own and getattr(self, f.name) != f.default]
+        if given and not self.loss.learns_reward:
+            raise UserError(
+                f"{flags_of(given)}: of objective 'rft', which learns a reward; {self.objective!r} learns none"
+            )
+        alone = {"--shard": self.shard, "--quantize": self.quantize}
+        if self.loss.learns_reward and any(alone.values()):
+            other = next(name for name, value in alone.items() if value)
+            raise UserError(
+                f"{other}: objective 'rft' trains a reward model too, whole or with --lora-rank; leave {other} out"
+            )
 
     @property
     def source(self) -> str:

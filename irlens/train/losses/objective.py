@@ -47,6 +47,7 @@ class Objective:
     all_draws: bool = False  # a list holds all draws of a prompt, equal texts too
     gold: bool = False  # the positive is the task's demonstration, by default; else the best own response
     above_zero: tuple[str, ...] = ("beta",)  # parameters that may not be 0
+    learns_reward: bool = False  # its grades come from a reward model that every iteration learns (`train.rft`)
     model_beta: bool = False  # a beta that is not given is what suits the model (its catalog entry), not the default
 
     @property
@@ -153,8 +154,8 @@ def _lipo_lambda(scores: Scores, beta: float = 0.1, gains: Literal["normalised",
     return lambdarank(beta * scores.log_ratio, scores.grade, scores.mask, True, gains)
 
 
-def _all_draws(name: str, loss: Callable[..., Tensor], source: str) -> Objective:
-    return Objective(name, loss, True, 1, 1, source, by_token=True, all_draws=True, above_zero=("budget",))
+def _all_draws(name: str, loss: Callable[..., Tensor], source: str, **more: bool) -> Objective:
+    return Objective(name, loss, True, 1, 1, source, by_token=True, all_draws=True, above_zero=("budget",), **more)
 
 
 _WARM = {"model_beta": True, "above_zero": ("beta", "alpha")}  # alpha: a temperature of the grades
@@ -231,6 +232,7 @@ OBJECTIVES: dict[str, Objective] = {
         _all_draws("rloo", policy_gradient.rloo, "Ahmadian et al. 2024, arXiv 2402.14740"),
         _all_draws("pkpo", policy_gradient.pkpo, "Walder & Karkhanis 2025, arXiv 2505.15201, eqs. 19 and 33"),
         _all_draws("best-minus-second", policy_gradient.best_minus_second, "Tang et al. 2025, arXiv 2503.19595"),
+        _all_draws("rft", policy_gradient.rft, "Li et al. 2024, arXiv 2405.17888", learns_reward=True),
     )
 }
 

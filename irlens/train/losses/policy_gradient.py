@@ -77,6 +77,17 @@ def rloo(
     return mean_over_lists((terms / scores.tokens).sum(1) / count[:, 0], scores.counted)
 
 
+def rft(scores: Scores, clip_low: float = 0.2, clip_high: float = 0.2, ratio: Ratio = "sequence") -> Tensor:
+    """RLOO's loss: what differs is the loop, whose grades are a reward learned from demonstrations in every iteration, less
+    a KL penalty to the start (`irlens.train.rft`).
+
+    The source leaves the optimiser of the policy open, and its authors' code takes PPO, whose clipped step this is with
+    the other draws' mean for a critic. Source: Li et al. 2024, "Getting More Juice Out of the SFT Data", arXiv 2405.17888
+    (its explicit algorithm).
+    """
+    return rloo(scores, clip_low, clip_high, 0.0, ratio)
+
+
 def pkpo(
     scores: Scores,
     k: int = 4,

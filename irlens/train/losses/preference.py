@@ -5,11 +5,9 @@ list's highest grade, l one of its lowest; sigma the logistic function. A loss o
 pairs of a list, grades between are not used, and then the mean over the lists that hold two different grades: a list of
 equal grades, like padding, adds nothing and has no gradient.
 
-One baseline has no function here. RFT (Li et al. 2024, "Getting More Juice Out of the SFT Data", arXiv 2405.17888)
-learns a reward model from demonstrations against the policy's own samples (Bradley-Terry), and then optimises the policy
-against that reward under a KL penalty. Its policy step reads no demonstration, and its reward is another model with its
-own optimiser, re-learned as the policy moves: two losses over two sets of weights and fresh samples in between, so it
-is an algorithm and not one loss over a list. `irft`, the same paper's form without an explicit reward model, is here.
+One baseline is more than a loss. RFT (Li et al. 2024, arXiv 2405.17888) learns a reward model from demonstrations against
+the policy's own samples, and optimises the policy against that reward under a KL penalty: two losses over two sets of
+weights, in turns (`irlens.train.rft`). `irft`, the same paper's form without an explicit reward model, is here.
 """
 
 import torch

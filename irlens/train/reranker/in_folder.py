@@ -27,8 +27,8 @@ MADE_WITH = ("account.json", "log.csv")  # a model without these is trained agai
 class Phase:
     """One training of a reranker: of the base `weights` on the lists in `out`, into out/model. base: what it is called.
 
-    Beside the model lie account.json and log.csv; checkpoints/ is there while it trains. The rest is what `train.launch`
-    asks of a phase.
+    Beside the model lie account.json and log.csv; checkpoints/ is there while it trains. root: the folder whose checksums
+    tell what is there, `out` or one above it. called: in messages. The rest is what `train.launch` asks of a phase.
     """
 
     options: Training
@@ -36,8 +36,9 @@ class Phase:
     base: str
     weights: Path
     pad_token: str | None = None
+    root: Path | None = None
+    called: str = "the reranker"
     process: ClassVar[str] = "irlens.train.reranker.phase"
-    called: ClassVar[str] = "the reranker"
 
     @property
     def file(self) -> Path:
@@ -46,14 +47,18 @@ class Phase:
 
     def as_json(self) -> str:
         """What its processes read."""
-        places = {"out": str(self.out), "weights": str(self.weights)}
-        return json.dumps(places | {"options": asdict(self.options), "base": self.base, "pad_token": self.pad_token})
+        told = {name: value and str(value) for name, value in self._places().items()}
+        told |= {"base": self.base, "pad_token": self.pad_token, "called": self.called}
+        return json.dumps(told | {"options": asdict(self.options)})
+
+    def _places(self) -> dict[str, Path | None]:
+        return {"out": self.out, "weights": self.weights, "root": self.root}
 
     @classmethod
     def of_json(cls, text: str) -> Phase:
         """The training that `as_json` told."""
         told = json.loads(text)
-        places = {name: Path(told[name]) for name in ("out", "weights")}
+        places = {name: told[name] and Path(told[name]) for name in ("out", "weights", "root")}
         return cls(**told | places | {"options": Training(**told["options"])})
 
 
@@ -64,7 +69,7 @@ def fit(phase: Phase, devices: Devices = HERE, say: Say = print) -> Path:
     """
     path = phase.out / MODEL
     if path.is_dir() and all((phase.out / name).is_file() for name in MADE_WITH):
-        say(f"reused the reranker in {path}")
+        say(f"reused {phase.called} in {path}")
         for left in (phase.file, phase.file.with_suffix(".ended")):
             left.unlink(missing_ok=True)
     elif devices.here:
@@ -93,7 +98,8 @@ def train(phase: Phase, say: Say) -> None:
     examples, account = fitting(pd.read_parquet(out / LISTS), phase.weights, tokenizer, options)
     if account["too_long"]:
         say(
-            f"left out {account['too_long']:,} lists, whole: a text of theirs is longer than {options.max_length:,} tokens"
+            f"{phase.called}: left out {account['too_long']:,} lists, whole: a text of theirs is longer than "
+            f"{options.max_length:,} tokens"
         )
     model = base.model(phase.weights, tokenizer, options.seed, options.lora_rank)
     rows = model.get_input_embeddings().num_embeddings

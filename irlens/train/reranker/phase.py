@@ -18,7 +18,7 @@ def main(file: str, say: Say | None = None) -> None:
 
 def _train(text: str, say: Say) -> None:
     told = Phase.of_json(text)
-    with checksums.recording(told.out):
+    with checksums.recording(told.root or told.out):
         train(told, say)
 
 
