@@ -65,6 +65,7 @@ CASES = (
         f"train {TRAINED} --iterations 2 --test-limit 4 --objective grpo --schedule constant --keep-optimiser --eval-every 2 --out out",
         1.5,
     ),
+    Case("train + rft", f"train {TRAINED} --iterations 2 --test-limit 0 --objective rft --out out", 1.5),
     Case("train --lists", "train --lists @mined/lists.parquet --epochs 2 --batch-lists 4 --out out", 1.5),
     Case(
         "fit-reranker",

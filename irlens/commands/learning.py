@@ -12,10 +12,9 @@ from irlens.base.errors import UserError
 from irlens.commands import sizes
 from irlens.commands.settings import Train
 from irlens.commands.validation import Job
-from irlens.models import catalog
 from irlens.rerank import judges as judging
 from irlens.retrieve.policy import Policy, Say
-from irlens.train.rft import FOLDER, Base, LearnedReward
+from irlens.train.rft import FOLDER, Base, LearnedReward, start_of
 from irlens.train.rft import demonstrations as demonstrations
 
 if TYPE_CHECKING:
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
 
 def judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, judging.Judge | None]:
     """(the reward that is to be learned, who judges held-out draws: --eval-reward, else the verifier, else nobody)."""
-    from irlens.models.weights import digest_of_files
+    from irlens.models.weights import digest, digest_of_files
     from irlens.rerank import verifiers
 
     task, name = policy.task, settings.eval_reward
-    weights = _weights(settings, policy)
-    learned = judging.Judge("the learned reward", _not_yet, True, identity=digest_of_files(weights))
+    weights = _start(settings, policy)[1]
+    learned = judging.Judge(
+        "the learned reward", _not_yet, True, identity=f"{digest(weights)} {digest_of_files(weights)}"
+    )
     if name:
         return learned, judging.of_reward(name, task.instruction, "--eval-reward", say, policy.devices)
     if task.verifier is None:
@@ -58,15 +59,13 @@ def unmeasured(settings: Train, policy: Policy, say: Say) -> Train:
 
 
 def base(settings: Train, policy: Policy) -> Base:
-    """What the first reward model starts from: --reward-model, else the policy. Raises UserError for one that will not do."""
-    name = catalog.model(settings.reward_model).name if settings.reward_model else policy.name
-    return Base.of(name, _weights(settings, policy), settings.pad_token)
+    """What the first reward model starts from: that of --reward-args, else the policy. Raises UserError for one that will not do."""
+    return Base.of(*_start(settings, policy), settings.learning.pad_token)
 
 
-def _weights(settings: Train, policy: Policy) -> Path:
-    if settings.reward_model:
-        return catalog.fetch(catalog.model(settings.reward_model))
-    return policy.folder
+def _start(settings: Train, policy: Policy) -> tuple[str, Path]:
+    name = settings.learning.model
+    return start_of(name) if name else (policy.name, policy.folder)
 
 
 def reranker(job: Job) -> LearnedReward:

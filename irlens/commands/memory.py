@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from irlens.commands.settings import Mine, PassK, Train
 
 LIBRARIES = {"libraries": CONTEXT}
+LEARNING = "learning the reward from"
 PROMPT, SHORT = 1000, 64  # tokens of the longest prompt where none is set; of the shortest list that anyone trains on
 STEP = 256  # tokens by which a shorter --max-length is looked for
 UNITS = {"": GIB, "GIB": GIB, "G": GIB, "GB": 10**9, "MIB": 2**20, "MB": 10**6, "TIB": 2**40, "TB": 10**12}
@@ -81,6 +82,8 @@ def needs(settings: Train | PassK | Mine, count: int = 1, ask: bool = True) -> I
         yield from _scoring(name, ask)
     if isinstance(settings, Train):
         yield _training(settings, entry.name, size, longest, count)
+        if settings.loss.learns_reward:
+            yield from _learning(settings, longest, count, ask)
 
 
 def _drawing(settings, name: str, size: sizes.Size, longest: int) -> Need:
@@ -115,6 +118,24 @@ def _training(settings: Train, name: str, size: sizes.Size, longest: int, count:
     return Need("training", name, parts, sum(parts.values()) - parts["activations"] + short)
 
 
+def _learning(settings: Train, longest: int, count: int, ask: bool) -> Iterator[Need]:
+    """Training the reward model of RFT, on a demonstration and all draws of a prompt, and scoring by it."""
+    name = settings.learning.model or settings.model
+    entry = catalog.served(name) if name in (settings.model, *catalog.MODELS) else catalog.reward(name)
+    size = entry and sizes.read(entry.name, entry.repo, entry.revision, entry.parameters, sizes.CLASSIFIER, ask)
+    if size is None:
+        return
+    name, rows = entry.name, settings.drawn + 1
+    at_once = settings.lists_at_once or (AT_ONCE if size.parameters < SMALL else 1)
+    length = min(longest, size.positions or longest)
+    how = Training(min(at_once, settings.batch_lists) * rows, length, count, False, settings.lora_rank)
+    parts = memory.training(size, how) | LIBRARIES
+    short = memory.activations(size, replace(how, rows=rows, length=min(SHORT, length)))
+    yield Need(LEARNING, name, parts, sum(parts.values()) - parts["activations"] + short)
+    parts = memory.scoring(size) | LIBRARIES
+    yield Need("scoring by", name, parts, parts["weights"] + CONTEXT)
+
+
 def check(settings: Train | PassK | Mine, say: Callable[[str], None]) -> None:
     """Says what each phase needs of a device, where there is one. Raises UserError if a phase cannot fit into it, naming
     what would; where only the longest lists may not, a line says so."""
@@ -136,13 +157,12 @@ def _instead(settings, need: Need, count: int, room: float) -> Iterator[str]:
     """Options with which this phase would fit."""
     if need.phase == "drawing from":
         yield from _more_room_to_draw(settings, need, room)
-    elif need.phase == "training":
-        tried = {"--shard": {"shard": True}} if count > 1 else {}
-        tried |= {f"--shard on {n} devices": {"shard": True, "count": n} for n in (2, 4, 8) if n > count}
-        tried |= {
-            "--lora-rank 16": {"lora_rank": 16},
-            "--lora-rank 16 --quantize 4bit": {"lora_rank": 16, "quantize": "4bit"},
-        }
+    elif need.phase in ("training", LEARNING):
+        tried = {"--lora-rank 16": {"lora_rank": 16}}
+        if not settings.loss.learns_reward:  # whose reward model is neither divided nor quantised
+            divided = {"--shard": {"shard": True}} if count > 1 else {}
+            divided |= {f"--shard on {n} devices": {"shard": True, "count": n} for n in (2, 4, 8) if n > count}
+            tried = divided | tried | {"--lora-rank 16 --quantize 4bit": {"lora_rank": 16, "quantize": "4bit"}}
         named = set()
         for option, change in tried.items():
             kind = option.split()[0]
@@ -150,7 +170,7 @@ def _instead(settings, need: Need, count: int, room: float) -> Iterator[str]:
             if kind not in named and (total := _total(settings, need, other.pop("count", count), **other)) <= room:
                 named.add(kind)
                 yield f"{option} ({total / GIB:,.0f} GiB)"
-        if need.least <= room:
+        if need.least <= room and need.phase == "training":
             yield from _shorter(settings, need, count, room)
 
 

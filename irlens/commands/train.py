@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,9 +236,7 @@ def _check(settings: Train) -> None:
         heat(eval_temperature=value)
     parameters = settings.parameters
     if settings.reward and settings.loss.learns_reward:
-        raise UserError(
-            f"--reward: objective {settings.objective!r} learns its own; --reward-model says what that starts from"
-        )
+        raise UserError(f"--reward: objective {settings.objective!r} learns its own; --reward-args says what from")
     if settings.reward and settings.verifier:
         raise UserError("--verifier and --reward: one of them judges; give one")
     if settings.reward and not settings.list_file and parameters.get("weighted") and parameters["gains"] == "grades":
@@ -281,7 +279,7 @@ def _identity(job: Job) -> dict:
     kept = identity(settings, job.policy, **splits, **resolved)
     judges = {"reward_files": job.judge, "eval_reward_files": job.eval_judge}
     if job.reward_base is not None:
-        kept["reward_model"] = job.reward_base.name
+        kept["reward_args"] = asdict(settings.learning) | {"model": job.reward_base.name}
     return kept | {name: judge.identity for name, judge in judges.items() if judge and judge.identity}
 
 

@@ -192,7 +192,26 @@ def _train(settings: Train, policy: catalog.Model) -> Cost:
     lists, size = rounds * settings.lists, settings.size
     once = lists * (asked + size * answer)
     measured = len(validation.measured(settings, settings.iterations))
-    return _of_training(settings, policy, _Lists(rounds, lists, size, once), draws, measured)
+    found = _of_training(settings, policy, _Lists(rounds, lists, size, once), draws, measured)
+    return found + _learned(settings, policy, rounds) if settings.loss.learns_reward else found
+
+
+def _learned(settings: Train, policy: catalog.Model, lists: int) -> Cost:
+    """RFT's reward model: trained on so many lists of a demonstration and all draws, it scores these, and after the first
+    iteration the policy and the start read them."""
+    base = policy
+    if name := settings.learning.model:
+        base = catalog.REWARDS.get(name) or _policy(name)
+    size, once = settings.drawn + 1, sum(_tokens(settings, policy))
+    trained, scored = settings.learning.epochs * lists * size * once, lists * settings.drawn * once
+    again = 2 * scored * (settings.iterations - 1) // settings.iterations
+    cost = Cost(trained=trained, read=scored + again)
+    if base.name in catalog.EMBEDDED:
+        return replace(cost, cpu_minutes=settings.learning.epochs * lists * (LIST + size * CANDIDATE) / 60)
+    if base.parameters is None or policy.parameters is None:
+        return replace(cost, gpu_hours=None)
+    flop = base.parameters * (6 * trained + 2 * scored) + 2 * policy.parameters * again
+    return replace(cost, gpu_hours=flop / READ / PEAK / 3600)
 
 
 def _off_policy(settings: Train, policy: catalog.Model) -> Cost:

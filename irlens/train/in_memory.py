@@ -211,8 +211,20 @@ def told(policy: Policy, task: Task, judge, options: TrainOptions) -> dict:
     who = judge if isinstance(judge, str) else "the verifier" if judge is None else repr(judge).partition(" at 0x")[0]
     if options.loss.learns_reward:
         shown = hashlib.sha256("\n".join(task.topics["solution"]).encode()).hexdigest()
+        kept["reward_args"] = asdict(options.learning)
         who = f"learned from demonstrations {shown[:16]}"
     return {**kept, "policy": named, "task": task.name, "prompts_digest": asked.hexdigest()[:16], "judge": who}
+
+
+def judging(judge, task: Task, options: LarpoOptions) -> tuple[Task, Callable | None, bool]:
+    """(the task with the prompts that are trained on, who judges, None where that is `learned`, whether by a reward)."""
+    from irlens.train import rft
+
+    if not options.loss.learns_reward:
+        return task, *rewarded(judge, task)
+    if judge is not None:
+        raise UserError(f"objective {options.objective!r} learns its own reward from demonstrations; give no judge")
+    return rft.demonstrations(task, lambda line: None), None, True
 
 
 def rewarded(judge, task: Task) -> tuple[Callable, bool]:
@@ -272,15 +284,17 @@ def learned(policies: list[Policy], task: Task, options: LarpoOptions, kept: Kep
     from irlens.train import rft
 
     start = policies[0]
-    name = options.reward_model or start.name
-    weights = catalog.fetch(catalog.model(name)) if options.reward_model else start.folder or _written(start, kept)
+    if options.learning.model:
+        name, weights = rft.start_of(options.learning.model)
+    else:
+        name, weights = start.name, start.folder or _written(start, kept)
     where = kept.out or kept.states
 
     def ratio(run: pd.DataFrame, s: int) -> np.ndarray:
         now, before = (policy.logprobs(run, task)["logprob"].to_numpy() for policy in (policies[s - 1], start))
         return now - before
 
-    base = rft.Base.of(name, weights, options.pad_token)
+    base = rft.Base.of(name, weights, options.learning.pad_token)
     return rft.LearnedReward(options, task, base, ratio, lambda s: where / f"iteration-{s}", kept.out, say=kept.say)
 
 

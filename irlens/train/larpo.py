@@ -96,13 +96,13 @@ def larpo(
     `prompts=200, n=8, epochs=1, learning_rate=5e-7`, and the objective's parameters. Raises UserError for settings that
     do not fit, NothingToRank if no prompt of an iteration gives a list.
     """
-    from irlens.train.in_memory import learned, opened, told, trained_copy
+    from irlens.train.in_memory import judging, learned, opened, told, trained_copy
 
     options = LarpoOptions.of(objective, iterations=iterations, **settings)
     if options.tier != "own":
         raise UserError(f"larpo: tier {options.tier!r} is what the command `irlens train` has; here it is own")
     policy, kept = opened(policy), Kept(None if out is None else Path(out))
-    task, (rerank, by_reward) = _judging(judge, task, options)
+    task, rerank, by_reward = judging(judge, task, options)
     kept.claim(told(policy, task, judge, options))
 
     def cut(runs, part, s, policy):
@@ -118,15 +118,3 @@ def larpo(
         for made in iterate(policy, task, options, rerank, cut, fit, kept):
             policies.append(made)
         return policies
-
-
-def _judging(judge, task: Task, options: LarpoOptions) -> tuple[Task, tuple[Callable | None, bool]]:
-    """(the task with the prompts that can be trained on, (who judges, or None as yet, and whether by a reward))."""
-    from irlens.train import rft
-    from irlens.train.in_memory import rewarded
-
-    if not options.loss.learns_reward:
-        return task, rewarded(judge, task)
-    if judge is not None:
-        raise UserError(f"objective {options.objective!r} learns its own reward from demonstrations; give no judge")
-    return rft.demonstrations(task, lambda line: None), (None, True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
-from irlens.base.options import Default, at_least, flags_of, one_of, option, parse_json, positive
+from irlens.base.options import Default, at_least, one_of, option, parse_json, positive, settings_from
 from irlens.base.secrets import is_name, learn
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ BEFORE = {
     "schedule": "cosine",
     "keep_optimiser": False,
     "all_draws": False,
-    "reward_model": None,
-    "reward_learning_rate": None,
-    "reward_epochs": 1,
-    "kl_coef": 0.05,
-    "pad_token": None,
+    "reward_args": None,
 }  # what trainings were told before there were these settings
 SCHEDULES = ("cosine", "constant", "cosine-over-all")  # of the learning rate (`train.course`)
 OURS = ("output_dir", "remove_unused_columns", "max_steps")  # what lists and resuming depend on
@@ -162,6 +158,19 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardArgs:
+    """How RFT learns its reward in an iteration: from what its first reward model starts (None: the policy's start), its
+    learning rate (None: 1e-5, of a small one 1e-3) and epochs, the weight of the KL penalty to the start that is taken off
+    it, and the token that pads, one that no text ends with (None: the tokenizer's own)."""
+
+    model: str | None = None
+    learning_rate: float | None = None
+    epochs: int = option(1, "", panel="Judging", least=1)
+    kl_coef: float = option(0.05, "", panel="Judging", least=0)
+    pad_token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LarpoOptions(TrainOptions):
     """What Algorithm 1 does: which prompts, how many draws, which lists, and how each iteration trains on them."""
 
@@ -172,19 +181,13 @@ class LarpoOptions(TrainOptions):
     temperature: tuple[float, ...] = option((1.0,), "Temperatures, by commas; 0 is greedy.", panel="Draws", least=0)
     memory: str = option("current", "Draws: current, previous (too), all.", panel="Lists")
     tier: str = option("own", "Negatives: own; others' easy, easiest.", panel="Lists")
-    positives_from: str | None = option(
-        None, "gold (solutions), own (draws), or both. Default: the objective's.", panel="Lists"
-    )
+    positives_from: str | None = option(None, "gold (solutions), own, both; by the objective.", panel="Lists")
     positives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     negatives: int | None = option(None, "Per list. Default: the paper's.", panel="Lists")
     list_size: int | None = option(None, "Candidates, in the place of --negatives.", panel="Lists")
     lists: int = option(1, "Lists cut per prompt.", "--lists-per-prompt", panel="Lists", least=1)
     all_draws: bool = option(False, "All in one list, equal texts too (as GRPO).", panel="Lists")
-    reward_model: str | None = option(None, "RFT: its reward model starts here. Default: --model.", panel="Judging")
-    reward_learning_rate: float | None = option(None, "RFT: its. Default: 1e-5; of a small one 1e-3.", panel="Judging")
-    reward_epochs: int = option(1, "RFT: its epochs in an iteration.", panel="Judging", least=1)
-    kl_coef: float = option(0.05, "RFT: β of the KL penalty to the start.", panel="Judging", least=0)
-    pad_token: str | None = option(None, "RFT: one that no text ends with.", panel="Judging")
+    reward_args: str | None = option(None, "RFT's reward model, JSON: '{\"epochs\": 2}'.", panel="Judging")
 
     def check(self):
         """These options. Raises UserError for a value out of range."""
@@ -249,22 +252,24 @@ class LarpoOptions(TrainOptions):
             raise UserError(f"{why}, of this policy and this iteration: leave out {', '.join(given)}")
 
     def _check_reward(self) -> None:
-        """Raises UserError for what says how a reward is learned, where none is, or cannot be."""
-        at_least(1, reward_epochs=self.reward_epochs)
-        at_least(0, kl_coef=self.kl_coef)
-        positive(reward_learning_rate=self.reward_learning_rate)
-        own = ("reward_model", "reward_learning_rate", "reward_epochs", "kl_coef", "pad_token")
-        given = [f for f in fields(LarpoOptions) if f.name in own and getattr(self, f.name) != f.default]
-        if given and not self.loss.learns_reward:
-            raise UserError(
-                f"{flags_of(given)}: of objective 'rft', which learns a reward; {self.objective!r} learns none"
-            )
+        """Raises UserError for what says how a reward is learned, where none is, or what it cannot be learned with."""
+        if self.reward_args is not None and not self.loss.learns_reward:
+            raise UserError(f"--reward-args: of objective 'rft', which learns a reward; {self.objective!r} learns none")
+        self.learning  # noqa: B018 - it refuses what is not known of a reward model
         alone = {"--shard": self.shard, "--quantize": self.quantize}
         if self.loss.learns_reward and any(alone.values()):
             other = next(name for name, value in alone.items() if value)
             raise UserError(
                 f"{other}: objective 'rft' trains a reward model too, whole or with --lora-rank; leave {other} out"
             )
+
+    @property
+    def learning(self) -> RewardArgs:
+        """How RFT learns its reward. Raises UserError for an unknown name or a value out of range."""
+        found = settings_from(RewardArgs, _object(self.reward_args, "--reward-args"), "--reward-args")
+        if found.learning_rate is not None and found.learning_rate <= 0:
+            raise UserError(f"--reward-args: learning_rate must be above 0, got {found.learning_rate:g}")
+        return found
 
     @property
     def source(self) -> str:

@@ -1,7 +1,7 @@
 """RFT, the explicit form: a reward model learned from demonstrations against the policy's own draws, in turns with the policy.
 
 Notation: x a prompt, y its demonstration, y' a draw of the policy, r(x, y) the reward model's score, pi_start the policy
-before the first turn, beta the weight of the KL penalty (`--kl-coef`). What is solved, with expectations over prompts:
+before the first turn, beta the weight of the KL penalty (`kl_coef`). What is solved, with expectations over prompts:
 
     max_r E_y log pi_r(y | x),    pi_r = argmax_pi E_y'~pi r(x, y') - beta KL(pi || pi_start)
 
@@ -76,6 +76,17 @@ class Base:
         return cls(name, weights, None if limit >= LONGEST else limit)
 
 
+def start_of(name: str) -> tuple[str, Path]:
+    """(its name, its files) of a language model, an encoder or a reward model that a reward model is to start from.
+
+    Raises UserError for one that is not known or not to be had.
+    """
+    from irlens.models import catalog
+
+    known = catalog.model(name) if name in catalog.MODELS else catalog.reward(name) or catalog.model(name)
+    return known.name, catalog.fetch(known)
+
+
 @dataclass(frozen=True)
 class LearnedReward:
     """The reranker of RFT's loop: (run, s) → the run with `reward`, by the model that it learns from that very run.
@@ -106,7 +117,7 @@ class LearnedReward:
         moved = self.ratio(run, s) if s > 1 else 0.0 * learned
         self.say(f"iteration {s}: {self._told(learned, s)}")
         more = {"learned_reward": learned, "log_ratio": moved, "truncated": grades["truncated"].to_numpy()}
-        return run.assign(reward=learned - self.options.kl_coef * moved, **more)
+        return run.assign(reward=learned - self.options.learning.kl_coef * moved, **more)
 
     def learn(self, run: pd.DataFrame, s: int) -> Path:
         """The folder of the reward model of turn s, which goes on from that of the turn before.
@@ -123,7 +134,13 @@ class LearnedReward:
             write_parquet(lists, here / in_folder.LISTS)
         weights, told = self.base.weights if s == 1 else before, training(self.options, self.base, s)
         phase = Phase(
-            told, here, self.base.name, weights, self.options.pad_token, self.root, f"the reward of iteration {s}"
+            told,
+            here,
+            self.base.name,
+            weights,
+            self.options.learning.pad_token,
+            self.root,
+            f"the reward of iteration {s}",
         )
         return in_folder.fit(phase, self.devices, self.say)
 
@@ -142,10 +159,11 @@ def training(options: LarpoOptions, base: Base, s: int) -> Training:
     """How the reward model of turn s is trained."""
     from irlens.models.weights import SMALL, stored
 
-    rate = options.reward_learning_rate or RATES[stored(base.weights)[0] >= SMALL]
+    asked = options.learning
+    rate = asked.learning_rate or RATES[stored(base.weights)[0] >= SMALL]
     seed = seeds.folded(seeds.derive(options.seed, s, "reward"))
     shared = {name: getattr(options, name) for name in SHARED}
-    own = {"epochs": options.reward_epochs, "learning_rate": rate, "max_length": base.limit, "seed": seed}
+    own = {"epochs": asked.epochs, "learning_rate": rate, "max_length": base.limit, "seed": seed}
     return Training(objective="bradley-terry", **own, **shared)
 
 

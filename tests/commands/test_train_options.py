@@ -12,12 +12,14 @@ import shutil
 from dataclasses import asdict, fields
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from irlens.base import seeds
+from irlens.commands import learning
 from irlens.commands import train as training
 from irlens.commands.settings import Train
 from irlens.commands.train import train as run_train
@@ -27,6 +29,7 @@ from irlens.rerank import judges as judging
 from irlens.retrieve import policy as common
 from irlens.train import adapters, course, iterations, larpo, trainer
 from irlens.train.losses import Objective
+from irlens.train.reranker import in_folder
 
 BASE = {"prompts": 4, "n": 6, "iterations": 1, "epochs": 1, "batch_lists": 4, "eval_limit": 6, "eval_n": 2}
 BASE |= {"test_limit": 0, "objective": "pairwise"}
@@ -47,7 +50,7 @@ class Seen:
     def __init__(self):
         self.draws, self.cut, self.mined, self.loaded, self.losses, self.arguments, self.judged = ([] for _ in range(7))
         self.saved: list[str] = []
-        self.shuffled, self.states, self.rates = [], [], []
+        self.shuffled, self.states, self.rates, self.rewards = [], [], [], []
 
     def drawn(self, kind: str) -> list[dict]:
         """The draws of iterations (`iteration`), of held-out problems (`held-out`) or of the test."""
@@ -130,7 +133,8 @@ def run(monkeypatch, tmp_path, material):
         def of_reward(name, instruction, option="--reward", say=print, devices=None):
             def grade(some, topics, folder):
                 seen.judged.append((option, folder.parent.name))
-                return some[["query_id", "doc_id"]].assign(relevance=some["text"].str.len() / 7 - 2)
+                found = some[["query_id", "doc_id"]].assign(relevance=some["text"].str.len() / 7 - 2)
+                return found.assign(truncated=False)
 
             return judging.Judge(name, grade, is_reward=True)
 
@@ -163,6 +167,16 @@ def run(monkeypatch, tmp_path, material):
             seen.rates.extend([logs["learning_rate"]] if "learning_rate" in logs else [])
             real_log(self, logs, *args, **kwargs)
 
+        def learned(phase, devices, say):
+            seen.rewards.append(phase)
+            (phase.out / "account.json").write_text('{"lists": 1, "responses": 2, "tokens_trained": 1, "too_long": 0}')
+            return phase.out / "model"
+
+        def logprobs(policy, out):
+            return lambda task, run: np.full(len(run), 3.0 if out.name == "likelihood-now" else 1.0)
+
+        monkeypatch.setattr(in_folder, "fit", learned)
+        monkeypatch.setattr(learning, "_logprobs", logprobs)
         real_shuffled, real_log = trainer.shuffled, trainer.RankingTrainer.log
         monkeypatch.setattr(trainer, "shuffled", shuffled)
         monkeypatch.setattr(iterations, "State", State)
@@ -208,6 +222,12 @@ def rewarded(seen: Seen) -> dict:
     return pool.groupby(pool["text"].str.contains("[02468]$"))["reward"].agg(set).to_dict()
 
 
+def penalty(seen: Seen) -> set[float]:
+    """What is taken off the learned rewards of the second iteration, whose draws all have the log-ratio 2."""
+    pool = seen.cut[1][0][0]
+    return set((pool["learned_reward"] - pool["reward"]).round(6))
+
+
 def engine(name: str):
     return lambda seen: seen.draws[0]["engine"][name]
 
@@ -248,6 +268,12 @@ CASES = {
     "schedule": ("constant", {"batch_lists": 1}, lambda s: s.rates[-1] == s.rates[1] > 0, True),
     "keep_optimiser": (True, {"iterations": 2}, lambda s: s.states, [(False, True), (True, False)]),
     "all_draws": (True, {}, lambda s: (cut(s)["all_draws"], first_loss(s)["shape"][1]), (True, 6)),
+    "reward_args": (
+        '{"model": "tiny-rm", "learning_rate": 0.02, "epochs": 3, "kl_coef": 0.25, "pad_token": "+"}',
+        {"objective": "rft", "iterations": 2},
+        lambda s: {(p.base, p.options.learning_rate, p.options.epochs, p.pad_token, *penalty(s)) for p in s.rewards},
+        {("tiny-rm", 0.02, 3, "+", 0.5)},
+    ),
     "objective_args": ('{"alpha": 0.7}', {"objective": "r-dpo"}, lambda s: first_loss(s)["alpha"], 0.7),
     "learning_rate": (0.017, {}, lambda s: hugging(s).learning_rate, 0.017),
     "epochs": (3, {}, lambda s: (hugging(s).num_train_epochs, len(s.losses)), (3, 3)),

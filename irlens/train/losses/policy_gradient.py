@@ -77,7 +77,9 @@ def rloo(
     return mean_over_lists((terms / scores.tokens).sum(1) / count[:, 0], scores.counted)
 
 
-def rft(scores: Scores, clip_low: float = 0.2, clip_high: float = 0.2, ratio: Ratio = "sequence") -> Tensor:
+def rft(
+    scores: Scores, clip_low: float = 0.2, clip_high: float = 0.2, kl: float = 0.0, ratio: Ratio = "sequence"
+) -> Tensor:
     """RLOO's loss: what differs is the loop, whose grades are a reward learned from demonstrations in every iteration, less
     a KL penalty to the start (`irlens.train.rft`).
 
@@ -85,7 +87,7 @@ def rft(scores: Scores, clip_low: float = 0.2, clip_high: float = 0.2, ratio: Ra
     the other draws' mean for a critic. Source: Li et al. 2024, "Getting More Juice Out of the SFT Data", arXiv 2405.17888
     (its explicit algorithm).
     """
-    return rloo(scores, clip_low, clip_high, 0.0, ratio)
+    return rloo(scores, clip_low, clip_high, kl, ratio)
 
 
 def pkpo(

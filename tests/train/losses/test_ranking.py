@@ -304,7 +304,7 @@ def test_get_and_names():
     assert get("listmle") is OBJECTIVES["listmle"]
     assert names()[:4] == ["pairwise", "contrastive", "lambdarank", "listmle"]
     assert names()[4:14] == ["sft", "rrhf", "slic-hf", "ipo", "cpo", "kto", "r-dpo", "simpo", "spin", "irft"]
-    assert names()[-5:] == ["grpo", "dr-grpo", "rloo", "pkpo", "best-minus-second"]
+    assert names()[-6:] == ["grpo", "dr-grpo", "rloo", "pkpo", "best-minus-second", "rft"]
     with pytest.raises(UserError, match="did you mean 'lambdarank'.*contrastive"):
         get("lamdarank")
 
@@ -315,7 +315,8 @@ def test_what_an_objective_asks_for():
     assert lists_of["sft"] == (1, 0) and not OBJECTIVES["sft"].needs_negative
     assert [name for name, o in OBJECTIVES.items() if o.mismatched] == ["kto"]
     assert [name for name, o in OBJECTIVES.items() if o.gold] == ["spin", "irft"]
-    assert [name for name, o in OBJECTIVES.items() if o.all_draws and o.by_token] == names()[-5:]
+    assert [name for name, o in OBJECTIVES.items() if o.all_draws and o.by_token] == names()[-6:]
+    assert [name for name, o in OBJECTIVES.items() if o.learns_reward] == ["rft"]
 
 
 def test_parameters_are_the_losses_own_with_their_defaults():
