@@ -14,7 +14,7 @@ from irlens.commands.settings import Train
 from irlens.commands.validation import Job
 from irlens.rerank import judges as judging
 from irlens.retrieve.policy import Policy, Say
-from irlens.train.rft import FOLDER, Base, LearnedReward, start_of
+from irlens.train.rft import FOLDER, Base, LearnedReward, forget_unrewarded, start_of
 from irlens.train.rft import demonstrations as demonstrations
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def reranker(job: Job) -> LearnedReward:
         return now(part, run) - start(part, run)
 
     assert job.reward_base is not None
+    forget_unrewarded(job.out)
     told = {"root": job.out, "devices": policy.devices, "say": job.say}
     return LearnedReward(job.settings, task, job.reward_base, ratio, place, **told)
 

@@ -294,6 +294,7 @@ def learned(policies: list[Policy], task: Task, options: LarpoOptions, kept: Kep
         now, before = (policy.logprobs(run, task)["logprob"].to_numpy() for policy in (policies[s - 1], start))
         return now - before
 
+    rft.forget_unrewarded(where)
     base = rft.Base.of(name, weights, options.learning.pad_token)
     return rft.LearnedReward(options, task, base, ratio, lambda s: where / f"iteration-{s}", kept.out, say=kept.say)
 

@@ -155,6 +155,14 @@ class LearnedReward:
         return f"a reward learned from {lists:,} demonstrations against {draws:,} draws, which it gives {learned.mean():.2f} in the mean"  # fmt: skip
 
 
+def forget_unrewarded(out: Path) -> None:
+    """Removes the runs in `out` whose reward model is not there, or not whole: they are made together."""
+    for run in out.glob("iteration-*/run.parquet"):
+        here = run.with_name(FOLDER)
+        if not all((here / name).exists() for name in (in_folder.MODEL, *in_folder.MADE_WITH)):
+            run.unlink()
+
+
 def training(options: LarpoOptions, base: Base, s: int) -> Training:
     """How the reward model of turn s is trained."""
     from irlens.models.weights import SMALL, stored

@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 
-from irlens.base import checksums
 from irlens.base.errors import UserError
 from irlens.train.reranker.trainer import RerankerTrainer
 from irlens.train.trainer import RankingTrainer
@@ -88,15 +87,15 @@ def test_one_that_is_killed_ends_as_the_unbroken_one(shown, unbroken, kill_and_c
         assert (tmp_path / "killed" / name).read_bytes() == (unbroken / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_a_reward_model_that_is_not_as_it_was_written_is_made_again(shown, unbroken, irlens, tmp_path):
-    """To the byte, from the lists that are kept."""
-    weights = unbroken / "iteration-2" / "reward" / "model" / "model.safetensors"
-    whole = weights.read_bytes()
+def test_a_reward_model_that_is_lost_or_damaged_is_made_again(shown, unbroken, irlens):
+    """That of the first turn, which the second's goes on from, to the byte; what else there is stays."""
+    weights = unbroken / "iteration-1" / "reward" / "model" / "model.safetensors"
+    whole, after = weights.read_bytes(), unbroken / "iteration-2" / "reward" / "model" / "model.safetensors"
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert not checksums.whole(weights.parent)
+    made, then = after.stat().st_mtime_ns, (unbroken / "iteration-1" / "run.parquet").read_bytes()
     told = irlens("train", "--dataset", shown, *QUICK, "--out", unbroken).stdout
     assert "a checksum differs" in told and weights.read_bytes() == whole
+    assert after.stat().st_mtime_ns == made and (unbroken / "iteration-1" / "run.parquet").read_bytes() == then
 
 
 @pytest.mark.slow
