@@ -23,6 +23,7 @@ max_tokens = 24
 eval_split = "test"
 eval_limit = 6
 eval_n = 2
+positives_from = "gold"
 [[preset.tiny]]
 name = "a"
 objective = "sft"
