@@ -236,6 +236,12 @@ class LarpoOptions(TrainOptions):
         given += ["--memory"] if self.loss.all_draws and self.memory != "current" else []
         if given:
             raise UserError(f"{why}, of this policy and this iteration: leave out {', '.join(given)}")
+        k, draws = self.parameters.get("k", 0), self.n * len(self.temperature)
+        if k > draws and not getattr(self, "list_file", None):
+            raise UserError(
+                f"objective {self.objective!r}: k = {k} is more than the {draws} draws of a prompt; raise -n, or lower k by "
+                "--objective-args"
+            )
 
     @property
     def source(self) -> str:

@@ -136,6 +136,7 @@ def test_without_a_folder_the_optimiser_is_kept_too(monkeypatch):
         ({"objective": "sft", "shuffle_grades": True}, "--shuffle-grades: objective 'sft' compares no grades"),
         ({"objective": "grpo", "positives": 2, "lists": 3}, "'grpo' takes all draws.*leave out --positives, --lists-per-prompt"),
         ({"objective": "rloo", "positives_from": "both", "tier": "easy", "memory": "all"}, "--positives-from, --tier, --memory"),
+        ({"objective": "pkpo", "n": 3}, "'pkpo': k = 4 is more than the 3 draws of a prompt"),
         ({"all_draws": True, "list_size": 4}, "--all-draws, .*leave out --list-size"),
     ],
 )  # fmt: skip
