@@ -104,11 +104,12 @@ def report(
             first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
-    sentences += [smallest(tests, label)] * bool(len(tests))
+    seen = [smallest(tests, label)]
     for measure in study.also:
         more, said = judge(replace(study, gain=None), _cell(values, measure, study.temperature), measure)
         files.write_csv(more, out / f"tests-{measure}.csv")
-        sentences += [*said, smallest(more, measure)]
+        sentences += said
+        seen.append(smallest(more, measure))
     gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     files.write_csv(table, out / "arms.csv")
     files.write_csv(tests.assign(**_told(study.measure, judges)), out / "tests.csv")
@@ -121,7 +122,7 @@ def report(
     ]
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
     few = few_seeds(gains)
-    return conclude(recipe, study.claim, [*first, *sentences, *without, *few], cell["start"].shape, out, say)
+    return conclude(recipe, study.claim, [*first, *sentences, *without, *seen, *few], cell["start"].shape, out, say)
 
 
 def _tests_by_others(study: Study, values: dict, judges: Mapping[str, str], out: Path) -> None:
@@ -240,13 +241,10 @@ def judge(study: Study, cell: dict[str, np.ndarray], label: str) -> tuple[pd.Dat
 
 def smallest(tests: pd.DataFrame, label: str) -> str:
     """What the design could see, in words: the range of the tests' smallest differences. tests: of `judge`."""
-    found = 100 * tests["detectable"]
-    each = (
-        f"{found.min():.1f}"
-        if f"{found.min():.1f}" == f"{found.max():.1f}"
-        else f"{found.min():.1f} to {found.max():.1f}"
-    )
-    return f"The smallest differences that this design finds with probability .8, {label}: {each} points."
+    found = 100 * tests["detectable"].dropna()
+    ends = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (found.min(), found.max())))
+    said = f"{ends} points" if len(found) else "not known, as all problems differ by the same"
+    return f"The smallest differences that this design finds with probability .8, {label}: {said}."
 
 
 def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict:

@@ -52,7 +52,7 @@ def trials(recipe: Recipe) -> Recipe:
     """A recipe of one training for each arm and rate, measured on validation problems."""
     tune, made = recipe.tune, []
     for step in _trained(recipe.steps):
-        plain = replace(step.settings, eval_split="validation", eval_limit=tune.limit, eval_n=tune.n, test_limit=0)
+        plain = replace(step.settings, eval_split=None, eval_limit=tune.limit, eval_n=tune.n, test_limit=0)
         plain = replace(
             plain, eval_every=plain.iterations, eval_temperature=(recipe.study.temperature,), seed=tune.seed
         )
