@@ -111,13 +111,14 @@ def report(
 
 
 def judged(courses: Sequence[Course]) -> pd.DataFrame:
-    """The tests of all courses, with Holm's correction over them."""
+    """The tests of all courses, with Holm's correction over the places of each question (course, quantity, against)."""
     import pandas as pd
 
     from irlens.measure import stats
 
     tests = pd.DataFrame([row for course in courses for row in course.tests()])
-    return tests.assign(p_holm=stats.holm(tests["p"]))
+    question = tests.groupby(["course", "quantity", "against"], sort=False)["p"]
+    return tests.assign(p_holm=question.transform(lambda p: stats.holm(p.to_numpy())))
 
 
 def _picking(recipe: Recipe, kept: pd.DataFrame) -> Course:
@@ -259,7 +260,7 @@ def _panel(course: Course, title: str, x_label: str, truth: dict[str, list[np.nd
 
     reward = f"{PROXY} (right axis)"
     null = {"random number per text (null)": course.null} if course.null is not None else {}
-    values = truth | null | {reward: course.proxy}
+    values = truth | {reward: course.proxy} | null
     table = curves_along(values, dict.fromkeys(values))
     table["x"] = [course.x[i] for i in table["x"]]
     return Panel(
