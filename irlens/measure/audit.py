@@ -114,7 +114,7 @@ def audited(
     lists = list(run.groupby("query_id", sort=True).indices.values())
     right = grades >= least
     texts = [_texts_of(run.iloc[rows], found.scores[rows], right[rows]) for rows in lists]
-    bootstrap, rows, curves, picks = derive(seed, 0, "bootstrap"), [], [], (None, None)
+    bootstrap, rows, curves, table, picks = derive(seed, 0, "bootstrap"), [], [], None, None
     if not np.isnan(least):
         for part, curve in (
             _beats(texts, bootstrap),
@@ -126,10 +126,10 @@ def audited(
         rows += [_row(f"AUC, {WITHIN}", each), _alone(f"AUC, {POOLED}", auc(found.scores, right), len(lists))]
     rows += _length(texts, not np.isnan(least))
     if at is not None:
-        *picks, more = _over_optimisation(run, grades, found, name, at, seed)
+        table, picks, more = _over_optimisation(run, grades, found, name, at, seed)
         rows += more
     told = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=["of", "x", "value", "low", "high"])
-    return Audit(name, pd.DataFrame(rows), told, *picks)
+    return Audit(name, pd.DataFrame(rows), told, table, picks)
 
 
 def _texts_of(rows: pd.DataFrame, scores: np.ndarray, right: np.ndarray) -> _Texts:
