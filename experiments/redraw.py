@@ -3,7 +3,7 @@
     python experiments/redraw.py [figures]
 
 For each NAME.per_problem.parquet there, a run's per_problem.parquet, it writes NAME.{png,pdf,csv}, NAME.arms.csv,
-NAME.tests.csv and NAME.conclusions.md, and puts the conclusions into NAME.manifest.json. `--preset` is what the
+NAME.tests.csv (NAME.tests-MEASURE.csv) and NAME.conclusions.md, and puts the conclusions into NAME.manifest.json. `--preset` is what the
 manifest says.
 """
 
@@ -28,7 +28,8 @@ def redraw(table: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         out = run.redraw(loaded, table, Path(folder) / name)
         made = {out / f"{name}.{ending}": table.with_name(f"{name}.{ending}") for ending in ("png", "pdf", "csv")}
-        made |= {out / kind: table.with_name(f"{name}.{kind}") for kind in TABLES}
+        others = [path.name for path in out.glob("tests-*.csv")]  # of other measures
+        made |= {out / kind: table.with_name(f"{name}.{kind}") for kind in (*TABLES, *others)}
         made = {source: target for source, target in made.items() if source.is_file()}
         for source, target in made.items():
             shutil.copy(source, target)

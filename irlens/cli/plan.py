@@ -13,7 +13,7 @@ from irlens.commands import memory
 from irlens.commands.settings import Train
 from irlens.models import catalog
 from irlens.models.memory import GIB
-from irlens.reproduce import chat, costs, recipe
+from irlens.reproduce import chat, costs, recipe, tuning
 from irlens.reproduce.costs import Cost
 from irlens.reproduce.records import Step
 
@@ -26,7 +26,7 @@ def listing() -> None:
             loaded = recipe.load(name, preset)
             if not number:
                 say(f"\n{name}: {loaded.title.partition(': ')[2] or loaded.title}")
-            cost = costs.total(costs.of_steps(loaded.steps))
+            cost = costs.total(costs.of_steps([*tuning.steps(loaded), *loaded.steps]))
             memory, hours, generated, trained, minutes = _numbers(cost)
             say(f"  {preset:<20}{memory:>11}{hours:>11}{generated:>11}{trained:>10}{minutes:>9}")
     say("\ngenerated, trained: tokens")
@@ -43,9 +43,14 @@ def dry_run(loaded: recipe.Recipe, seeds: int, room: int | None = None) -> None:
         own = {name: some for name, some in groups.items() if some[0].stage == stage}
         _settings(stage, {name: _resolved(some[0].settings, len(some)) for name, some in own.items()})
     spent = dict(zip((step.name for step in loaded.steps), costs.of_steps(loaded.steps)))
-    every = costs.total([*spent.values()] * seeds)
-    _spent({name: costs.total(spent[step.name] for step in some) for name, some in groups.items()} | {"all": every})
+    tried = costs.total(costs.of_steps(tuning.steps(loaded)))
+    every = costs.total([tried, *[*spent.values()] * seeds])
+    shown = {"tuning": tried} if loaded.tune else {}
+    shown |= {name: costs.total(spent[step.name] for step in some) for name, some in groups.items()}
+    _spent(shown | {"all": every})
     _memory(loaded.steps, room)
+    if loaded.tune:
+        wrapped(f"Tuning: {tuning.plan(loaded)}.")
     if loaded.left_out:
         wrapped(f"{loaded.left_out}.")
     if every.asked:

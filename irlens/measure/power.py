@@ -45,3 +45,22 @@ def detectable(
         return float("nan")
     quantiles = t.ppf(1 - level / 2, n - 1) + t.ppf(power, n - 1)
     return float(quantiles * differences.std(ddof=1) / np.sqrt(n))
+
+
+def detectable_crossed(
+    differences: np.ndarray, level: float = ALPHA, power: float = POWER, resamples: int = RESAMPLES
+) -> float:
+    """The smallest mean of differences[seeds, queries] that is found with probability `power` by both: the paired test over
+    queries at `level` (`detectable`), and `stats.crossed_difference`'s 95 % interval over seeds and queries.
+
+    For the interval: half of its width and, for the power, the normal quantile times the standard error over both.
+    Infinite and NaN as `detectable`. Raises UserError as `detectable`.
+    """
+    from scipy.stats import norm
+
+    means = np.asarray(differences, dtype=float).mean(axis=0)
+    tested = detectable(np.zeros(len(means)), means, level, power, resamples)
+    if not np.isfinite(tested):
+        return tested
+    low, high = stats.crossed_difference(differences)
+    return max(tested, float((high - low) / 2 + norm.ppf(power) * stats.crossed_error(differences)))

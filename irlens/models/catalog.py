@@ -16,8 +16,8 @@ PLAIN_PROMPT = "Question: {query}\nAnswer:\n"  # for a model without a chat temp
 class Model:
     """A language model as a retriever. `repo` is a hub id or a folder; the rest are defaults for its study.
 
-    `learning_rate` and `beta` are the paper's for 7B models and, for `tiny`, what was measured to work at its size.
-    `parameters` are counted, not rounded: costs are estimated from them.
+    `learning_rate`, `beta`, `schedule` and `keep_optimiser` are the paper's for 7B models and, for `tiny`, what was measured
+    to work at its size. `parameters` are counted, not rounded: costs are estimated from them.
     """
 
     name: str
@@ -28,6 +28,8 @@ class Model:
     learning_rate: float = 5e-7
     beta: float = 0.1
     parameters: int | None = None
+    schedule: str = "cosine"
+    keep_optimiser: bool = False
 
 
 def _chat(name: str, repo: str, parameters: int) -> Model:

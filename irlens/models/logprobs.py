@@ -177,13 +177,14 @@ def _kinds(config) -> list[str]:
 def pack(prompts: list[list[int]], responses: list[list[list[int]]], rows: Layout, pad: int = 0) -> Packed:
     """Token ids of B prompts and of their responses (none of them empty) → Packed.
 
-    A list that `rows` objects to puts its whole batch into a row per response.
+    A list that `rows` objects to puts its whole batch into a row per response. Equal responses of a list stand there once,
+    and are read by each of them.
     """
     if not all(prompts):
         raise ValueError("a prompt has no tokens, so nothing predicts the first token of its responses")
     width = max(map(len, responses))
-    share = not any(rows.objection(len(p), [len(r) for r in some]) for p, some in zip(prompts, responses))
-    branches = [[(b * width + i, r) for i, r in enumerate(some)] for b, some in enumerate(responses)]
+    branches = [[(b, r) for r in dict.fromkeys(map(tuple, some))] for b, some in enumerate(responses)]
+    share = not any(rows.objection(len(p), [len(r) for _, r in some]) for p, some in zip(prompts, branches))
     if not share:
         prompts = [p for p, some in zip(prompts, branches) for _ in some]
         branches = [[branch] for branch in chain.from_iterable(branches)]
@@ -193,21 +194,23 @@ def pack(prompts: list[list[int]], responses: list[list[list[int]]], rows: Layou
     grid = (len(prompts), -(-size // block_mask.BLOCK) * block_mask.BLOCK if blocks else size)
     ids, positions = torch.full(grid, pad), torch.zeros(grid, dtype=torch.long)
     branch_of = torch.full(grid, -1)
-    source, target, owner = [], [], []
+    places: dict[tuple[int, tuple[int, ...]], list[int]] = {}  # (list, response) → where its tokens are predicted
     for row, (prompt, some) in enumerate(zip(prompts, branches)):
         start = len(prompt)
         ids[row, :start] = torch.tensor(prompt)
         positions[row, :start] = torch.arange(start)
         branch_of[row, :start] = 0
-        for number, (candidate, response) in enumerate(some, 1):
+        for number, (b, response) in enumerate(some, 1):
             stop = start + len(response) - 1
             ids[row, start:stop] = torch.tensor(response[:-1], dtype=torch.long)
             positions[row, start:stop] = torch.arange(len(prompt), len(prompt) + len(response) - 1)
             branch_of[row, start:stop] = number
-            source += [row * grid[1] + len(prompt) - 1, *range(row * grid[1] + start, row * grid[1] + stop)]
-            target += response
-            owner += [candidate] * len(response)
+            places[b, response] = [row * grid[1] + len(prompt) - 1, *range(row * grid[1] + start, row * grid[1] + stop)]
             start = stop
+    every = [(b, i, tuple(response)) for b, some in enumerate(responses) for i, response in enumerate(some)]
+    source = list(chain.from_iterable(places[b, response] for b, _, response in every))
+    target = list(chain.from_iterable(response for *_, response in every))
+    owner = list(chain.from_iterable([b * width + i] * len(response) for b, i, response in every))
     return Packed(
         ids,
         positions,

@@ -53,21 +53,28 @@ def by_iteration(steps: Sequence[Step], found: Sequence[dict[str, Done]], arm: s
         paths = [f / where / str(s) / "per_query.parquet" for f, s in zip(folders, iterations)]
         return _stacked([_long(path, temperature) for path in paths])
 
-    last = min(len(list((f / "evaluation").glob("*/per_query.parquet"))) for f in folders)
-    between = [at("evaluation", [s] * len(folders)) for s in range(last)]
+    between = [at("evaluation", [s] * len(folders)) for s in measured(step, found)]
     return [*between, at("test" if tested else "evaluation", [0] * len(chosen) if arm == "start" else chosen)]
 
 
-def tokens(step: Step, found: Sequence[dict[str, Done]], iterations: int) -> np.ndarray:
-    """[seeds, iterations + 1]: tokens that a train stage had generated for training after each iteration, 0 first."""
+def measured(step: Step, found: Sequence[dict[str, Done]]) -> list[int]:
+    """The iterations, the start's 0 among them, after which a train stage's policy was measured in every seed."""
+    each = [
+        {int(p.parent.name) for p in seed[step.name].folder.glob("evaluation/*/per_query.parquet")} for seed in found
+    ]
+    return sorted(set.intersection(*each))
+
+
+def tokens(step: Step, found: Sequence[dict[str, Done]], iterations: Sequence[int]) -> np.ndarray:
+    """[seeds, iterations]: tokens that a train stage had generated for training after each of these iterations."""
     import numpy as np
     import pandas as pd
 
     rows = []
     for seed in found:
-        runs = [seed[step.name].folder / f"iteration-{s}" / "run.parquet" for s in range(1, iterations + 1)]
+        runs = [seed[step.name].folder / f"iteration-{s}" / "run.parquet" for s in range(1, max(iterations) + 1)]
         rows.append([0, *(int(pd.read_parquet(run, columns=["n_tokens"])["n_tokens"].sum()) for run in runs)])
-    return np.cumsum(np.array(rows, dtype=float), axis=1)
+    return np.cumsum(np.array(rows, dtype=float), axis=1)[:, list(iterations)]
 
 
 def at_budget(values: Sequence[np.ndarray], spent: np.ndarray, budget: float) -> np.ndarray:
@@ -105,6 +112,11 @@ def _long(path: Path, temperature: float) -> pd.DataFrame:
     each = pd.read_parquet(path).melt("query_id", var_name="column")
     parts = each["column"].str.extract(SUFFIX)
     return each.assign(measure=parts[0], temperature=parts[1].astype(float).fillna(temperature))
+
+
+def values_of(path: Path, temperature: float) -> Values:
+    """The values[1, problems] of a train stage's per_query.parquet; temperature: of columns that name none."""
+    return _stacked([_long(path, temperature)])
 
 
 def _stacked(parts: Sequence[pd.DataFrame]) -> Values:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 LABELS = {"iterations": "LarPO iteration", "budget": "tokens generated for training"}
 
 
-def curves_along(values: dict[str, list[np.ndarray]], places: dict[str, np.ndarray | None]) -> pd.DataFrame:
+def curves_along(values: dict[str, list[np.ndarray]], places: dict[str, np.ndarray]) -> pd.DataFrame:
     """`curve, x, value, low, high, n`: a curve per arm of values[iterations][seeds, problems], with intervals over both.
 
-    places: arm → x[seeds, iterations], whose mean over seeds is drawn; None for the iteration's number.
+    places: arm → x[seeds, iterations], whose mean over seeds is drawn.
     """
     import pandas as pd
 
@@ -29,7 +29,7 @@ def curves_along(values: dict[str, list[np.ndarray]], places: dict[str, np.ndarr
 
     rows = []
     for arm, arrays in values.items():
-        spent = range(len(arrays)) if places[arm] is None else places[arm].mean(axis=0)
+        spent = places[arm].mean(axis=0)
         for x, array in zip(spent, arrays):
             low, high = stats.crossed_interval(array)
             rows.append((arm, x, array.mean(), low, high, array.shape[1]))
@@ -50,6 +50,9 @@ def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: 
         both = [left, _theirs(recipe, there, ours)]
         return panels.panels(both, path, style=style, share_y=False)
     title = f"{recipe.title} ({ours.title})"
+    if study.also and study.kind == "bars":
+        others = [_ours(replace(recipe, study=replace(study, measure=m)), table, None) for m in study.also]
+        return panels.panels([ours, *others], path, style=style, share_y=False)
     if "bar" in ours.table.columns:
         return plots.bars(ours.table, path, title=title, value_label=ours.x_label, style=style)
     labels = {"x_label": ours.x_label, "y_label": ours.y_label}

@@ -96,11 +96,12 @@ def _along(recipe: Recipe, found: Sequence[dict[str, Done]]) -> list[pd.DataFram
     key, out = (recipe.study.measure, recipe.study.temperature), []
     for step in (step for step in recipe.steps if step.stage == "train"):
         values = of_arms.by_iteration(recipe.steps, found, step.name)[:-1]
-        for s, cells in enumerate(values):
+        numbers = of_arms.measured(step, found)
+        for s, cells in zip(numbers, values):
             out += _cells(str(s), step.name, cells if recipe.study.kind == OVER else {key: cells[key]})
         if recipe.study.kind == "budget":
-            spent = of_arms.tokens(step, found, len(values) - 1)
-            rows = [(str(s), seed, count) for seed, counts in enumerate(spent) for s, count in enumerate(counts)]
+            spent = of_arms.tokens(step, found, numbers)
+            rows = [(str(s), seed, count) for seed, counts in enumerate(spent) for s, count in zip(numbers, counts)]
             table = pd.DataFrame(rows, columns=["part", "seed", "value"])
             named = {"name": step.name, "run": "", "measure": TOKENS, "temperature": float("nan"), "query_id": ""}
             out.append(table.assign(**named))
@@ -163,17 +164,21 @@ def without(table: pd.DataFrame) -> dict[str, int]:
     return {measure: int(count) for measure, count in zip(own["measure"], own["value"])}
 
 
-def along(table: pd.DataFrame) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
-    """(arm → values[iterations][seeds, problems], arm → tokens[seeds, iterations] where they are kept)."""
+def along(table: pd.DataFrame) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(arm → values[iterations][seeds, problems], arm → tokens[seeds, iterations] where they are kept, arm → the
+    iterations' numbers [1, iterations])."""
+    import numpy as np
+
     own = table[~table["part"].isin(["final", "curve", "ended", "without"])]
     own = own.assign(part=own["part"].astype(int))
-    values, tokens = {}, {}
+    values, tokens, numbers = {}, {}, {}
     for arm, rows in own.groupby("name", sort=False):
         spent = rows["measure"] == TOKENS
         values[arm] = [_array(cell) for _, cell in rows[~spent].groupby("part")]
+        numbers[arm] = np.array([sorted(set(rows["part"]))], dtype=float)
         if spent.any():
             tokens[arm] = rows[spent].pivot(index="seed", columns="part", values="value").to_numpy()
-    return values, tokens
+    return values, tokens, numbers
 
 
 def curves(table: pd.DataFrame, step: str) -> dict[tuple[str, str], np.ndarray]:

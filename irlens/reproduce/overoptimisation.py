@@ -41,8 +41,8 @@ def check(study: Study, steps: Sequence[Step], where: str) -> None:
         raise UserError(f"{where}: {trained.name} needs a reward, beside which the truth is measured")
     if study.temperature not in trained.settings.eval_temperature:
         raise UserError(f"{where}: T = {study.temperature:g} is not one of {trained.name}'s eval_temperature")
-    if study.order or study.better or study.beside:
-        raise UserError(f'{where}: kind "{OVER}" has one policy: no order, better or beside')
+    if study.order or study.better or study.beside or study.also:
+        raise UserError(f'{where}: kind "{OVER}" has one policy: no order, better, also or beside')
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ def _training(recipe: Recipe, kept: pd.DataFrame) -> Course:
     if found["reward"] is None:
         raise UserError(f"{step.name}: {step.settings.reward} gives scores within a list only, and no reward to follow")
     name = f"Training by {step.settings.reward}"
-    return Course(name, "iteration ", list(range(len(found[MEASURE]))), found["reward"], found[MEASURE])
+    x = sorted(int(part) for part in own[own["measure"] == MEASURE]["part"].unique() if part.isdigit())
+    return Course(name, "iteration ", x, found["reward"], found[MEASURE])
 
 
 # -- in words ------------------------------------------------------------------------------------------------------
@@ -255,14 +256,15 @@ def _draw(recipe: Recipe, kept: pd.DataFrame, courses: Sequence[Course], path: P
 
 
 def _panel(course: Course, title: str, x_label: str, truth: dict[str, list[np.ndarray]], log_x: bool) -> Panel:
+    import numpy as np
+
     from irlens.measure.plots.panels import Panel
     from irlens.reproduce.figures import curves_along
 
     reward = f"{PROXY} (right axis)"
     null = {"random number per text (null)": course.null} if course.null is not None else {}
     values = truth | {reward: course.proxy} | null
-    table = curves_along(values, dict.fromkeys(values))
-    table["x"] = [course.x[i] for i in table["x"]]
+    table = curves_along(values, dict.fromkeys(values, np.array([course.x])))
     return Panel(
         table, title, x_label, "share of problems solved", log_x=log_x, right=(reward,), right_label="mean reward"
     )

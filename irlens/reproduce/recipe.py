@@ -11,12 +11,12 @@ from irlens.base.options import settings_from
 from irlens.base.untrusted import check_name
 from irlens.commands import renamed
 from irlens.commands.settings import PassK
-from irlens.reproduce import chat, figure2, overoptimisation
-from irlens.reproduce.records import OVER, STAGES, Claim, Recipe, Step, Study
+from irlens.reproduce import chat, figure2, overoptimisation, tuning
+from irlens.reproduce.records import OVER, STAGES, Claim, Recipe, Step, Study, Tune
 from irlens.reproduce.study import check_study
 
 REFERENCES = ("model", "run", "qrels", "outputs", "runs", "data", "reward", "eval_reward", "reranker")
-KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "chat", "study")
+KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "chat", "study", "tune")
 
 
 def folder() -> Path:
@@ -48,7 +48,7 @@ def load(name: str, preset: str, mixeval: str | None = None) -> Recipe:
             raise UserError(f"{path}: preset {preset} = {entries!r}: no such preset with stages")
         entries, other = presets[entries], entries
     shared, chats = content.get("shared", {}), content.get("chat", {})
-    for table in ("shared", "test", "chat"):
+    for table in ("shared", "test", "chat", "tune"):
         for unknown in content.get(table, {}).keys() - presets.keys():
             raise UserError(f"{path}: {table}.{unknown}: no such preset; {did_you_mean(unknown, presets)}")
     steps = _steps(entries, shared.get(preset, {}), f"{path}: preset {preset}")
@@ -71,7 +71,13 @@ def load(name: str, preset: str, mixeval: str | None = None) -> Recipe:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
         study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
         (overoptimisation.check if study.kind == OVER else check_study)(study, steps, f"{path}: study")
-    return Recipe(path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim, left_out)
+    tune = content.get("tune", {}).get(preset)
+    if tune is not None:
+        tune = settings_from(Tune, tune, f"{path}: tune {preset}")
+        tuning.check(tune, steps, study is not None, f"{path}: tune {preset}")
+    return Recipe(
+        path.stem, content.get("title", path.stem), figure, preset, tuple(steps), study, claim, left_out, tune
+    )
 
 
 def presets(name: str) -> list[str]:
@@ -111,7 +117,7 @@ def _check_kinds(content: dict, path: Path) -> None:
     for key, value in content.items():
         text, tables = (
             key in ("title", "like", "figure"),
-            {"preset": (list, str), "shared": (dict,), "test": (list,), "chat": (list,)}.get(key, ()),
+            {"preset": (list, str), "shared": (dict,), "tune": (dict,), "test": (list,), "chat": (list,)}.get(key, ()),
         )
         if not isinstance(value, str if text else dict):
             raise UserError(f"{path}: {key} must be a {'text' if text else 'table'}, got {value!r:.60}")
@@ -123,7 +129,7 @@ def _check_kinds(content: dict, path: Path) -> None:
                 isinstance(entry, dict) for entry in one if isinstance(one, list)
             ):
                 raise UserError(
-                    f"{where} must be a {'table' if key == 'shared' else 'list of tables'}, got {one!r:.60}"
+                    f"{where} must be a {'table' if key in ('shared', 'tune') else 'list of tables'}, got {one!r:.60}"
                 )
 
 

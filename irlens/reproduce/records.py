@@ -69,8 +69,9 @@ class Study:
     "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
     over the start. kind: a figure of `bars` (one per arm), of arms on an `axis` (x, x_label: their places, in their
     order), of values after each of the `iterations`, against the `budget` of tokens generated, where the arms are
-    compared at equal tokens, or of a reward beside the truth (OVER). beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours;
-    group: the models of those of the table's rows that ours stand for.
+    compared at equal tokens, or of a reward beside the truth (OVER). beside: the paper's figure (3a) or table (table3, its
+    `column`) that is drawn beside ours; group: the models of those of the table's rows that ours stand for. also: other
+    measures at that temperature that are tested and drawn too, which decide nothing.
     """
 
     claim: str
@@ -85,6 +86,7 @@ class Study:
     beside: str = ""
     column: str = ""
     group: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -98,9 +100,21 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """A grid of learning rates, each tried once by every arm with this seed, on so many validation problems with n draws
+    of each."""
+
+    learning_rate: tuple[float, ...]
+    limit: int = 300
+    n: int = 16
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A checked recipe: the steps of one preset; `figure` names the paper's figure and `claim` what that is to show,
-    `study` what trained arms are to show; `left_out` says what is no part of it here."""
+    `study` what trained arms are to show; `left_out` says what is no part of it here; `tune`: the rates that are tried
+    before."""
 
     name: str
     title: str
@@ -110,3 +124,4 @@ class Recipe:
     study: Study | None = None
     claim: Claim | None = None
     left_out: str = ""
+    tune: Tune | None = None

@@ -31,7 +31,7 @@ from irlens.commands.train import train
 from irlens.commands.winrate import winrate
 from irlens.models import catalog
 from irlens.reproduce import arms as of_arms
-from irlens.reproduce import chat, figure2, judges, overoptimisation
+from irlens.reproduce import chat, figure2, judges, overoptimisation, tuning
 from irlens.reproduce import kept as kept_values
 from irlens.reproduce import study as studies
 from irlens.reproduce.recipe import references
@@ -92,8 +92,10 @@ def run(
             say(recipe.left_out)
         if not folder.finished:
             judges.check(recipe, len(seeds or (0,)), say)
+        jobs = 1 if folder.finished else jobs  # to be read, one process is quicker
+        recipe = tuning.tuned(recipe, out, lambda tries, at: _run_all(tries, at, None, jobs, say)[0], say)
         read = _without_judges(recipe) if folder.finished else recipe  # whose servers may be gone by now
-        found = _run_all(read, out, seeds, 1 if folder.finished else jobs, say)  # to be read, one process is quicker
+        found = _run_all(read, out, seeds, jobs, say)
         if folder.finished:
             for sentence in folder.facts.get("conclusions", ()):
                 say(sentence)
@@ -115,6 +117,7 @@ def _identity(recipe: Recipe) -> tuple[dict, list[dict]]:
     steps = [{"stage": step.stage, "name": step.name, **identity(step.settings)} for step in recipe.steps]
     chats = chat.names(recipe.steps)
     kept = {"recipe": recipe.name, "preset": recipe.preset, "steps": [s for s in steps if s["name"] not in chats]}
+    kept |= tuning.identity(recipe.tune)
     return kept, [s for s in steps if s["name"] in chats]
 
 

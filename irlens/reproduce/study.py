@@ -49,9 +49,11 @@ def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
                 f'{where}: {step.name} would be reported on what chose it; set test_limit or eval_split = "test"'
             )
     measured = _measured(steps)
-    if (study.measure, study.temperature) not in measured:
-        known = ", ".join(f"{m} at T = {t:g}" for m, t in measured)
-        raise UserError(f"{where}: the arms are not measured by {study.label}; they are by {known}")
+    for measure in (study.measure, *study.also):
+        if (measure, study.temperature) not in measured:
+            known = ", ".join(f"{m} at T = {t:g}" for m, t in measured)
+            wanted = f"{measure} at T = {study.temperature:g}"
+            raise UserError(f"{where}: the arms are not measured by {wanted}; they are by {known}")
     if study.beside:
         try:
             paper.beside(study.beside, study.column)
@@ -93,8 +95,7 @@ def report(
     label, cell = _by(study.label, judges.get(study.measure)), _cell(values, study.measure, study.temperature)
     curves, first = None, []
     if study.kind in ("iterations", "budget"):
-        along, spent = of_kept.along(kept)
-        places = dict.fromkeys(along)
+        along, spent, places = of_kept.along(kept)
         if study.kind == "budget":
             places = spent
             budget = min(tokens[:, -1].min() for tokens in spent.values())
@@ -103,6 +104,12 @@ def report(
             first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
+    seen = [smallest(tests, label)]
+    for measure in study.also:
+        more, said = judge(replace(study, gain=None), _cell(values, measure, study.temperature), measure)
+        files.write_csv(more, out / f"tests-{measure}.csv")
+        sentences += said
+        seen.append(smallest(more, measure))
     gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     files.write_csv(table, out / "arms.csv")
     files.write_csv(tests.assign(**_told(study.measure, judges)), out / "tests.csv")
@@ -115,7 +122,7 @@ def report(
     ]
     study_figures.draw(recipe, table, curves, out / recipe.name, style)
     few = few_seeds(gains)
-    return conclude(recipe, study.claim, [*first, *sentences, *without, *few], cell["start"].shape, out, say)
+    return conclude(recipe, study.claim, [*first, *sentences, *without, *seen, *few], cell["start"].shape, out, say)
 
 
 def _tests_by_others(study: Study, values: dict, judges: Mapping[str, str], out: Path) -> None:
@@ -214,19 +221,30 @@ def judge(study: Study, cell: dict[str, np.ndarray], label: str) -> tuple[pd.Dat
     """
     import pandas as pd
 
-    from irlens.measure import stats
+    from irlens.measure import power, stats
 
     pairs = [("start", arm) for arm in cell if arm != "start"]
     claimed = [(worse, better) for better, worse in study.pairs]
     rows = [paired(cell[before], cell[after], before, after) for before, after in [*pairs, *claimed]]
     tests = pd.DataFrame(rows)
     tests["p_holm"] = stats.holm(tests["p"])
+    levels = power.holm_levels(tests["p"])
+    named = zip([*pairs, *claimed], levels)
+    tests["detectable"] = [power.detectable_crossed(cell[b] - cell[a], level) for (a, b), level in named]
     sentences = [_against_start(row, label, study.gain) for row in tests.head(len(pairs)).itertuples()]
     sentences += [against_claim(row, label) for row in tests.tail(len(claimed)).itertuples() if claimed]
     if study.order:
         means = [cell[arm].mean(axis=1) for arm in study.order]
         sentences.append(_trend(study.order, means, label))
     return tests, sentences
+
+
+def smallest(tests: pd.DataFrame, label: str) -> str:
+    """What the design could see, in words: the range of the tests' smallest differences. tests: of `judge`."""
+    found = 100 * tests["detectable"].dropna()
+    ends = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (found.min(), found.max())))
+    said = f"{ends} points" if len(found) else "not known, as all problems differ by the same"
+    return f"The smallest differences that this design finds with probability .8, {label}: {said}."
 
 
 def paired(before: np.ndarray, after: np.ndarray, name: str, other: str) -> dict:

@@ -83,7 +83,7 @@ def scheduler(options: TrainOptions, optimiser, arguments, steps: int, iteration
     """The learning rate's course of this training, of `steps` steps; None where it is what TrainingArguments say."""
     from torch.optim.lr_scheduler import LambdaLR
 
-    if options.schedule == "cosine":
+    if options.schedule in (None, "cosine"):
         return None
     place = max(1, iteration)
     warm = arguments.get_warmup_steps(steps)

@@ -45,7 +45,7 @@ class TrainOptions:
     shuffle_grades: bool = option(False, "Placebo: grades permuted within a list.", panel="Objective")
     objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
     learning_rate: float | None = option(None, "Default: the model's.", panel="Trainer")
-    schedule: str = option("cosine", "Or constant, cosine-over-all.", panel="Trainer")
+    schedule: str | None = option(None, "constant, cosine, … Default: the model's.", panel="Trainer")
     keep_optimiser: bool = option(False, "From one iteration to the next; else a new one.", panel="Trainer")
     epochs: int = option(2, "Epochs per iteration.", panel="Trainer", least=1)
     batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer", least=1)
@@ -98,7 +98,8 @@ class TrainOptions:
         check_arguments(self.arguments)
         check_adapters(self.lora_rank, self.quantize, self.shard)
         one_of(DTYPES, save_dtype=self.save_dtype)
-        one_of(SCHEDULES, schedule=self.schedule)
+        if self.schedule is not None:
+            one_of(SCHEDULES, schedule=self.schedule)
         self._check_course()
         if self.shuffle_grades and not self.loss.needs_negative:
             raise UserError(f"--shuffle-grades: objective {self.objective!r} compares no grades; leave it out")
@@ -109,20 +110,30 @@ class TrainOptions:
 
     def _check_course(self) -> None:
         """Raises UserError for what --schedule and --keep-optimiser do not go with."""
-        if self.schedule != "cosine" and "lr_scheduler_type" in self.arguments:
+        if self.schedule not in (None, "cosine") and "lr_scheduler_type" in self.arguments:
             raise UserError("--schedule and --trainer-args lr_scheduler_type say the same twice; give one of them")
-        others = {"--lora-rank": self.lora_rank, "--shard": self.shard, "--trainer-args deepspeed": "deepspeed" in self.arguments}  # fmt: skip
-        other = next((name for name, given in others.items() if given), None)
-        if self.keep_optimiser and other:
+        if self.keep_optimiser and (other := self._parts_of_it()):
             why = "every iteration has adapters of its own" if self.lora_rank else "no process holds the whole state"
             raise UserError(f"--keep-optimiser and {other}: {why}; give one of them")
 
+    def _parts_of_it(self) -> str | None:
+        """The option with which no process has the whole state of one optimiser, if one was given."""
+        others = {"--lora-rank": self.lora_rank, "--shard": self.shard, "--trainer-args deepspeed": "deepspeed" in self.arguments}  # fmt: skip
+        return next((name for name, given in others.items() if given), None)
+
     def of_model(self, model: Model | None = None, positions: int | None = None):
-        """These options with what the model decides in the place of what was not given: learning rate, β and length."""
+        """These options with what the model decides in the place of what was not given: learning rate, β and length; of
+        several iterations without a schedule also that, and whether the optimiser is kept (of one: the paper's cosine)."""
         from irlens.models.catalog import Model
 
         model = model or Model("", "")
         given = {"learning_rate": self.learning_rate or model.learning_rate, "max_length": self.max_length or positions}
+        several = getattr(self, "iterations", 1) > 1 and not getattr(self, "list_file", None)
+        if self.schedule is None and several and "lr_scheduler_type" not in self.arguments:
+            keeps = model.keep_optimiser and not self._parts_of_it()
+            given |= {"schedule": model.schedule, "keep_optimiser": self.keep_optimiser or keeps}
+        elif self.schedule is None:
+            given["schedule"] = "cosine"
         if self.loss.model_beta and "beta" not in self._given:
             given["beta"] = model.beta
         return replace(self, **given)
@@ -236,6 +247,12 @@ class LarpoOptions(TrainOptions):
         given += ["--memory"] if self.loss.all_draws and self.memory != "current" else []
         if given:
             raise UserError(f"{why}, of this policy and this iteration: leave out {', '.join(given)}")
+        k, draws = self.parameters.get("k", 0), self.n * len(self.temperature)
+        if k > draws and not getattr(self, "list_file", None):
+            raise UserError(
+                f"objective {self.objective!r}: k = {k} is more than the {draws} draws of a prompt; raise -n, or lower k by "
+                "--objective-args"
+            )
 
     @property
     def source(self) -> str:

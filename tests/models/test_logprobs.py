@@ -360,6 +360,29 @@ def test_lengths_count_every_token_and_one_token_is_enough():
     assert values[1, 1].item() == pytest.approx(alone.item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_equal_responses_of_a_list_are_computed_once_and_count_each(share):
+    """[a, b, a] and [b], of which only the list's own equal ones share their place."""
+    model, (a, b) = small("llama"), RESPONSES[0][:2]
+    with torch.no_grad():
+        once = packed(model, PROMPTS[:2], [[a, b], [b]], share)
+        again = packed(model, PROMPTS[:2], [[a, b, a], [b]], share)
+        values, found = response_logprobs(model, once), response_logprobs(model, again)
+    assert again.input_ids.tolist() == once.input_ids.tolist()
+    assert again.length.tolist() == [[len(a), len(b), len(a)], [len(b), 0, 0]]
+    assert again.target.tolist() == [*a, *b, *a, *b]
+    torch.testing.assert_close(found[0], values[0, [0, 1, 0]], rtol=0, atol=0)
+    assert found[1, 0] == values[1, 0]
+
+    def gradient(lists, weights):
+        model.zero_grad()
+        (response_logprobs(model, packed(model, PROMPTS[:2], lists, share)) * torch.tensor(weights)).sum().backward()
+        return model.get_input_embeddings().weight.grad.clone()
+
+    apart = gradient([[a, b], [b]], [[1.0 + 3.0, -2.0], [0.5, 0.0]])
+    torch.testing.assert_close(gradient([[a, b, a], [b]], [[1.0, -2.0, 3.0], [0.5, 0.0, 0.0]]), apart)
+
+
 def test_a_prompt_without_tokens_is_refused():
     with pytest.raises(ValueError, match="no tokens"):
         pack([[]], [[[3]]], Layout("", 100))

@@ -185,7 +185,11 @@ def test_a_budget_study_with_one_arm_left_compares_it_with_the_start(tmp_path):
     made = a_recipe(study, "a", "b")
     said = studies.report(made, kept.collect(made, found), tmp_path, lambda line: None)
     assert [line.split(",")[0] for line in said[:3]] == ["b", "a is left out", "b > a: not tested"]
-    assert [line.split(":")[0] for line in said[3:]] == ["One seed"]
+    assert [line.split(":")[0] for line in said[4:]] == ["One seed"]
+    assert said[3] == (
+        "The smallest differences that this design finds with probability .8, Pass@1 at T = 0.7 after 100 generated "
+        "tokens: not known, as all problems differ by the same."
+    )
     assert pd.read_csv(tmp_path / "tests.csv")["after"].tolist() == ["b"]
 
 

@@ -199,7 +199,7 @@ def test_a_recipe_fits_its_reranker_audits_it_and_trains_on_it(tmp_path):
     ('run = "@drawn"\n', "", "audit needs run, judged draws, and no data"),
     ('reward = "@rm"\n', "", "larpo needs a reward, beside which the truth is measured"),
     ("temperature = 1.0\n", "temperature = 0.7\n", "T = 0.7 is not one of larpo's eval_temperature"),
-    ('claim = "c"\n', 'claim = "c"\nbetter = ["larpo > start"]\n', "has one policy: no order, better or beside"),
+    ('claim = "c"\n', 'claim = "c"\nbetter = ["larpo > start"]\n', "has one policy: no order, better, also or beside"),
     ('stage = "rewardbench"', 'stage = "best-of-n"', "needs one stage rewardbench, and there are 0"),
     ("over-optimisation", "over-optimization", "did you mean 'over-optimisation'"),
 ])  # fmt: skip

@@ -55,6 +55,25 @@ def logged(done):
     return [entry["learning_rate"] for entry in done.state.log_history if "loss" in entry]
 
 
+@pytest.mark.parametrize(
+    "given, schedule, keeps",
+    [
+        ({}, "constant", True),
+        ({"schedule": "constant"}, "constant", False),
+        ({"schedule": "cosine", "keep_optimiser": True}, "cosine", True),
+        ({"iterations": 1}, "cosine", False),
+        ({"lora_rank": 4}, "constant", False),
+        ({"trainer_args": '{"lr_scheduler_type": "linear"}'}, "cosine", False),
+    ],
+)
+def test_what_nobody_gives_is_the_models_over_several_iterations(given, schedule, keeps):
+    """Its course is taken whole or not at all, and is the paper's where there is one iteration."""
+    found = LarpoOptions(**given).of_model(catalog.Model("own", "", schedule="constant", keep_optimiser=True))
+    assert (found.schedule, found.keep_optimiser) == (schedule, keeps)
+    plain = LarpoOptions(**given).of_model(catalog.MODELS["mathstral"])
+    assert plain.schedule == given.get("schedule", "cosine") and plain.keep_optimiser == ("keep_optimiser" in given)
+
+
 def test_the_trainer_follows_the_schedule(policy, tmp_path):
     """Four steps an iteration, of which transformers' cosine spends none on a warm-up; the rate of a step is logged after it."""
     cosine = logged(fit(policy, tmp_path / "a"))
@@ -136,6 +155,7 @@ def test_without_a_folder_the_optimiser_is_kept_too(monkeypatch):
         ({"objective": "sft", "shuffle_grades": True}, "--shuffle-grades: objective 'sft' compares no grades"),
         ({"objective": "grpo", "positives": 2, "lists": 3}, "'grpo' takes all draws.*leave out --positives, --lists-per-prompt"),
         ({"objective": "rloo", "positives_from": "both", "tier": "easy", "memory": "all"}, "--positives-from, --tier, --memory"),
+        ({"objective": "pkpo", "n": 3}, "'pkpo': k = 4 is more than the 3 draws of a prompt"),
         ({"all_draws": True, "list_size": 4}, "--all-draws, .*leave out --list-size"),
     ],
 )  # fmt: skip
