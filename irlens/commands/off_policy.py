@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import flags_of
+from irlens.commands import truth as of_truth
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, load_policy, open_policy, train_split
 from irlens.commands.evaluate import plot_diagnostics
@@ -74,7 +75,8 @@ def prepare(settings: Train, say: Say) -> Job:
     settings = settings.of_model(policy.entry, policy.positions)
     _check_lists(lists, _ids(asked, policy), policy, settings)
     out = default_out(settings, settings.objective, policy.name, Path(settings.list_file).resolve().stem)
-    return Job(settings, policy.for_task(task), held_out, test, judge, judge, out, say, lists, asked)
+    truth = judge and of_truth.judge(policy.task, (held_out, test), judge, say)
+    return Job(settings, policy.for_task(task), held_out, test, judge, judge, out, say, lists, asked, truth)
 
 
 def _check(settings: Train) -> None:

@@ -54,7 +54,7 @@ def rewardbench(settings: RewardBench, say: Say = print) -> tuple[Path, pd.DataF
 
     The folder holds audit.md (the page), audit.csv, reliability.{png,pdf,csv}; of the benchmark results.csv,
     per_query.parquet and completions/ (run.parquet with the rewards, qrels.parquet); of draws picks.csv (true value, own
-    number and gain over the null at every N) and over-optimisation.{png,pdf,csv}; shards/ of scores, and the manifest.
+    number and gain over the null at every N), picks.parquet (the same per query) and over-optimisation.{png,pdf,csv}; shards/ of scores, and the manifest.
     Raises UserError: no reranker, rows or draws that are wrong, draws of several pools, what the reranker refuses.
     """
     _check(settings)
@@ -204,6 +204,8 @@ def _written(
         one.over_optimisation.assign(on=on) for on, one in audits.items() if one.over_optimisation is not None
     ]:
         files.write_csv(pd.concat(picks, ignore_index=True), out / "picks.csv")
+        each = [one.picks.drop(columns="measure").assign(on=on) for on, one in audits.items() if one.picks is not None]
+        files.write_parquet(pd.concat(each, ignore_index=True), out / "picks.parquet")
     figures = audit_pages.figures(audits, out)
     name = next(iter(audits.values())).name
     files.write_text(audit_pages.page(name, audits, bench, figures, relative), out / "audit.md")

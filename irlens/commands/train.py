@@ -12,6 +12,7 @@ from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least
 from irlens.commands import exported, finished, learning, off_policy
+from irlens.commands import truth as of_truth
 from irlens.commands import validation as held_out_problems
 from irlens.commands.drawing import default_out, identity, load_policy, store_of, train_split
 from irlens.commands.evaluate import plot_diagnostics, plot_iterations
@@ -68,6 +69,8 @@ def train(settings: Train, say: Say = print) -> tuple[Path, pd.DataFrame, pd.Dat
             say("--test-limit 0: no test of the chosen policy, as the validation problems are those that chose it")
         _write(job, results, tests, chosen, policies)
         say(f"chosen: iteration {chosen} of {len(policies) - 1}, by {held_out_problems.why(job.held_out, settings)}")
+        if job.truth is not None:
+            folder.note(**of_truth.conclude(job.measured, measured, chosen, held_out_problems.chooses(settings)))
         folder.note(**_facts(job, len(policies) - 1), chosen_iteration=chosen, tokens_generated_evaluation=tokens)
     return job.out, results, tests
 
@@ -211,8 +214,9 @@ def _prepare(settings: Train, say: Say) -> Job:
     _check_prompts(settings, policy)
     base = learning.base(settings, policy) if learns else None
     out = default_out(settings, settings.objective, policy.name, policy.task.name)
+    truth = of_truth.judge(policy.task, (held_out, test), eval_judge, say)
     settings = settings.of_model(policy.entry, policy.positions)
-    return Job(settings, policy, held_out, test, judge, eval_judge, out, say, reward_base=base)
+    return Job(settings, policy, held_out, test, judge, eval_judge, out, say, reward_base=base, truth=truth)
 
 
 def _judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, judging.Judge]:
@@ -294,16 +298,18 @@ def _test(job: Job, ends: dict[int, Path]) -> tuple[dict[int, pd.DataFrame], int
 
 
 def _write(job: Job, results: pd.DataFrame, tests: pd.DataFrame, chosen: int, policies: list[Path]) -> None:
-    """results.csv, tests.csv, chosen.json, and the figures; of a reward model's measures only the one that decides is
-    drawn."""
+    """results.csv, tests.csv, chosen.json, and the figures; of a reward model's measures the one that decides is drawn, and
+    the truth where it is known."""
     out, settings = job.out, job.settings
     files.write_csv(results, out / "results.csv")
     files.write_csv(tests, out / "tests.csv")
     files.write_text(json.dumps({"iteration": chosen, "model": str(policies[chosen])}) + "\n", out / "chosen.json")
     decides, by_reward = held_out_problems.measures_of(settings)[0], job.eval_judge.is_reward
-    drawn = results[results["curve"].str.startswith(decides)] if by_reward else results
+    shown = (decides, of_truth.TRUTH)
+    drawn = results[results["curve"].str.startswith(shown)] if by_reward else results
+    label = " and ".join(shown if job.truth is not None else shown[:1]) if by_reward else "Pass@N"
     title = f"{settings.objective} on {job.policy.task.name}"
-    plot_iterations(drawn, out / "training", title, decides if by_reward else "Pass@N")
+    plot_iterations(drawn, out / "training", title, label)
     plot_diagnostics(out, len(policies) - 1)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
+from irlens.commands import truth
 from irlens.commands.drawing import task_of
+from irlens.commands.truth import TRUTH
 from irlens.retrieve.policy import Policy, Say, concat
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ MEASURED = ("run.parquet", "per_query.parquet", "results.csv")  # what measuring
 class Job:
     """A training made ready: its settings with what the model decides, the policy with its training problems, the
     problems between iterations and at the end (None: none), who judges both, and where it goes; with --lists the lists
-    that are given and what their responses answer; what a reward that is learned in between starts from."""
+    that are given and what their responses answer; what a reward that is learned in between starts from; truth: the
+    verifier, where a reward model judges held-out draws."""
 
     settings: Train
     policy: Policy
@@ -42,6 +45,12 @@ class Job:
     lists: pd.DataFrame | None = None
     asked: list[Prompt] | None = None
     reward_base: Base | None = None
+    truth: Judge | None = None
+
+    @property
+    def measured(self) -> truth.Measured:
+        """What is measured between iterations, once it is."""
+        return truth.Measured(self.out, self.settings.eval_temperature, self.say)
 
 
 def chooses(settings: Train) -> bool:
@@ -163,9 +172,11 @@ def measured(settings: Train, made: int) -> list[int]:
 def value(job: Job, weights: Path, s: int) -> float:
     """The validation value of policy number s, higher is better: computed once, then read."""
     path, measured = job.out / f"iteration-{s}" / "validation.json", job.out / "evaluation" / str(s)
-    left = MEASURED if job.eval_judge.is_reward else (*MEASURED, "qrels.parquet")
+    left = MEASURED if job.eval_judge.is_reward and job.truth is None else (*MEASURED, "qrels.parquet")
     if not path.is_file() or not all((measured / name).is_file() for name in left):
         results, _, _ = measure(job, weights, s, "evaluation")
+        if job.truth is not None and s:
+            truth.say_of(job.measured, s)
         files.write_text(json.dumps({"value": float(results["value"].iloc[0])}) + "\n", path)
     return json.loads(path.read_text(encoding="utf-8"))["value"]
 
@@ -173,7 +184,7 @@ def value(job: Job, weights: Path, s: int) -> float:
 def measure(job: Job, weights: Path, s: int, where: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """What policy number s is worth on the problems of `where` (evaluation or test) at every evaluation temperature, with
     the same random numbers for every s: Pass@1 and Pass@N by a verifier; by a reward model the win rate against the
-    start's draws, and the mean reward.
+    start's draws, the mean reward, and where a verifier can tell the true Pass@1.
 
     Returns results (curve, x = s, value, low, high, n), values per problem [query_id × curve], and tokens generated;
     `out/where/s/` holds the draws, run, qrels, results.csv and per_query.parquet.
@@ -187,16 +198,21 @@ def measure(job: Job, weights: Path, s: int, where: str) -> tuple[pd.DataFrame, 
     files.write_parquet(run, here / "run.parquet")
     if job.eval_judge.is_reward:
         found = _against_start(run, s, task, job.eval_judge, job.out / where)
+        if job.truth is not None:
+            true = _passed(run, task, settings, job.truth, here, [TRUTH])
+            found = found.merge(true, on=["query_id", "temperature"], validate="one_to_one")
     else:
-        found = _passed(run, task, settings, job.eval_judge, here)
+        found = _passed(run, task, settings, job.eval_judge, here, measures_of(settings))
     table, each = _by_curve(found, s, settings)
     files.write_parquet(each.reset_index(), here / "per_query.parquet")
     files.write_csv(table, here / "results.csv")
     return table, each, int(run["n_tokens"].sum())
 
 
-def _passed(run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: Path) -> pd.DataFrame:
-    """query_id, temperature, and a column per Pass@N."""
+def _passed(
+    run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: Path, wanted: list[str]
+) -> pd.DataFrame:
+    """query_id, temperature, and a column per Pass@N that is `wanted`."""
     from irlens.measure import measures
 
     qrels = judge.grade(run, task.topics, here)
@@ -205,7 +221,7 @@ def _passed(run: pd.DataFrame, task: Task, settings: Train, judge: Judge, here: 
     for temperature in settings.eval_temperature:
         drawn = run[run["temperature"] == temperature]
         judged = qrels[qrels["doc_id"].isin(drawn["doc_id"])]
-        _, per_query = measures.evaluate(drawn, judged, measures_of(settings))
+        _, per_query = measures.evaluate(drawn, judged, wanted)
         wide = per_query.pivot(index="query_id", columns="measure", values="value").reset_index()
         parts.append(wide.assign(temperature=temperature))
     return concat(parts)
@@ -232,7 +248,8 @@ def _by_curve(found: pd.DataFrame, s: int, settings: Train) -> tuple[pd.DataFram
     for temperature in settings.eval_temperature:
         own = found[found["temperature"] == temperature].set_index("query_id").drop(columns="temperature")
         suffix = f", T = {temperature:g}" if len(settings.eval_temperature) > 1 else ""
-        columns |= {f"{name}{suffix}": own[name] for name in measures_of(settings) if name in own.columns}
+        names = dict.fromkeys((*measures_of(settings), TRUTH))
+        columns |= {f"{name}{suffix}": own[name] for name in names if name in own.columns}
     each = pd.DataFrame(columns).sort_index()
     low, high = stats.mean_intervals(each.to_numpy())
     ends = {"value": each.mean().to_numpy(), "low": low, "high": high, "n": len(each)}

@@ -17,8 +17,11 @@ import pandas as pd
 from irlens.base.errors import UserError
 from irlens.base.seeds import derive
 from irlens.measure import best_of_n as picking
+from irlens.measure import overoptimisation as over
 from irlens.measure import reliability, stats
 from irlens.measure.agreement import auc, tau_b, threshold
+from irlens.measure.overoptimisation import GAIN as GAIN
+from irlens.measure.overoptimisation import PROXY as PROXY
 from irlens.rerank.reranker import Scores
 from irlens.rerank.scoring import need_texts
 
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from irlens.tasks.contract import Task
 
 BEATS, RIGHT = "right beats wrong", "is right"  # what probabilities are of
-PROXY, GAIN = "own number", "less random per text"
 WITHIN, POOLED = "within prompts", "pooled over prompts (misleads)"
 
 
@@ -38,13 +40,15 @@ class Audit:
     summary: measure, value, low, high, n (prompts; no interval of what is pooled). reliability: of, from, to, x (the mean
     forecast in this bin), value (the share that came true), low, high, n, prompts. over_optimisation, None of lists that are
     no draws: run, cutoff, value, low, high, n: the true value of the best of N by the reranker, the oracle, one draw and a
-    random number per text; the reranker's own number of its pick (PROXY); its true value less the null's (GAIN).
+    random number per text; the reranker's own number of its pick (PROXY); its true value less the null's (GAIN). picks: the
+    same but for the last per query (query_id).
     """
 
     name: str
     summary: pd.DataFrame
     reliability: pd.DataFrame
     over_optimisation: pd.DataFrame | None = None
+    picks: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def audited(
     lists = list(run.groupby("query_id", sort=True).indices.values())
     right = grades >= least
     texts = [_texts_of(run.iloc[rows], found.scores[rows], right[rows]) for rows in lists]
-    bootstrap, rows, curves, over = derive(seed, 0, "bootstrap"), [], [], None
+    bootstrap, rows, curves, table, picks = derive(seed, 0, "bootstrap"), [], [], None, None
     if not np.isnan(least):
         for part, curve in (
             _beats(texts, bootstrap),
@@ -122,10 +126,10 @@ def audited(
         rows += [_row(f"AUC, {WITHIN}", each), _alone(f"AUC, {POOLED}", auc(found.scores, right), len(lists))]
     rows += _length(texts, not np.isnan(least))
     if at is not None:
-        over, more = _over_optimisation(run, grades, found, name, at, seed)
+        table, picks, more = _over_optimisation(run, grades, found, name, at, seed)
         rows += more
     told = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=["of", "x", "value", "low", "high"])
-    return Audit(name, pd.DataFrame(rows), told, over)
+    return Audit(name, pd.DataFrame(rows), told, table, picks)
 
 
 def _texts_of(rows: pd.DataFrame, scores: np.ndarray, right: np.ndarray) -> _Texts:
@@ -213,36 +217,19 @@ def _length(texts: Sequence[_Texts], known: bool) -> list[dict]:
 
 def _over_optimisation(
     run: pd.DataFrame, grades: np.ndarray, found: Scores, name: str, at: Sequence[int], seed: int
-) -> tuple[pd.DataFrame, list[dict]]:
-    """(the curves, summary): the true value of the best of N, expected over every choice of N, beside the null's."""
-    own = name if name not in picking.ALWAYS else f"{name}, as a reranker"
-    pick = {
-        "oracle": picking.by_scores(grades),
-        own: picking.picker(found, derive(seed, 0, "votes")),
-        picking.PER_TEXT: picking.by_texts(run["text"].tolist()),
-        "random": picking.by_scores(grades * 0),
-    }
-    table, each = picking.curves(run, grades, pick, at)
-    proxy, _ = picking.curves(run, found.scores, {PROXY: picking.by_scores(found.scores)}, at)
-    by = {who: part.pivot(index="query_id", columns="cutoff", values="value") for who, part in each.groupby("run")}
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
+    """(the curves, values per query, summary): the true value of the best of N beside the null's."""
+    own = over.name_of(name)
+    table, each = over.best_of(run, grades, found, name, at, seed)
+    by = over.wide(each)
     true, null = by[own], by[picking.PER_TEXT]
-    gains = [_difference(true[N], null[N]) | {"run": GAIN, "cutoff": N} for N in at if N > 1]
-    over = pd.concat([table, proxy, pd.DataFrame(gains)], ignore_index=True).assign(measure="best-of-N")
     peak, last = int(true.mean().round(9).idxmax()), max(at)
     rows = [
-        {"measure": f"true value, N = {last} less N = {peak}, {who}"} | _difference(some[last], some[peak])
+        {"measure": f"true value, N = {last} less N = {peak}, {who}"} | vars(over.change(some[peak], some[last]))
         for who, some in ((own, true), (picking.PER_TEXT, null))
         if peak < last
     ]
     if last > 1:
         gain = f"true value, N = {last}, {own} less {picking.PER_TEXT}"
-        rows.append({"measure": gain} | _difference(true[last], null[last]))
-    return over, rows
-
-
-def _difference(after: pd.Series, before: pd.Series) -> dict:
-    """The mean of a paired difference over prompts, with its interval."""
-    differences = stats.paired_differences(before.to_numpy(), after.to_numpy())
-    bounds = stats.difference_bounds(before.to_numpy(), after.to_numpy())
-    low, high = stats.difference_interval(differences, bounds=bounds)
-    return {"value": float(differences.mean()), "low": low, "high": high, "n": len(differences)}
+        rows.append({"measure": gain} | vars(over.change(null[last], true[last])))
+    return table, each, rows

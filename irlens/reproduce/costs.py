@@ -14,6 +14,7 @@ from irlens.base.errors import UserError
 from irlens.commands import memory, validation
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import MixEval
+from irlens.commands.reward_models import RewardBench
 from irlens.commands.settings import Index, PassK, Recall, Sample, Train
 from irlens.models import catalog
 from irlens.reproduce.records import Step
@@ -44,12 +45,14 @@ SIZES = {
 }  # problems in the split test
 CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
 DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
+JUDGED = 2_000  # draws/s that tiny-rm scores or is audited on, on one core
 FORMULA = (
     "GPU-hours on one H100, 989 TFLOP/s in bfloat16: 2·parameters FLOP for a token generated (10 % of the peak) or read by "
     "the reference, a reward model or an encoder (40 %), 6·parameters for a token trained on (40 %). GPU memory: of one "
     "GPU in the phase that needs most, for the longest lists that the settings allow; drawing, scoring and training take "
     "turns, and --shard divides training. Tokens from above: every prompt gives all its lists. CPU minutes: on one core, from "
-    f"measured rates of the embedded models ({DRAWS} draws/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate)."
+    f"measured rates of the embedded models ({DRAWS} draws/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate; "
+    f"{JUDGED:,} draws/s scored)."
 )
 
 
@@ -85,13 +88,15 @@ def total(costs: Iterable[Cost]) -> Cost:
 def of_steps(steps: Sequence[Step]) -> list[Cost]:
     """The cost of each step; a model `@name` is the one that step trains."""
     models = {step.name: step.settings.model for step in steps if step.stage == "train"}
-    drawn = {f"@{step.name}": step.settings for step in steps if step.stage == "sample"}
+    drawn = {f"@{step.name}": step.settings for step in steps if step.stage in ("sample", "passk")}
     found = []
     for step in steps:
         if isinstance(step.settings, WinRate):
             found.append(_winrate(step.settings, drawn.get(step.settings.outputs)))
         elif isinstance(step.settings, MixEval):
             found.append(_mixeval(step.settings, drawn.get(next(iter(step.settings.runs or ()), None))))
+        elif isinstance(step.settings, RewardBench):
+            found.append(_audit(step.settings, drawn.get(step.settings.run)))
         else:
             found.append(of_step(step.settings, models))
     return found
@@ -134,6 +139,19 @@ def _winrate(settings: WinRate, draws: Sample | None) -> Cost:
         return Cost(prompts)
     read = 2 * prompts * _read_by(found.name, asked, answer, 2)
     return Cost(prompts, read=read, gpu_hours=2 * found.parameters * read / READ / PEAK / 3600)
+
+
+def _audit(settings: RewardBench, draws: Sample | PassK | None) -> Cost:
+    """A reward model reads every draw; those of an embedded one, mostly a few texts drawn often, are counted alone."""
+    found = catalog.REWARDS.get((settings.reranker or "").removeprefix("reward:"))
+    if draws is None or found is None:
+        return Cost()
+    dataset = _kind(draws.dataset) or _policy(draws.model).dataset
+    count = (draws.limit or SIZES.get(dataset, 1000)) * draws.n
+    if found.name in catalog.EMBEDDED:
+        return Cost(cpu_minutes=count / JUDGED / 60)
+    read = count * _read_by(found.name, *TOKENS.get(dataset, TOKENS["gsm8k"]), draws.n)
+    return Cost(read=read, gpu_hours=2 * found.parameters * read / READ / PEAK / 3600)
 
 
 def _mixeval(settings: MixEval, draws: Sample | None) -> Cost:
@@ -254,13 +272,17 @@ def _of_training(settings: Train, policy: catalog.Model, lists: _Lists, draws: i
     tested = 0 if settings.eval_split == "test" or not measured else 2 * settings.test_limit
     held_out = (measured * settings.eval_limit + tested) * settings.eval_n * len(settings.eval_temperature)
     generated, trained = (draws + held_out) * answer, settings.epochs * lists.once
-    read, scored = lists.once, 0.0
+    read, scored, judged_here = lists.once, 0.0, 0
     for name, count, of in _judges(settings, draws, held_out):
         judged = count * _read_by(name, asked, answer, of)
         read += judged
+        if name in catalog.EMBEDDED:
+            judged_here += count
+            continue
         known = (found := catalog.reward(name)) and found.parameters
         scored = None if known is None or scored is None else scored + 2 * known * judged
-    work = _Work(generated, draws + held_out, trained, lists.once, scored, settings.epochs * lists.count, lists.size)
+    often = settings.epochs * lists.count
+    work = _Work(generated, draws + held_out, trained, lists.once, scored, often, lists.size, judged_here)
     cost = _machine(policy, work, settings)
     return Cost(lists.prompts, draws + held_out, lists.count, generated, trained, read, **cost)
 
@@ -293,7 +315,8 @@ class _Lists:
 @dataclass(frozen=True)
 class _Work:
     """What a machine does: tokens generated, trained on (over all epochs) and read by the reference; FLOP of scoring (None:
-    not known); draws, and lists trained on (over all epochs) of so many candidates."""
+    not known); draws, and lists trained on (over all epochs) of so many candidates; draws that an embedded reward model
+    scores."""
 
     generated: int
     draws: int
@@ -302,12 +325,13 @@ class _Work:
     scored: float | None = 0.0
     lists: int = 0
     size: float = 0
+    judged: int = 0
 
 
 def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK | Sample) -> dict[str, float | None]:
     """gpu_hours, gpu_gib and cpu_minutes of this work."""
     if policy.name in catalog.EMBEDDED:
-        seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE)
+        seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE) + work.judged / JUDGED
         return {"cpu_minutes": None if work.scored is None or work.scored else seconds / 60}
     n, needs = policy.parameters, list(memory.needs(settings, ask=False))
     if n is None or work.scored is None or not needs:

@@ -18,7 +18,7 @@ from irlens.base.errors import UserError
 from irlens.reproduce import arms as of_arms
 from irlens.reproduce import chat
 from irlens.reproduce.arms import Values
-from irlens.reproduce.records import Done, Recipe
+from irlens.reproduce.records import OVER, Done, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +44,11 @@ def collect(recipe: Recipe, found: Sequence[dict[str, Done]]) -> pd.DataFrame:
         for arm in of_arms.arms(recipe.steps):
             parts += _cells("final", arm, of_arms.final(recipe.steps, found, arm), judge)
         parts.append(chat.cells(recipe, found))
-        if recipe.study.kind in ("iterations", "budget"):
+        if recipe.study.kind in ("iterations", "budget", OVER):
             parts += _along(recipe, found)
+    if recipe.study and recipe.study.kind == OVER:
+        names = [step.name for step in recipe.steps if step.stage == "rewardbench"]
+        parts += [_picks(name, seed[name].folder, i) for i, seed in enumerate(found) for name in names]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
 
 
@@ -77,8 +80,17 @@ def _curves(name: str, folder: Path, seed: int) -> pd.DataFrame:
     return each.assign(part="curve", name=name, temperature=float("nan"), seed=seed)
 
 
+def _picks(name: str, folder: Path, seed: int) -> pd.DataFrame:
+    """What the pick among N draws is worth per problem, measure `best-of-N@N`."""
+    import pandas as pd
+
+    each = pd.read_parquet(folder / "picks.parquet")
+    each = each.assign(measure="best-of-N@" + each["cutoff"].astype(str))[["run", "measure", "query_id", "value"]]
+    return each.assign(part="curve", name=name, temperature=float("nan"), seed=seed)
+
+
 def _along(recipe: Recipe, found: Sequence[dict[str, Done]]) -> list[pd.DataFrame]:
-    """What decides, after every iteration of every arm, and the tokens generated until then."""
+    """What decides, after every iteration of every arm, and the tokens generated until then; of OVER all that was measured."""
     import pandas as pd
 
     key, out = (recipe.study.measure, recipe.study.temperature), []
@@ -86,7 +98,7 @@ def _along(recipe: Recipe, found: Sequence[dict[str, Done]]) -> list[pd.DataFram
         values = of_arms.by_iteration(recipe.steps, found, step.name)[:-1]
         numbers = of_arms.measured(step, found)
         for s, cells in zip(numbers, values):
-            out += _cells(str(s), step.name, {key: cells[key]})
+            out += _cells(str(s), step.name, cells if recipe.study.kind == OVER else {key: cells[key]})
         if recipe.study.kind == "budget":
             spent = of_arms.tokens(step, found, numbers)
             rows = [(str(s), seed, count) for seed, counts in enumerate(spent) for s, count in zip(numbers, counts)]
@@ -106,7 +118,8 @@ def _cells(part: str, arm: str, cells: Values, judge: str = "") -> list[pd.DataF
         seeds, problems = array.shape
         index = {"seed": np.repeat(np.arange(seeds), problems), "value": array.ravel()}
         numbers = [f"{i:05d}" for i in range(problems)] * seeds
-        about = {"part": part, "name": arm, "run": judge, "measure": measure, "temperature": temperature}
+        who = "" if measure.startswith("Pass@") else judge  # a verifier's word
+        about = {"part": part, "name": arm, "run": who, "measure": measure, "temperature": temperature}
         out.append(pd.DataFrame(index | {"query_id": numbers}).assign(**about))
     return out
 

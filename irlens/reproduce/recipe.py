@@ -11,11 +11,11 @@ from irlens.base.options import settings_from
 from irlens.base.untrusted import check_name
 from irlens.commands import renamed
 from irlens.commands.settings import PassK
-from irlens.reproduce import chat, figure2, tuning
-from irlens.reproduce.records import STAGES, Claim, Recipe, Step, Study, Tune
+from irlens.reproduce import chat, figure2, overoptimisation, tuning
+from irlens.reproduce.records import OVER, STAGES, Claim, Recipe, Step, Study, Tune
 from irlens.reproduce.study import check_study
 
-REFERENCES = ("model", "run", "qrels", "outputs", "runs")
+REFERENCES = ("model", "run", "qrels", "outputs", "runs", "data", "reward", "eval_reward", "reranker")
 KEYS = ("title", "like", "figure", "claim", "shared", "preset", "test", "chat", "study", "tune")
 
 
@@ -70,7 +70,7 @@ def load(name: str, preset: str, mixeval: str | None = None) -> Recipe:
     if "study" in content:
         plain = {key: value for key, value in content["study"].items() if key not in presets}
         study = settings_from(Study, plain | content["study"].get(preset, {}), f"{path}: study")
-        check_study(study, steps, f"{path}: study")
+        (overoptimisation.check if study.kind == OVER else check_study)(study, steps, f"{path}: study")
     tune = content.get("tune", {}).get(preset)
     if tune is not None:
         tune = settings_from(Tune, tune, f"{path}: tune {preset}")

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from irlens.base.untrusted import file_name
 from irlens.commands.chat import WinRate
 from irlens.commands.exchange import MixEval
+from irlens.commands.reranking import FitReranker
+from irlens.commands.reward_models import RewardBench
 from irlens.commands.settings import STAGES as PLAIN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STAGES = PLAIN | {"winrate": WinRate, "mixeval": MixEval}  # what a recipe may have → its settings
+LEARNED = {"fit-reranker": FitReranker, "rewardbench": RewardBench}
+STAGES = PLAIN | LEARNED | {"winrate": WinRate, "mixeval": MixEval}  # what a recipe may have → its settings
+OVER = "over-optimisation"  # the kind of study that puts a reward beside the truth (`reproduce.overoptimisation`)
 PAIR = re.compile(r"T = (\d+(?:\.\d+)?) > T = (\d+(?:\.\d+)?) at N = (\d+)")
 
 
@@ -64,10 +68,10 @@ class Study:
     claim: the paper's words. order: arms from worst to best as claimed, for a trend test. better: pairs
     "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
     over the start. kind: a figure of `bars` (one per arm), of arms on an `axis` (x, x_label: their places, in their
-    order), of values after each of the `iterations`, or against the `budget` of tokens generated, where the arms are
-    compared at equal tokens. beside: the paper's figure (3a) or table (table3, its `column`) that is drawn beside ours;
-    group: the models of those of the table's rows that ours stand for. also: other measures at that temperature that
-    are tested and drawn too, which decide nothing.
+    order), of values after each of the `iterations`, against the `budget` of tokens generated, where the arms are
+    compared at equal tokens, or of a reward beside the truth (OVER). beside: the paper's figure (3a) or table (table3, its
+    `column`) that is drawn beside ours; group: the models of those of the table's rows that ours stand for. also: other
+    measures at that temperature that are tested and drawn too, which decide nothing.
     """
 
     claim: str

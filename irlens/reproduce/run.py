@@ -17,6 +17,7 @@ from irlens.base.seeds import check as check_seed
 from irlens.base.untrusted import file_names
 from irlens.commands import memory
 from irlens.commands.best_of_n import best_of_n
+from irlens.commands.fit_reranker import fit_reranker
 from irlens.commands.folder import OutputFolder
 from irlens.commands.index import index
 from irlens.commands.mine_negatives import mine_negatives
@@ -24,16 +25,17 @@ from irlens.commands.mixeval import mixeval
 from irlens.commands.passk import passk
 from irlens.commands.recall import recall
 from irlens.commands.rerank import rerank, verify
+from irlens.commands.rewardbench import rewardbench
 from irlens.commands.sample import sample
 from irlens.commands.train import train
 from irlens.commands.winrate import winrate
 from irlens.models import catalog
 from irlens.reproduce import arms as of_arms
-from irlens.reproduce import chat, figure2, judges, tuning
+from irlens.reproduce import chat, figure2, judges, overoptimisation, tuning
 from irlens.reproduce import kept as kept_values
 from irlens.reproduce import study as studies
 from irlens.reproduce.recipe import references
-from irlens.reproduce.records import Done, Recipe, Step
+from irlens.reproduce.records import OVER, Done, Recipe, Step
 from irlens.tasks import contamination
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ COMMANDS = {  # stage → what runs it
     "rerank": rerank,
     "verify": verify,
     "best-of-n": best_of_n,
+    "fit-reranker": fit_reranker,
+    "rewardbench": rewardbench,
     "winrate": winrate,
     "mixeval": mixeval,
 }
@@ -171,7 +175,8 @@ def _drawn(recipe: Recipe, table: pd.DataFrame, out: Path, say: Callable[[str], 
     if recipe.claim:
         return {"conclusions": figure2.report(recipe, recipe.claim, table, out, say)}
     if recipe.study:
-        return {"conclusions": studies.report(recipe, table, out, say, style)}
+        report = overoptimisation.report if recipe.study.kind == OVER else studies.report
+        return {"conclusions": report(recipe, table, out, say, style)}
     return {}
 
 

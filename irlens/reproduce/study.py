@@ -12,7 +12,7 @@ from irlens.base.errors import UserError, did_you_mean
 from irlens.base.untrusted import markdown
 from irlens.reproduce import arms as of_arms
 from irlens.reproduce import chat
-from irlens.reproduce.records import Recipe, Step, Study
+from irlens.reproduce.records import OVER, Recipe, Step, Study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 DOMINANT = 0.5  # the share of a mean's variance from which on seeds are said to dominate
-KINDS = ("bars", "axis", "iterations", "budget")
+KINDS = ("bars", "axis", "iterations", "budget", OVER)
 
 
 def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
@@ -301,23 +301,23 @@ def _numbers(row) -> str:
     )
 
 
-def _holds(p: float, low: float, high: float) -> bool:
+def holds(p: float, low: float, high: float) -> bool:
     """Whether a difference stands on new problems (the test, over problems) and on new seeds too (the interval)."""
     return p < ALPHA and not low <= 0 <= high
 
 
 def _against_start(row, label: str, gain: float | None) -> str:
-    holds = _holds(row.p_holm, row.low, row.high)
-    verdict = "significant" if holds else "not significant"
+    stands = holds(row.p_holm, row.low, row.high)
+    verdict = "significant" if stands else "not significant"
     if gain is not None:
-        reached = 100 * row.difference >= gain and holds
+        reached = 100 * row.difference >= gain and stands
         verdict += f"; a gain of {gain:g} points is {'reached' if reached else 'not reached'}"
     return f"{row.after}, {label}, against the start: {_numbers(row)}: {verdict}."
 
 
 def against_claim(row, label: str) -> str:
     """A claimed difference in words: confirmed, contradicted or not confirmed. row: of tests.csv; label: what decides."""
-    if _holds(row.p_holm, row.low, row.high):
+    if holds(row.p_holm, row.low, row.high):
         verdict = "confirmed" if row.difference > 0 else "contradicted"
     else:
         verdict = "not confirmed: no difference that can be told from chance"
@@ -348,7 +348,7 @@ def _ahead(cell: dict[str, np.ndarray], label: str) -> str:
     """Which arm has the highest value, tested against the runner-up."""
     first, second = sorted(cell, key=lambda arm: -cell[arm].mean())[:2]
     row = paired(cell[second], cell[first], second, first)
-    verdict = "ahead" if _holds(row["p"], row["low"], row["high"]) else "ahead by no more than chance"
+    verdict = "ahead" if holds(row["p"], row["low"], row["high"]) else "ahead by no more than chance"
     return (
         f"{first} is {verdict}, {label}: {cell[first].mean():.3f} against {second}'s {cell[second].mean():.3f}, "
         f"{100 * row['difference']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}], paired "

@@ -66,8 +66,8 @@ class Reader:
 class RewardModel(Reader):
     """A scorer (see `scoring.Scorer`): rows → `score`, the raw logit, and `truncated`, whether the text was cut.
 
-    Text beyond the model's positions is cut from its beginning, so that the response's end, where a causal model reads the
-    reward, stays.
+    A response that was drawn several times is read once. Text beyond the model's positions is cut from its beginning, so
+    that the response's end, where a causal model reads the reward, stays.
     """
 
     def __init__(self, model, tokenizer, conversations: dict[str, list[dict]], batch_size: int | None = None):
@@ -78,7 +78,8 @@ class RewardModel(Reader):
         """See the class."""
         import torch
 
-        encoded = self.encode(rows)
+        same = rows.groupby(["query_id", "text"], sort=False).ngroup().to_numpy()  # numbered as they first occur
+        encoded = self.encode(rows[~rows.duplicated(["query_id", "text"])])
         cut = [len(some["input_ids"]) > self.limit for some in encoded]
         encoded = [self._cut(some) if long else some for some, long in zip(encoded, cut)]
         scores = [0.0] * len(encoded)
@@ -87,7 +88,7 @@ class RewardModel(Reader):
                 logits = self.model(**self._padded([encoded[i] for i in chosen])).logits
             for i, value in zip(chosen, logits[:, 0].float().tolist()):
                 scores[i] = value
-        return pd.DataFrame({"score": scores, "truncated": cut})
+        return pd.DataFrame({"score": scores, "truncated": cut}).iloc[same].reset_index(drop=True)
 
     def _cut(self, some: dict[str, list[int]]) -> dict[str, list[int]]:
         """At most `limit` tokens: the first one (BOS, CLS) and the last ones."""

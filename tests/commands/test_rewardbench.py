@@ -51,6 +51,8 @@ def test_the_page_has_everything_and_its_tables_are_beside_it(bench, drawn, irle
     picks = pd.read_csv(out / "picks.csv").set_index(["run", "cutoff"])["value"]
     assert picks["oracle", 1] == picks["length", 1] == pytest.approx(picks["random per text", 1])
     assert ("less random per text", 12) in picks and ("own number", 12) in picks
+    each = pd.read_parquet(out / "picks.parquet").groupby(["run", "cutoff"])["value"].agg(["mean", "size"])
+    assert (each["size"] == 10).all() and each["mean"].to_dict() == pytest.approx(picks[each.index].to_dict())
     results = pd.read_csv(out / "results.csv")
     assert results["measure"].tolist()[-1] == "RewardBench 2" and all(f"| {m} |" in page for m in results["measure"])
     manifest = json.loads((out / "manifest.json").read_text())

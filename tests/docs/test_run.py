@@ -209,11 +209,14 @@ def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens,
 def test_ones_own_recipe_is_valid(tmp_path):
     from irlens.reproduce import recipe
 
-    code, judged = blocks("docs/howto/study.md", "toml")
+    code, hacked, judged = blocks("docs/howto/study.md", "toml")
     (tmp_path / "mine.toml").write_text(code)
     mine, base = recipe.load(str(tmp_path / "mine.toml"), "tiny"), recipe.load("fig3b", "tiny")
     assert mine.title != base.title and mine.study == base.study and len(mine.steps) == len(base.steps)
     assert {step.settings.n for step in mine.steps} == {16} != {step.settings.n for step in base.steps}
+    (tmp_path / "hacked.toml").write_text(hacked)
+    stages = [step.stage for step in recipe.load(str(tmp_path / "hacked.toml"), "tiny").steps]
+    assert stages == ["passk", "fit-reranker", "passk", "rewardbench", "train"]
     (tmp_path / "warm.toml").write_text(judged)
     warm = recipe.load(str(tmp_path / "warm.toml"), "paper")
     asking = [step.settings for step in warm.steps if step.stage == "winrate"]

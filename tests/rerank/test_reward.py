@@ -174,3 +174,16 @@ def test_the_catalog_knows_what_the_paper_used():
 def test_one_label_by_config_alone(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "id2label": {"0": "LABEL_0"}}))
     assert reward.labels(tmp_path) == 1
+
+
+def test_a_text_that_was_drawn_often_is_read_once(llama, monkeypatch):
+    model, read = reward.load(llama, TALK), []
+    whole = model(ROWS)
+    monkeypatch.setattr(model, "encode", lambda rows: (read.append(len(rows)), reward.Reader.encode(model, rows))[1])
+    often = pd.concat([ROWS, ROWS.iloc[::-1], ROWS.assign(query_id="p")], ignore_index=True)
+    found = model(often)
+    assert read == [7] and len(found) == 12  # of the second prompt one is there already
+    assert found["score"].to_numpy()[:8] == pytest.approx(whole["score"].to_numpy()[[0, 1, 2, 3, 3, 2, 1, 0]], abs=1e-5)
+    alone = [float(model(often.iloc[[i]])["score"].iloc[0]) for i in range(8, 12)]
+    assert found["score"].to_numpy()[8:] == pytest.approx(alone, abs=1e-5)
+    assert found["truncated"].dtype == whole["truncated"].dtype

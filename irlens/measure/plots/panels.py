@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several plots in a figure: the curves (or bars), the words around them, and the paper's points."""
+    """One of several plots in a figure: the curves (or bars), the words around them, and the paper's points.
+
+    log_x: None is the figure's. right: curves on an axis of their own at the right, whose words are `right_label`."""
 
     table: "pd.DataFrame"
     title: str
     x_label: str
     y_label: str
     paper: "pd.DataFrame | None" = None
+    log_x: bool | None = None
+    right: tuple[str, ...] = ()
+    right_label: str = ""
 
 
 def panels(
@@ -57,7 +62,7 @@ def panels_figure(
         figure = Figure(figsize=(form.width * 0.78 * len(parts), height), layout="constrained")
         everyone = figure.subplots(1, len(parts), sharey=share_y, squeeze=False)[0]
         for letter, (axes, table, part) in enumerate(zip(everyone, tables, parts)):
-            lines, labels = _draw_panel(axes, table, log_x, form)
+            lines, labels = _draw_panel(axes, table, part, log_x if part.log_x is None else part.log_x, form)
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handlelength": 3.0}
             room = form.letters(0.68 * form.width)
             axes.set_title(textwrap.fill(f"({chr(97 + letter)}) {part.title}", room), fontsize=form.points)
@@ -68,7 +73,9 @@ def panels_figure(
     return figure
 
 
-def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Style) -> tuple[list, list[str]]:
+def _draw_panel(
+    axes, table: "pd.DataFrame", part: Panel, log_x: bool, form: figure_style.Style
+) -> tuple[list, list[str]]:
     """The curves, or the bars, of a table on `axes`; returns what a legend needs: handles and labels."""
     if "bar" in table.columns:
         handles = plots.draw_bars(axes, table, True, form, label_inches=0.2 * form.width)
@@ -84,5 +91,19 @@ def _draw_panel(axes, table: "pd.DataFrame", log_x: bool, form: figure_style.Sty
         axes.set_xticks([], minor=True)
     elif ticks:
         axes.set_xticks(ticks)
-    lines = [plots.draw_curve(axes, points, origin, styles[curve], ticks, form) for (origin, curve), points in groups]
+    other = _right_axis(axes, part) if part.right else axes
+    on = dict.fromkeys(part.right, other)
+    lines = [
+        plots.draw_curve(on.get(curve, axes), points, origin, styles[curve], ticks, form)
+        for (origin, curve), points in groups
+    ]
     return lines, [f"paper: {curve}" if origin == "paper" else curve for (origin, curve), _ in groups]
+
+
+def _right_axis(axes, part: Panel):
+    """A second y axis at the right, without a grid of its own."""
+    other = axes.twinx()
+    other.grid(visible=False)
+    other.set_ylabel(part.right_label)
+    other.spines["right"].set_visible(True)
+    return other
