@@ -194,7 +194,7 @@ def _evenly(n: int, size: int) -> np.ndarray:
     return np.arange(n) if n <= size else np.rint(np.linspace(0, n - 1, size)).astype(int)
 
 
-def check(judged: Judged, compares: Callable[[], bool], objective: str) -> None:
+def check(judged: Judged, compares: Callable[[], bool], objective: str, every_token: float = 0.0) -> None:
     """Raises UserError for judgements that nothing can be learnt from: all alike, or never two of them in one list."""
     grades = judged.lists["grade"]
     if grades.nunique() < 2:
@@ -206,8 +206,9 @@ def check(judged: Judged, compares: Callable[[], bool], objective: str) -> None:
     if compares() and not by.nunique().gt(1).any():
         few = "every list has one response" if by.size().max() < 2 else "no list has responses of two different grades"
         raise UserError(f"{judged.where}: {few}, and {objective} compares; bce and regression do without")
-    if objective == "bce" and not grades.between(0, 1).all():
+    if (objective == "bce" or every_token) and not grades.between(0, 1).all():
         raise UserError(
-            f"{judged.where}: bce needs grades from 0 to 1, and there are some from {grades.min():g} to {grades.max():g}; "
+            f"{judged.where}: {'--every-token' if every_token else 'bce'} needs grades from 0 to 1, and there are some from "
+            f"{grades.min():g} to {grades.max():g}; "
             "take regression, or an objective that compares"
         )
