@@ -75,7 +75,10 @@ def test_the_ranking_losses_are_the_policys_with_the_score_for_gamma(name):
 def test_the_outcome_at_every_token_is_a_mean_over_tokens_candidates_and_lists():
     """The third list has one grade: an objective that compares does not count it."""
     scores, tokens = torch.zeros(3, 2), torch.tensor([1.0, -1.0, 0.5, 2.0, 0.0, 3.0], requires_grad=True)
-    grade, mask = torch.tensor([[1.0, 0.0], [1.0, 0.25], [1.0, 7.0]]), torch.tensor([[True, True], [True, True], [True, False]])
+    grade, mask = (
+        torch.tensor([[1.0, 0.0], [1.0, 0.25], [1.0, 7.0]]),
+        torch.tensor([[True, True], [True, True], [True, False]]),
+    )
     owner = torch.tensor([0, 0, 1, 2, 3, 4])
     given = objectives.Judged.of(scores, grade, mask, every=objectives.Every(tokens, owner))
     first = ((nls(1.0) + nls(-1.0)) / 2 + nls(-0.5)) / 2
@@ -169,7 +172,9 @@ def test_the_score_at_a_token_is_that_of_the_text_which_ends_there(tmp_path):
     with torch.no_grad():
         scores = made._scores(made.model.eval(), batch)
         each = [(f.texts[i]["input_ids"], f.starts[i]) for f in found for i in range(len(f.texts))]
-        ends = [(ids[: end + 1], place) for place, (ids, start) in zip((0, 1, 2), each) for end in range(start, len(ids))]
+        ends = [
+            (ids[: end + 1], place) for place, (ids, start) in zip((0, 1, 2), each) for end in range(start, len(ids))
+        ]
         alone = [made.model(input_ids=torch.tensor([ids])).logits.item() for ids, _ in ends]
     assert scores.every.score.tolist() == pytest.approx(alone, abs=1e-5)
     assert scores.every.owner.tolist() == [place for _, place in ends] and len(ends) > 9
