@@ -80,7 +80,7 @@ def prepare(settings: FitReranker, say: Say) -> Job:
     compares: Callable[[], bool] = lambda: options.loss.needs_negative  # noqa: E731
     judged.check(found, compares, options.objective, options.every_token)
     learnt, held_out = judged.split(found, settings.held_out, settings.seed)
-    learnt = judged.cut(learnt, settings.list_size, settings.seed)
+    learnt = judged.cut(learnt, settings.list_size, settings.seed, settings.balanced)
     if held_out is not None:
         learnt = replace(learnt, where=f"{learnt.where}, without what --held-out {settings.held_out:g} keeps")
     judged.check(learnt, compares, options.objective, options.every_token)

@@ -170,9 +170,9 @@ def split(judged: Judged, share: float, seed: int) -> tuple[Judged, Judged | Non
     return parts[0], parts[1]
 
 
-def cut(judged: Judged, size: int, seed: int) -> Judged:
+def cut(judged: Judged, size: int, seed: int, balanced: bool = False) -> Judged:
     """What is learnt from: of a list each text once, and `size` of them at most, evenly over their grades, the best and the
-    worst among them; which of those of a grade is a function of seed and prompt."""
+    worst among them, or, `balanced`, as many of each grade; which of those of a grade is a function of seed and prompt."""
     import numpy as np
 
     lists = judged.lists
@@ -182,7 +182,8 @@ def cut(judged: Judged, size: int, seed: int) -> Judged:
         rng = np.random.default_rng([seed, number, *str(query_id).encode("utf-8", "replace")])
         mixed = rng.permutation(part.index.to_numpy())
         falling = mixed[np.argsort(-once["grade"].to_numpy()[mixed], kind="stable")]
-        rows += sorted(falling[_evenly(len(falling), size)].tolist())
+        grades = once["grade"].to_numpy()[falling]
+        rows += sorted(falling[_alike(grades, size) if balanced else _evenly(len(falling), size)].tolist())
     more = {"responses_twice": len(lists) - len(once), "responses_beyond_list_size": len(once) - len(rows)}
     return replace(judged, lists=once.iloc[rows].reset_index(drop=True), left_out=judged.left_out | more)
 
@@ -192,6 +193,17 @@ def _evenly(n: int, size: int) -> np.ndarray:
     import numpy as np
 
     return np.arange(n) if n <= size else np.rint(np.linspace(0, n - 1, size)).astype(int)
+
+
+def _alike(grades: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` places, as many of each grade; of more grades than that one each of some, the best and the worst among
+    them."""
+    import numpy as np
+
+    kinds, counts = np.unique(grades, return_counts=True)
+    each = max(1, min(int(counts.min()), size // len(kinds)))
+    chosen = np.concatenate([np.flatnonzero(grades == kind)[:each] for kind in kinds])
+    return chosen[_evenly(len(chosen), size)]
 
 
 def check(judged: Judged, compares: Callable[[], bool], objective: str, every_token: float = 0.0) -> None:

@@ -188,6 +188,15 @@ def test_a_list_is_cut_evenly_over_its_grades_and_by_the_seed():
     assert len(found.lists) == 20 and found.left_out == {"responses_twice": 3, "responses_beyond_list_size": 0}
 
 
+def test_a_balanced_list_has_as_many_of_each_grade():
+    def grades(given, size):
+        return sorted(judged.cut(Judged(lists_of(given), "n", "w", {}), size, 0, balanced=True).lists["grade"])
+
+    assert grades([1.0] * 3 + [0.0] * 9, 8) == [0.0] * 3 + [1.0] * 3
+    assert grades([1.0] * 5 + [0.0] * 9, 8) == [0.0] * 4 + [1.0] * 4
+    assert grades([0.0] * 9, 4) == [0.0] * 4 and grades([3.0, 2.0, 2.0, 1.0, 0.0], 2) == [0.0, 3.0]
+
+
 def test_prompts_of_one_text_are_held_out_together():
     parts = [lists_of([1.0, 0.0], f"what {i // 2}?").assign(query_id=f"q{i}") for i in range(20)]
     every = Judged(pd.concat(parts, ignore_index=True), "n", "w", {})

@@ -60,6 +60,7 @@ class RerankerOptions:
         0.0, "Weight of bce at every token of a response, beside the objective.", panel="Objective", least=0
     )
     list_size: int = option(8, "Responses of a prompt in training, evenly over their grades.", panel="Lists", least=2)
+    balanced: bool = option(False, "As many responses of each grade in a list.", panel="Lists")
     held_out: float = option(0.1, "Share of the prompts that is held out, and measured.", panel="Measuring")
     epochs: int = option(1, "Times that every list is read.", panel="Trainer", least=1)
     learning_rate: float | None = option(None, "Default: 1e-5; of a small model 1e-3.", panel="Trainer")
