@@ -123,7 +123,8 @@ class Plateau:
             self.end = step
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--task", choices=list(TASKS), default="sums")
@@ -146,64 +147,74 @@ def main() -> None:
     parser.add_argument("--until", type=float, default=2.0, help="share of validation solved that starts the decay")
     parser.add_argument("--minutes", type=float, default=1e9, help="after which the decay starts")
     parser.add_argument("--every", type=int, default=100, help="steps between two looks at validation")
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
+    return parser.parse_args()
 
-    texts = [part for pair in itertools.islice(examples(args.task, args.seed, 0.0), 4000) for part in pair]
-    tok = tokenizer(args.vocabulary, texts)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tok),
-            hidden_size=args.hidden_size,
-            num_hidden_layers=args.layers,
-            num_attention_heads=args.heads,
-            num_key_value_heads=args.key_value_heads or args.heads // 2,
-            intermediate_size=args.intermediate_size,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-            rope_theta=10000.0,
-            bos_token_id=None,
-            eos_token_id=tok.eos_token_id,
-            pad_token_id=tok.pad_token_id,
-        )
-    ).to(args.device)
+
+def start(args: argparse.Namespace):
+    """(model, tokenizer) to train: new ones by the options, or those of `--start`."""
     if args.start:
         tok = PreTrainedTokenizerFast.from_pretrained(args.start)
-        model = LlamaForCausalLM.from_pretrained(args.start).to(args.device)
+        return LlamaForCausalLM.from_pretrained(args.start).to(args.device), tok
+    texts = [part for pair in itertools.islice(examples(args.task, args.seed, 0.0), 4000) for part in pair]
+    tok = tokenizer(args.vocabulary, texts)
+    config = LlamaConfig(
+        vocab_size=len(tok),
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.key_value_heads or args.heads // 2,
+        intermediate_size=args.intermediate_size,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        rope_theta=10000.0,
+        bos_token_id=None,
+        eos_token_id=tok.eos_token_id,
+        pad_token_id=tok.pad_token_id,
+    )
+    return LlamaForCausalLM(config).to(args.device), tok
+
+
+def optimizers(model, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices at `rate`, AdamW for the rest at 0.15 of it."""
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers = [
-        torch.optim.Muon(hidden, lr=args.rate, weight_decay=0.0),
-        torch.optim.AdamW(rest, lr=0.15 * args.rate, weight_decay=0.0),
+    return [
+        torch.optim.Muon(hidden, lr=rate, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=0.15 * rate, weight_decay=0.0),
     ]
+
+
+def train(model, tok, args: argparse.Namespace) -> tuple[list[dict], int]:
+    """Trains `model` in place; returns its log (loss, and validation problems solved, every `--every` steps) and how many
+    tokens it read."""
     plateau = Plateau(args.steps, args.until, args.minutes)
     rate = lambda s: min((s + 1) / args.warmup, 1.0, (plateau.end + args.decay - s) / args.decay)  # noqa: E731
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
+    both = optimizers(model, args.rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in both]
     log, trained, stream = [], 0, batches(tok, args.task, args.tokens, args.seed, args.drills)
-    for step in track(range(args.steps + args.decay), description="training tiny"):
+    for step in track(range(1, args.steps + args.decay + 1), description="training tiny"):
         ids, labels = (part.to(args.device) for part in next(stream))
         loss = model(input_ids=ids, attention_mask=(ids != tok.pad_token_id).long(), labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules):
+        for optimizer, schedule in zip(both, schedules):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
         trained += ids.numel()
-        last = step + 1 == plateau.end + args.decay
-        if (step + 1) % args.every == 0 or last:
-            log.append(
-                {
-                    "step": step + 1,
-                    "loss": round(loss.item(), 4),
-                    "greedy_validation": greedy_accuracy(model, tok, args.task, "validation", 200),
-                }
-            )
+        last, accuracy = step == plateau.end + args.decay, None
+        if step % args.every == 0 or last:
+            accuracy = greedy_accuracy(model, tok, args.task, "validation", 200)
+            log.append({"step": step, "loss": round(loss.item(), 4), "greedy_validation": accuracy})
             print(json.dumps(log[-1]), flush=True)
-        plateau.look(step + 1, log[-1]["greedy_validation"] if log and log[-1]["step"] == step + 1 else None)
+        plateau.look(step, accuracy)
         if last:
             break
+    return log, trained
+
+
+def save(model, tok, args: argparse.Namespace, log: list[dict], trained: int) -> None:
+    """Writes model, tokenizer and the record of the training, with that of `--start` inside it."""
     model.generation_config.do_sample = True
     model.save_pretrained(args.out)
     tok.padding_side = "right"
@@ -215,6 +226,15 @@ def main() -> None:
     base = "tiny" if args.task == "sums" else f"tiny-{args.task}"
     (args.out / "irlens.json").write_text(json.dumps({"base": base}) + "\n")
     (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    """Trains a model by the options, and writes it."""
+    args = parsed()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    model, tok = start(args)
+    save(model, tok, args, *train(model, tok, args))
 
 
 if __name__ == "__main__":

@@ -12,16 +12,19 @@ from rich.table import Table
 from irlens.base import seeds
 from irlens.cli import report
 from irlens.cli.report import console, say
+from irlens.commands import best_of_n as picking
 from irlens.commands import evaluate as measuring
 from irlens.commands.evaluate import in_words
 from irlens.commands.folder import OutputFolder
 from irlens.commands.mine_negatives import mine_negatives
 from irlens.commands.passk import passk
-from irlens.commands.settings import Mine, PassK, Train
+from irlens.commands.settings import BestOfN, Mine, PassK, Train
 from irlens.commands.train import train
 
 TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
 CUTOFFS = (1, 2, 5, 10, 20, 50)
+RERANKERS = ("likelihood", "majority", "tiny-rm")
+NULL = picking.SHOWN["random per text"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Size:
     problems: int = 200  # sampled and mined
     prompts: int = 1000  # trained on in each iteration
     held_out: int = 500
+    picked: int = 100  # problems of best-of-N
 
 
 def run(out: Path, seed: int, size: Size = Size()) -> None:
@@ -45,14 +49,16 @@ def _tell(out: Path, seed: int, size: Size) -> None:
     console.rule("1  The LLM as a retriever: Pass@N is its Recall@N (Figure 2b)", align="left")
     drawn = {"limit": size.problems, "seed": seed}
     asked = PassK(**drawn, n=CUTOFFS[-1], temperature=TEMPERATURES, at=CUTOFFS, out=str(out / "1-passk"))
-    folder, passed = passk(asked, say)
+    _, passed = passk(asked, say)
     report.curves(passed, "Pass@N of tiny on sums", "temperature")
     say(_crossing(passed))
 
-    console.rule("2  A reranker on top: best of N by majority vote, against the oracle", align="left")
-    voted = best_of_n(folder, 0.7, seed)
-    report.curves(voted, "Best of N at temperature 0.7", "reranker")
-    say(_gap(voted))
+    console.rule(
+        "2  Rerankers on top: best of N by likelihood, vote and a learned one, against the oracle", align="left"
+    )
+    picked = best_of_n(out, seed, size.picked)
+    report.curves(picked, "Best of N of tiny-countdown on countdown, temperature 0.7", "reranker")
+    say(_gap(picked))
 
     console.rule("3  Negatives in four tiers of hardness (Figure 3a)", align="left")
     _, lists, tally = mine_negatives(Mine(**drawn, out=str(out / "2-mine-negatives")), say)
@@ -65,8 +71,8 @@ def _tell(out: Path, seed: int, size: Size) -> None:
     report.trained(curve, tests)
 
     console.rule("What happened", align="left")
-    _write_figures(out, folder, passed, voted, curve)
-    report.tables.print(_summary(voted, tally, curve, tests))
+    _write_figures(out, passed, picked, curve)
+    report.tables.print(_summary(picked, tally, curve, tests))
     for sentence in in_words(tests):
         say(sentence)
     say(
@@ -75,27 +81,21 @@ def _tell(out: Path, seed: int, size: Size) -> None:
     say("Next, on a GPU:  irlens passk --model mathstral  and  irlens train --objective contrastive --model mathstral")
 
 
-def best_of_n(folder: Path, temperature: float, seed: int) -> pd.DataFrame:
-    """Results of majority voting, of the oracle (Pass@N), of a random draw and of a random number per text, over the draws of
-    a passk folder."""
-    from irlens import tables
-    from irlens.commands.best_of_n import SHOWN, picker
-    from irlens.measure import best_of_n as measured
-    from irlens.rerank.by_name import Scores
-    from irlens.rerank.vote import answers_of
-    from irlens.tasks.gsm8k import extract
+def best_of_n(out: Path, seed: int, problems: int) -> pd.DataFrame:
+    """Results of what rerankers pick among draws for `countdown`, at every N of CUTOFFS, by the names that figures have.
 
-    run = tables.read_run(folder)
-    run = run[run["temperature"] == temperature].reset_index(drop=True)
-    grades = measured.grades_of(run, tables.read_qrels(folder))
-    pickers = {
-        "oracle": measured.by_scores(grades),
-        "majority": picker(Scores(grades * 0, answers_of(run, extract)), seeds.derive(seed, 0, "votes")),
-        "random": measured.by_scores(grades * 0),
-        measured.PER_TEXT: measured.by_texts(run["text"].tolist()),
-    }
-    results, _ = measured.curves(run, grades, pickers, CUTOFFS)
-    return results.replace({"run": SHOWN})
+    `countdown`, because it has a learned reranker. Beside those of RERANKERS: the oracle (Pass@N), a random draw, and a
+    random number per distinct text, which is what a reranker that knows nothing picks by.
+    """
+    drawn = PassK(
+        model="tiny-countdown", limit=problems, n=CUTOFFS[-1], temperature=(0.7,), at=CUTOFFS, seed=seed, out=str(out / "countdown")
+    )  # fmt: skip
+    folder, _ = passk(drawn, say)
+    asked = BestOfN(
+        run=str(folder), reranker=",".join(RERANKERS), at=CUTOFFS, seed=seed, out=str(out / "countdown-best-of-n")
+    )
+    _, results = picking.best_of_n(asked, say)
+    return results.replace({"run": picking.SHOWN})
 
 
 def _value(found: pd.DataFrame, run: str, cutoff: int) -> float:
@@ -114,27 +114,26 @@ def _crossing(passed: pd.DataFrame) -> str:
     )
 
 
-def _gap(voted: pd.DataFrame) -> str:
+def _gap(picked: pd.DataFrame) -> str:
     most = CUTOFFS[-1]
-    oracle, vote, alone = (
-        _value(voted, run, most) for run in ("oracle (Pass@N)", "majority vote", "random (one draw)")
-    )
+    share = {run: f"{100 * _value(picked, run, most):.0f} %" for run in picked["run"].unique()}
     return (
-        f"With {most} draws a right answer is among them for {100 * oracle:.0f} % of the problems, voting finds it for "
-        f"{100 * vote:.0f} %, one draw alone has it for {100 * alone:.0f} %: the rest is what a better reranker, or "
-        f"training on its rankings, could win."
+        f"With {most} draws a right answer is among them for {share['oracle (Pass@N)']} of the problems. Likelihood finds it for "
+        f"{share['likelihood']}, voting for {share['majority vote']}, the learned tiny-rm for {share['tiny-rm']}; a random number "
+        f"per distinct text, which knows nothing, for {share[NULL]}, less than one draw's {share['random (one draw)']} because right "
+        "answers are few texts that are drawn often. The rest is what a better reranker, or training on its rankings, could win."
     )
 
 
-def _write_figures(out: Path, folder: Path, passed, voted, curve) -> None:
+def _write_figures(out: Path, passed, picked, curve) -> None:
     from irlens.measure.plots import curves as plots
 
     measuring.plot_passk(passed, out / "fig2b", "Pass@N of tiny on sums")
-    table = voted.assign(curve=voted["run"], x=voted["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
+    table = picked.assign(curve=picked["run"], x=picked["cutoff"])[["curve", "x", "value", "low", "high", "n"]]
     plots.curves(
         table,
         out / "best-of-n",
-        title="Best of N, temperature 0.7",
+        title="Best of N on countdown, temperature 0.7",
         x_label="N (draws per problem)",
         y_label="share of problems solved",
         log_x=True,
@@ -142,15 +141,16 @@ def _write_figures(out: Path, folder: Path, passed, voted, curve) -> None:
     measuring.plot_iterations(curve, out / "fig3", "LarPO, contrastive, on sums")
 
 
-def _summary(voted: pd.DataFrame, tally: pd.DataFrame, curve: pd.DataFrame, tests: pd.DataFrame) -> Table:
+def _summary(picked: pd.DataFrame, tally: pd.DataFrame, curve: pd.DataFrame, tests: pd.DataFrame) -> Table:
     most = CUTOFFS[-1]
     table = report.new_table("irlens demo", "", "start", "after LarPO", "points", "p (Holm)")
     for row in tests.itertuples():
         of = curve[curve["curve"] == row.measure].set_index("x")
         start, end = (report.short_value(of.loc[x]) for x in (0, of.index.max()))
         table.add_row(f"{row.measure}, T = 1", start, end, f"{100 * row.difference:+.1f}", f"{row.p_holm:.4f}")
-    table.add_row(f"vote of {most}", f"{_value(voted, 'majority vote', most):.3f}")
-    table.add_row(f"oracle of {most}", f"{_value(voted, 'oracle (Pass@N)', most):.3f}")
+    for run in (*RERANKERS, "random per text", "oracle"):
+        shown = picking.SHOWN.get(run, run)
+        table.add_row(f"countdown, best of {most}: {shown}", f"{_value(picked, shown, most):.3f}")
     for row in tally.itertuples():
         table.add_row(f"{row.tier} negatives", f"{row.prompts_with} of {row.prompts} prompts")
     return table

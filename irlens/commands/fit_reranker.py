@@ -78,12 +78,12 @@ def prepare(settings: FitReranker, say: Say) -> Job:
     found = judged.read(settings, say)
     options = settings.training()
     compares: Callable[[], bool] = lambda: options.loss.needs_negative  # noqa: E731
-    judged.check(found, compares, options.objective)
+    judged.check(found, compares, options.objective, options.every_token)
     learnt, held_out = judged.split(found, settings.held_out, settings.seed)
-    learnt = judged.cut(learnt, settings.list_size, settings.seed)
+    learnt = judged.cut(learnt, settings.list_size, settings.seed, settings.balanced)
     if held_out is not None:
         learnt = replace(learnt, where=f"{learnt.where}, without what --held-out {settings.held_out:g} keeps")
-    judged.check(learnt, compares, options.objective)
+    judged.check(learnt, compares, options.objective, options.every_token)
     _check_gains(learnt, options)
     chosen = catalog.model(settings.model)
     weights = catalog.fetch(chosen)

@@ -170,9 +170,9 @@ def split(judged: Judged, share: float, seed: int) -> tuple[Judged, Judged | Non
     return parts[0], parts[1]
 
 
-def cut(judged: Judged, size: int, seed: int) -> Judged:
+def cut(judged: Judged, size: int, seed: int, balanced: bool = False) -> Judged:
     """What is learnt from: of a list each text once, and `size` of them at most, evenly over their grades, the best and the
-    worst among them; which of those of a grade is a function of seed and prompt."""
+    worst among them, or, `balanced`, as many of each grade; which of those of a grade is a function of seed and prompt."""
     import numpy as np
 
     lists = judged.lists
@@ -182,7 +182,8 @@ def cut(judged: Judged, size: int, seed: int) -> Judged:
         rng = np.random.default_rng([seed, number, *str(query_id).encode("utf-8", "replace")])
         mixed = rng.permutation(part.index.to_numpy())
         falling = mixed[np.argsort(-once["grade"].to_numpy()[mixed], kind="stable")]
-        rows += sorted(falling[_evenly(len(falling), size)].tolist())
+        grades = once["grade"].to_numpy()[falling]
+        rows += sorted(falling[_alike(grades, size) if balanced else _evenly(len(falling), size)].tolist())
     more = {"responses_twice": len(lists) - len(once), "responses_beyond_list_size": len(once) - len(rows)}
     return replace(judged, lists=once.iloc[rows].reset_index(drop=True), left_out=judged.left_out | more)
 
@@ -194,7 +195,18 @@ def _evenly(n: int, size: int) -> np.ndarray:
     return np.arange(n) if n <= size else np.rint(np.linspace(0, n - 1, size)).astype(int)
 
 
-def check(judged: Judged, compares: Callable[[], bool], objective: str) -> None:
+def _alike(grades: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` places, as many of each grade; of more grades than that one each of some, the best and the worst among
+    them."""
+    import numpy as np
+
+    kinds, counts = np.unique(grades, return_counts=True)
+    each = max(1, min(int(counts.min()), size // len(kinds)))
+    chosen = np.concatenate([np.flatnonzero(grades == kind)[:each] for kind in kinds])
+    return chosen[_evenly(len(chosen), size)]
+
+
+def check(judged: Judged, compares: Callable[[], bool], objective: str, every_token: float = 0.0) -> None:
     """Raises UserError for judgements that nothing can be learnt from: all alike, or never two of them in one list."""
     grades = judged.lists["grade"]
     if grades.nunique() < 2:
@@ -206,8 +218,9 @@ def check(judged: Judged, compares: Callable[[], bool], objective: str) -> None:
     if compares() and not by.nunique().gt(1).any():
         few = "every list has one response" if by.size().max() < 2 else "no list has responses of two different grades"
         raise UserError(f"{judged.where}: {few}, and {objective} compares; bce and regression do without")
-    if objective == "bce" and not grades.between(0, 1).all():
+    if (objective == "bce" or every_token) and not grades.between(0, 1).all():
         raise UserError(
-            f"{judged.where}: bce needs grades from 0 to 1, and there are some from {grades.min():g} to {grades.max():g}; "
+            f"{judged.where}: {'--every-token' if every_token else 'bce'} needs grades from 0 to 1, and there are some from "
+            f"{grades.min():g} to {grades.max():g}; "
             "take regression, or an objective that compares"
         )

@@ -93,6 +93,9 @@ def continued(command: str, before: dict, now: dict) -> dict:
     if command == "train":
         new = {**BEFORE, "eval_every": 1}
         before = {name: value for name, value in new.items() if name in now} | before
+    if command == "fit-reranker":
+        new = {"every_token": 0.0, "optimiser": "adamw", "balanced": False}
+        before = {name: value for name, value in new.items() if name in now} | before
     return {name: value for name, value in before.items() if name in now or name not in _free(command)}
 
 

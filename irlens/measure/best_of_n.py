@@ -8,9 +8,8 @@ the best of N random ones with the chance C(n − r, N − 1) / C(n, N), because
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -81,33 +80,60 @@ def text_chances(counts: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
     """
     n, texts = int(counts.sum()), len(counts)
     sizes, kind = np.unique(counts, return_inverse=True)
-    many = np.bincount(kind)
-    left = np.zeros((len(cutoffs), 2 * n + 1))  # [N, a]: the chance that none of a given draws is among the N
-    for row, N in zip(left, cutoffs):
+    left = _none_among(n, cutoffs)
+    if len(sizes) == 1:  # none is before another
+        return np.full((len(cutoffs), texts), 1 / texts)
+    waves = np.arange((n + 1) // 2 + 1)
+    folded = np.where(2 * waves % (n + 1) == 0, 1.0, 2.0) / (n + 1)  # a real signal's other half is this one's mirror
+    out = np.zeros((len(cutoffs), len(sizes)))
+    for i, others in enumerate(_others_before(sizes, np.bincount(kind), waves)):
+        spectrum = np.fft.rfft(left[:, : n + 1] - left[:, sizes[i] : sizes[i] + n + 1])
+        out[:, i] = (others * folded * spectrum.conj()).real.sum(axis=1)
+    return out[:, kind]
+
+
+def _none_among(n: int, cutoffs: Sequence[int]) -> np.ndarray:
+    """[len(cutoffs), 2n + 1]: the chance that none of a given draws is among N random ones out of n. Raises UserError for an N
+    outside 1 … n."""
+    out = np.zeros((len(cutoffs), 2 * n + 1))
+    for row, N in zip(out, cutoffs):
         if not 1 <= N <= n:
             raise UserError(f"best of {N} needs at least {N} candidates per query, and a query has {n}")
         size = np.arange(n, N, -1)
         row[: n - N + 1] = np.cumprod(np.append(1.0, (size - N) / size))
-    if len(sizes) == 1:  # none is before another
-        return np.full((len(cutoffs), texts), 1 / texts)
-    points, weights = _quadrature(min((texts + 1) // 2, 100))
-    y, weights = (points[:, None] + 1) / 2, weights / 2
-    waves = np.arange((n + 1) // 2 + 1)
-    factors = [
-        1 - y + y * np.exp(-2j * np.pi * size * waves / (n + 1)) for size in sizes
-    ]  # a text of this size before it
-    folded = np.where(2 * waves % (n + 1) == 0, 1.0, 2.0) / (n + 1)  # a real signal's other half is this one's mirror
-    out = np.zeros((len(cutoffs), len(sizes)))
-    but_one = [factor ** (number - 1) for factor, number in zip(factors, many)]
-    whole = [some * factor for some, factor in zip(but_one, factors)]
-    smaller = [np.ones_like(whole[0]), *accumulate(whole[:-1], np.multiply)]
-    larger = np.ones_like(whole[0])
-    for i in reversed(range(len(sizes))):
-        others = weights @ (smaller[i] * but_one[i] * larger)  # all texts but one of this size
-        spectrum = np.fft.rfft(left[:, : n + 1] - left[:, sizes[i] : sizes[i] + n + 1])
-        out[:, i] = (others * folded * spectrum.conj()).real.sum(axis=1)
-        larger = larger * whole[i]
-    return out[:, kind]
+    return out
+
+
+def _others_before(sizes: np.ndarray, many: np.ndarray, waves: np.ndarray) -> Iterator[np.ndarray]:
+    """For a text of each of the `sizes`: the Fourier transform, at `waves`, of the distribution of the draws of other texts
+    that stand before it, over all orders. many: how many texts have each size.
+
+    A text of size c before it with the chance y has the transform f(y) = 1 − y + y·w^c, and the others' is a product. The
+    points of the sum over y mirror each other at 1/2, and f(1 − y) = w^c·conj(f(y)), so that half of them do.
+    """
+    n, texts = int(sizes @ many), int(many.sum())
+    points, weights = _quadrature(min(2 * ((texts + 3) // 4), 100))  # an even number: none is 1/2, where f may be 0
+    half = len(points) // 2
+    y, weights = (points[:half, None] + 1) / 2, weights[:half] / 2
+    turns = [np.exp(-2j * np.pi * (size * waves % (n + 1)) / (n + 1)) for size in sizes]
+    factors = [1 - y + y * turn for turn in turns]
+    whole = functools.reduce(np.multiply, map(_power, factors, many))
+    for size, factor in zip(sizes, factors):
+        one_half = weights @ (whole / factor)
+        rest = (n - size) * waves % (n + 1)
+        yield one_half + np.exp(-2j * np.pi * rest / (n + 1)) * one_half.conj()
+
+
+def _power(base: np.ndarray, exponent: int) -> np.ndarray:
+    """base ** exponent, exponent ≥ 1, by squaring: of complex numbers several times faster than numpy's."""
+    out = None
+    while True:
+        if exponent & 1:
+            out = base if out is None else out * base
+        exponent >>= 1
+        if not exponent:
+            return out
+        base = base * base
 
 
 @functools.cache

@@ -9,26 +9,23 @@ each number once and has the target as its value.
 from __future__ import annotations
 
 import ast
-import functools
-import hashlib
 import operator
 import random
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from irlens.base.errors import UserError
+from irlens.tasks import generated
 
 if TYPE_CHECKING:
     from irlens.tasks.contract import Task
 
-SPLITS = {"pretrain": (0, 60), "train": (60, 80), "validation": (80, 90), "test": (90, 100)}  # percentiles of the hash
+SPLITS = generated.SPLITS
 SIZES = {"pretrain": 12000, "train": 4000, "validation": 500, "test": 1000}
 COUNTS = (3,)  # how many numbers a problem has
 LARGEST_NUMBER, LARGEST = 30, 100  # of a problem's numbers, and of what is calculated
-TRIES = 100_000  # problems in a row that are no new ones, after which there are no more
+TRIES = generated.TRIES
 LONGEST = 200  # letters of an expression that is read
 
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -43,9 +40,7 @@ SIGNS = str.maketrans({"×": "*", "·": "*", "−": "-", "–": "-", "÷": "/", 
 
 def split_of(numbers: tuple[int, ...], target: int) -> str:
     """The split that a problem belongs to, whatever the order of its numbers."""
-    key = f"countdown:{sorted(numbers)}={target}".encode()
-    percentile = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % 100
-    return next(split for split, (low, high) in SPLITS.items() if low <= percentile < high)
+    return generated.split_of(f"countdown:{sorted(numbers)}={target}")
 
 
 def _chain(rng: random.Random, numbers: list[int]) -> tuple[list[str], str, int] | None:
@@ -84,42 +79,19 @@ def problems(split: str, seed: int = 0) -> Iterator[dict]:
 
 def distinct_problems(split: str, seed: int = 0) -> Iterator[dict]:
     """`problems` without repeats. Raises UserError once TRIES in a row were no new ones: there are only so many."""
-    seen, old = set(), 0
-    for problem in problems(split, seed):
-        if problem["key"] in seen:
-            old += 1
-            if old == TRIES:
-                raise UserError(f"countdown: the split {split!r} has no more than {len(seen):,} problems")
-            continue
-        seen.add(problem["key"])
-        old = 0
-        yield problem
+    return generated.distinct(problems(split, seed), f"countdown: the split {split!r}", TRIES)
 
 
 def take(split: str, limit: int | None = None) -> list[dict]:
     """The first `limit` distinct problems of a split (default and most: `SIZES[split]`)."""
-    return list(_taken(split, SIZES[split] if limit is None else min(limit, SIZES[split])))
-
-
-@functools.cache
-def _taken(split: str, size: int) -> tuple[dict, ...]:
-    """The same, made once in a process."""
-    return tuple(islice(distinct_problems(split), size))
+    return generated.take(distinct_problems, split, limit, SIZES)
 
 
 def load(split: str | None = None, limit: int | None = None) -> Task:
     """The first `limit` problems of a split as a `Task`."""
-    import pandas as pd
+    from irlens.tasks.contract import Task
 
-    from irlens.tables import check
-    from irlens.tasks.contract import Task, pick_split, query_id
-
-    split = pick_split(split, SIZES, "countdown")
-    rows = [
-        (query_id("countdown", split, i), row["query"], [row["answer"]], row["solution"])
-        for i, row in enumerate(take(split, limit))
-    ]
-    topics = check(pd.DataFrame(rows, columns=["query_id", "query", "answers", "solution"]), "topics")
+    split, topics = generated.topics("countdown", split, limit, SIZES, distinct_problems)
     return Task("countdown", split, topics, INSTRUCTION, is_correct, extract, revision="generated, seed 0")
 
 

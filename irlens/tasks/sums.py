@@ -5,16 +5,15 @@ no two splits share a problem whatever names dress it up. `pretrain` is the spli
 `train`, `validation` and `test` hold problems that it has never seen.
 """
 
-import functools
-import hashlib
 import operator
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
-SPLITS = {"pretrain": (0, 60), "train": (60, 80), "validation": (80, 90), "test": (90, 100)}  # percentiles of the hash
+from irlens.tasks import generated
+
+SPLITS = generated.SPLITS
 SIZES = {"pretrain": 8000, "train": 4000, "validation": 500, "test": 1000}
 LARGEST = 100  # no number in a solution is larger
 
@@ -137,9 +136,7 @@ def _solve(steps: tuple[str, ...], numbers: dict[str, int]) -> dict[str, int] | 
 
 def split_of(family: str, numbers: dict[str, int]) -> str:
     """The split that a problem belongs to: a function of its family and numbers only."""
-    key = f"{family}:{sorted(numbers.items())}".encode()
-    percentile = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % 100
-    return next(split for split, (low, high) in SPLITS.items() if low <= percentile < high)
+    return generated.split_of(f"{family}:{sorted(numbers.items())}")
 
 
 def problems(split: str, seed: int = 0) -> Iterator[dict]:
@@ -168,39 +165,18 @@ def problems(split: str, seed: int = 0) -> Iterator[dict]:
 
 def distinct_problems(split: str, seed: int = 0) -> Iterator[dict]:
     """`problems` without repeats of the same family and numbers."""
-    seen = set()
-    for problem in problems(split, seed):
-        if problem["key"] not in seen:
-            seen.add(problem["key"])
-            yield problem
+    return generated.distinct(problems(split, seed), f"sums: the split {split!r}")
 
 
 def take(split: str, limit: int | None = None) -> list[dict]:
     """The first `limit` distinct problems of a split (default and most: `SIZES[split]`)."""
-    return list(_taken(split, SIZES[split] if limit is None else min(limit, SIZES[split])))
-
-
-@functools.cache
-def _taken(split: str, size: int) -> tuple[dict, ...]:
-    """The same, made once in a process: every step of a recipe asks for them."""
-    return tuple(islice(distinct_problems(split), size))
+    return generated.take(distinct_problems, split, limit, SIZES)
 
 
 def load(split: str | None = None, limit: int | None = None):
     """The first `limit` problems of a split as a `Task`, judged like GSM8K's."""
-    import pandas as pd
-
-    from irlens.tables import check
     from irlens.tasks import gsm8k
-    from irlens.tasks.contract import Task, pick_split, query_id
+    from irlens.tasks.contract import Task
 
-    split = pick_split(split, SIZES, "sums")
-    topics = pd.DataFrame(
-        [
-            (query_id("sums", split, i), row["query"], [row["answer"]], row["solution"])
-            for i, row in enumerate(take(split, limit))
-        ],
-        columns=["query_id", "query", "answers", "solution"],
-    )
-    check(topics, "topics")
+    split, topics = generated.topics("sums", split, limit, SIZES, distinct_problems)
     return Task("sums", split, topics, gsm8k.INSTRUCTION, gsm8k.is_correct, gsm8k.extract, revision="generated, seed 0")

@@ -140,11 +140,7 @@ class RankingTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         scores, share = self._scores(model, inputs), inputs.get("share", 1.0)
-        if share:
-            ways = {"length_normalised": self.options.length_normalised, "wpo": self.options.wpo}
-            loss = self.objective(scores, **ways, **self.parameters)
-        else:  # every process computes as many gradients
-            loss = 0 * scores.logprob.sum()
+        loss = self._loss(scores) if share else 0 * scores.logprob.sum()  # every process computes as many gradients
         if not torch.isfinite(loss):
             bad = ~torch.isfinite(scores.logprob.detach()).all(-1)
             name = next((n for n, b in zip(inputs["names"], bad.tolist()) if b), inputs["names"][0])
@@ -157,6 +153,11 @@ class RankingTrainer(Trainer):
             self.tiers.update(tier for tiers in inputs["tiers"] for tier in tiers)
         loss = share * loss
         return (loss, {"logprob": scores.logprob}) if return_outputs else loss
+
+    def _loss(self, scores: Scores) -> torch.Tensor:
+        """The objective over the lists of a pass."""
+        ways = {"length_normalised": self.options.length_normalised, "wpo": self.options.wpo}
+        return self.objective(scores, **ways, **self.parameters)
 
     def diagnose(self, scores: Scores) -> dict[str, float]:
         """What the log says of a pass: sums over its lists, and their number, `lists`."""

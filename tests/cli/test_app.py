@@ -225,9 +225,12 @@ def test_real_nq(tmp_path, real_data, irlens):
 
 def test_the_demo_tells_its_story(tmp_path, capsys):
     """With little of everything; the whole of it is a slow test."""
-    demo.run(tmp_path / "demo", 0, demo.Size(problems=12, prompts=32, held_out=8))
+    demo.run(tmp_path / "demo", 0, demo.Size(problems=12, prompts=32, held_out=8, picked=8))
     shown = capsys.readouterr().out
     assert "Next, on a GPU" in shown and "What happened" in shown
+    picked = (tmp_path / "demo" / "best-of-n.csv").read_text()
+    for name in ("oracle (Pass@N)", "likelihood", "majority vote", "tiny-rm", "random per text (null)"):
+        assert name in picked and f"best of 50: {name}" in shown
     for name in ("fig2b", "best-of-n", "fig3"):
         assert {p.suffix for p in Path(tmp_path / "demo").glob(f"{name}.*")} == {".png", ".pdf", ".csv"}
 

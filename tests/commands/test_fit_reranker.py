@@ -99,8 +99,17 @@ def test_the_same_command_changes_nothing_and_another_setting_is_refused(fitted,
     assert "seed" in refused(*given, "--seed", "1")
 
 
-def test_one_that_stops_half_way_continues_to_the_same_weights(fitted, irlens, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(["--optimiser", "muon", "--every-token", "1"], marks=pytest.mark.slow)]
+)
+def test_one_that_stops_half_way_continues_to_the_same_weights(more, fitted, irlens, tmp_path, monkeypatch):
     """Checkpoints after every step; the first start ends in the fourth of six."""
+    given, whole = ["fit-reranker", fitted.parent / "drawn", *QUICK, *more], fitted
+    if more:
+        irlens(*given, "--out", whole := tmp_path / "whole")
+        assert (whole / "model" / "model.safetensors").read_bytes() != (
+            fitted / "model" / "model.safetensors"
+        ).read_bytes()
     passes, diagnose = [], RerankerTrainer.diagnose
 
     def breaks(self, scores):
@@ -110,14 +119,14 @@ def test_one_that_stops_half_way_continues_to_the_same_weights(fitted, irlens, t
         return diagnose(self, scores)
 
     monkeypatch.setattr(RerankerTrainer, "diagnose", breaks)
-    given = ["fit-reranker", fitted.parent / "drawn", *QUICK, "--trainer-args", '{"save_steps": 1}']
+    given += ["--trainer-args", '{"save_steps": 1}']
     assert "stopped here" in irlens(*given, "--out", tmp_path / "half", code=2).stderr
     assert list((tmp_path / "half" / "checkpoints").glob("checkpoint-*")) and len(passes) == 4
     irlens(*given, "--out", tmp_path / "half")
     assert len(passes) < 4 + 6
-    ends = [folder / "model" / "model.safetensors" for folder in (fitted, tmp_path / "half")]
+    ends = [folder / "model" / "model.safetensors" for folder in (whole, tmp_path / "half")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
-    assert (fitted / "results.csv").read_text() == (tmp_path / "half" / "results.csv").read_text()
+    assert (whole / "results.csv").read_text() == (tmp_path / "half" / "results.csv").read_text()
 
 
 @pytest.mark.parametrize("objective", ["bce", pytest.param("lambdarank", marks=pytest.mark.slow)])
@@ -179,6 +188,15 @@ def test_a_list_is_cut_evenly_over_its_grades_and_by_the_seed():
     assert len(found.lists) == 20 and found.left_out == {"responses_twice": 3, "responses_beyond_list_size": 0}
 
 
+def test_a_balanced_list_has_as_many_of_each_grade():
+    def grades(given, size):
+        return sorted(judged.cut(Judged(lists_of(given), "n", "w", {}), size, 0, balanced=True).lists["grade"])
+
+    assert grades([1.0] * 3 + [0.0] * 9, 8) == [0.0] * 3 + [1.0] * 3
+    assert grades([1.0] * 5 + [0.0] * 9, 8) == [0.0] * 4 + [1.0] * 4
+    assert grades([0.0] * 9, 4) == [0.0] * 4 and grades([3.0, 2.0, 2.0, 1.0, 0.0], 2) == [0.0, 3.0]
+
+
 def test_prompts_of_one_text_are_held_out_together():
     parts = [lists_of([1.0, 0.0], f"what {i // 2}?").assign(query_id=f"q{i}") for i in range(20)]
     every = Judged(pd.concat(parts, ignore_index=True), "n", "w", {})
@@ -219,6 +237,7 @@ def test_what_nothing_can_be_learnt_from_is_one_line(name, refused, tmp_path):
         (["pairs.jsonl", "--max-length", "5000"], "reads 1,024 tokens at most"),
         (["pairs.jsonl", "--columns", "prompt=question"], "no such column"),
         (["scored.jsonl", "--objective", "bce"], "grades from 0 to 1"),
+        (["scored.jsonl", "--every-token", "0.5"], "--every-token needs grades from 0 to 1"),
         (["scored.jsonl", "--objective", "lambdarank", "--objective-args", '{"weighted": 1}'], "grades below 0"),
         (["run"], "all 2 responses are empty"),
         (["pairs.jsonl", "--model", "labels"], "head of 3 labels"),

@@ -1,6 +1,8 @@
 """Best of N: the closed form against every choice of N, Pass@N as its oracle, real graded lists against plain numpy."""
 
+from fractions import Fraction
 from itertools import combinations, permutations
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -88,6 +90,25 @@ def test_the_chances_of_texts_are_the_mean_over_every_order(counts):
         for text in range(len(counts))
     ]
     assert text_chances(np.array(counts), at) == pytest.approx(np.array(expected).T, abs=1e-12)
+
+
+def test_the_chances_of_a_dozen_texts_are_those_counted_over_every_set_before_them():
+    """Of K texts each set of d others stands before one with the chance 1 / (K·C(K − 1, d)), and a text is first if the N draws
+    hold some of its own and none of those: counted, without an integral or a transform."""
+    counts = np.array([1, 1, 1, 1, 1, 2, 2, 2, 3, 5, 8, 13])
+    n, texts, at = int(counts.sum()), len(counts), (1, 2, 7, 20, 40)
+    for text in (0, 5, 10, 11):
+        ways = np.zeros((texts, n + 1), dtype=object)  # [d, a]: sets of d others that were drawn a times together
+        ways[0, 0] = 1
+        for other in np.delete(counts, text):
+            ways[1:, other:] = ways[1:, other:] + ways[:-1, : n + 1 - other]
+        own = int(counts[text])
+        for N, found in zip(at, text_chances(counts, at)[:, text]):
+            exact = sum(
+                Fraction(int(ways[d, a]) * (comb(n - a, N) - comb(n - a - own, N)), comb(n, N) * texts * comb(texts - 1, d))
+                for d in range(texts) for a in range(n - own + 1) if ways[d, a]
+            )  # fmt: skip
+            assert found == pytest.approx(float(exact), abs=1e-12)
 
 
 def test_many_texts_keep_their_chances():

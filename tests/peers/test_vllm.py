@@ -240,6 +240,56 @@ def test_where_vllm_ends_its_last_words_are_one_line(tmp_path, more, said):
     assert "Traceback" not in done.stderr.partition("irlens: ")[2]
 
 
+def ours(*args):
+    """`irlens` in a process of its own, drawing with vLLM; returns what it printed."""
+    command = [sys.executable, "-m", "irlens", *map(str, args), "--store", "none"]
+    command += ["--engine", "vllm", "--engine-args", '{"enforce_eager": true}']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_whole_loop_of_a_model_that_comes_with_the_package(tmp_path):
+    """vLLM draws, the verifier judges, an iteration trains, and vLLM draws from the policy that came of it."""
+    from safetensors.torch import load_file
+
+    from irlens import tables
+    from irlens.models import load
+    from irlens.tasks import countdown
+
+    out, start = tmp_path / "trained", catalog.fetch(catalog.model("tiny-countdown"))
+    told = ours("train", "--model", "tiny-countdown", "--iterations", 1, "--prompts", 96, "-n", 8, "--lists-per-prompt", 2,
+                "--epochs", 1, "--eval-limit", 40, "--eval-n", 8, "--test-limit", 0, "--out", out)  # fmt: skip
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (
+        manifest["settings"]["engine"] == "vllm" and "vLLM version" in manifest["draws_are"] and "engine: vllm" in told
+    )
+    drawn = tables.read_run(out / "iteration-1").merge(
+        tables.read_qrels(out / "iteration-1"), on=["query_id", "doc_id"]
+    )
+    answers = tasks.load("countdown", "train").topics.set_index("query_id")["answers"]
+    right = [countdown.is_correct(text, answers[query][0]) for query, text in zip(drawn["query_id"], drawn["text"])]
+    assert (
+        len(drawn) == 96 * 8
+        and drawn["relevance"].astype(bool).tolist() == right
+        and 0.1 < sum(right) / len(right) < 0.5
+    )
+    policy = out / "iteration-1" / "model"
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, policy))
+    moved = max((before[name] - after[name]).abs().max() for name in before)
+    assert before.keys() == after.keys() and 1e-4 < moved < 0.5
+    ours("passk", "--model", policy, "--dataset", "countdown", "--limit", 40, "-n", 8, "--temperature", "0.7", "--out",
+         tmp_path / "again")  # fmt: skip
+    again = tables.read_run(tmp_path / "again")
+    model, tokenizer = load.causal_lm(policy), load.tokenizer(policy)
+    asked = prompts(tasks.load("countdown", "test", 40).topics, tokenizer)
+    ids = dict(zip((prompt.query_id for prompt in asked), token_ids(tokenizer, asked)))
+    own = [
+        forward_logprob(model, ids[query], list(tokens)) for query, tokens in zip(again["query_id"], again["tokens"])
+    ]
+    assert len(again) == 40 * 8 and again["logprob"].tolist() == pytest.approx(own, abs=5e-3)
+
+
 # The last one: closing a second engine ends what all engines of a process share.
 def test_a_stop_token_of_the_generation_config_is_drawn_and_kept(folder, asked, tmp_path):
     import shutil

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from irlens.base.errors import UserError
 from irlens.models import catalog, load
 from irlens.rerank import reward
 from irlens.train import losses
-from irlens.train.reranker import base, objectives, texts
+from irlens.train.reranker import base, in_folder, objectives, texts, trainer
 from irlens.train.reranker.options import RATES, RerankerOptions
 
 TINY = catalog.fetch(catalog.model("tiny"))
@@ -71,6 +72,25 @@ def test_the_ranking_losses_are_the_policys_with_the_score_for_gamma(name):
     )
 
 
+def test_the_outcome_at_every_token_is_a_mean_over_tokens_candidates_and_lists():
+    """The third list has one grade: an objective that compares does not count it."""
+    scores, tokens = torch.zeros(3, 2), torch.tensor([1.0, -1.0, 0.5, 2.0, 0.0, 3.0], requires_grad=True)
+    grade, mask = (
+        torch.tensor([[1.0, 0.0], [1.0, 0.25], [1.0, 7.0]]),
+        torch.tensor([[True, True], [True, True], [True, False]]),
+    )
+    owner = torch.tensor([0, 0, 1, 2, 3, 4])
+    given = objectives.Judged.of(scores, grade, mask, every=objectives.Every(tokens, owner))
+    first = ((nls(1.0) + nls(-1.0)) / 2 + nls(-0.5)) / 2
+    second = (nls(2.0) + math.log(2)) / 2
+    loss = objectives.at_every_token(given, objectives.get("bradley-terry").counts(grade, mask))
+    assert loss.item() == pytest.approx((first + second) / 2)
+    every = objectives.at_every_token(given, objectives.get("bce").counts(grade, mask))
+    assert every.item() == pytest.approx((first + second + nls(3.0)) / 3)
+    every.backward()
+    assert tokens.grad[3].item() == pytest.approx(-(1 - 1 / (1 + math.exp(-2.0))) / 6)
+
+
 def test_padding_adds_nothing_whatever_the_objective():
     grade, mask = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[True, True, False]])
     for name in objectives.names():
@@ -93,6 +113,9 @@ def test_padding_adds_nothing_whatever_the_objective():
         ({"list_size": 1}, "--list-size"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"trainer_args": '{"fsdp": true}'}, "fsdp"),
+        ({"every_token": -0.5}, "--every-token must be at least 0"),
+        ({"optimiser": "moun"}, "muon"),
+        ({"optimiser": "muon", "trainer_args": '{"optim": "sgd"}'}, "--optimiser muon and --trainer-args optim"),
     ],
 )
 def test_options_that_cannot_be_meant_are_one_line(given, word):
@@ -103,6 +126,7 @@ def test_options_that_cannot_be_meant_are_one_line(given, word):
 def test_the_learning_rate_is_the_models_size_unless_it_is_given():
     assert [RerankerOptions().training(count).learning_rate for count in (10**6, 10**9)] == list(RATES)
     assert RerankerOptions(learning_rate=0.5).training(10**9).learning_rate == 0.5
+    assert RerankerOptions(optimiser="muon").training(10**6).learning_rate == pytest.approx(10 * RATES[0])
 
 
 LISTS = pd.DataFrame(
@@ -128,6 +152,33 @@ def test_a_language_model_without_a_template_reads_question_answer_and_the_end()
     assert batch["texts"]["attention_mask"].sum(1).tolist() == [len(t["input_ids"]) for f in found for t in f.texts]
     alone = texts.collate([found[0].blank()], 0)
     assert alone["mask"].tolist() == [[False]] and alone["texts"]["input_ids"].shape == (1, 1)
+
+
+def test_a_response_begins_where_its_text_leaves_that_of_an_empty_one():
+    tokenizer = base.tokenizer(TINY)
+    found = texts.read(LISTS, base.reader(TINY, tokenizer, TALKS), starts=True)
+    own = [tokenizer.decode(one["input_ids"][at:]) for each in found for one, at in zip(each.texts, each.starts)]
+    assert own == ["#### 3<|end|>", "#### 44<|end|>", "#### 5<|end|>"]
+    batch = texts.collate([*found, found[0].blank()], tokenizer.pad_token_id)
+    assert batch["starts"].tolist() == [at for each in found for at in each.starts]
+
+
+def test_the_score_at_a_token_is_that_of_the_text_which_ends_there(tmp_path):
+    tokenizer = base.tokenizer(TINY)
+    model, found = base.model(TINY, tokenizer, 0), texts.read(LISTS, base.reader(TINY, tokenizer, TALKS), starts=True)
+    options = RerankerOptions(every_token=1.0, epochs=1, batch_lists=2).check()
+    made = trainer.train(model, tokenizer.pad_token_id, found, replace(options, learning_rate=1e-3), tmp_path)
+    batch = texts.collate(found, tokenizer.pad_token_id)
+    with torch.no_grad():
+        scores = made._scores(made.model.eval(), batch)
+        each = [(f.texts[i]["input_ids"], f.starts[i]) for f in found for i in range(len(f.texts))]
+        ends = [
+            (ids[: end + 1], place) for place, (ids, start) in zip((0, 1, 2), each) for end in range(start, len(ids))
+        ]
+        alone = [made.model(input_ids=torch.tensor([ids])).logits.item() for ids, _ in ends]
+    assert scores.every.score.tolist() == pytest.approx(alone, abs=1e-5)
+    assert scores.every.owner.tolist() == [place for _, place in ends] and len(ends) > 9
+    assert not made.model.score._forward_hooks
 
 
 def test_the_head_is_a_function_of_the_seed():
@@ -200,6 +251,9 @@ def test_an_encoder_reads_prompt_and_response_as_a_pair(tmp_path):
     assert one == dict(tokenizer("a = ?", "#### 3", return_attention_mask=False))
     made = base.model(tmp_path, own, 0)
     assert made.num_labels == 1 and not any(m.p for m in made.modules() if isinstance(m, torch.nn.Dropout))
+    lists = LISTS.assign(messages=LISTS["query_id"].map(TALKS))
+    with pytest.raises(UserError, match="--every-token.* is an encoder"):
+        in_folder.fitting(lists, tmp_path, own, RerankerOptions(every_token=1.0).training())
 
 
 def test_a_text_that_ends_with_what_pads_is_one_line():

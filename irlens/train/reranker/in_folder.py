@@ -127,7 +127,9 @@ def fitting(lists: pd.DataFrame, weights: Path, tokenizer, options: Training) ->
     from irlens.train.reranker import base, texts
 
     reader = base.reader(weights, tokenizer, conversations(lists))
-    every = texts.read(lists, reader)
+    if options.every_token and not reader.causal:
+        raise UserError(f"--every-token: {weights.name} is an encoder, which scores a text as a whole; leave it out")
+    every = texts.read(lists, reader, starts=options.every_token > 0)
     fit = [one for one in every if options.max_length is None or one.longest <= options.max_length]
     if not fit:
         shortest = min(one.longest for one in every)

@@ -19,15 +19,24 @@ RANKING = ("pairwise", "contrastive", "lambdarank", "listmle")  # a policy's, wi
 
 
 @dataclass(frozen=True)
+class Every:
+    """Scores at every token of the responses, T in all."""
+
+    score: Tensor  # [T] what a classifier says once it has read that token
+    owner: Tensor  # [T] whose token it is: a place in the flat [B * L] grid of candidates
+
+
+@dataclass(frozen=True)
 class Judged(Scores):
     """Scores of a classifier: `logprob` holds s, `reference` zeros, `length` ones."""
 
     margin: Tensor | None = None  # [B] by how much the better is to lead in this list; NaN where it does not say
+    every: Every | None = None
 
     @classmethod
-    def of(cls, scores: Tensor, grade: Tensor, mask: Tensor, margin: Tensor | None = None) -> "Judged":
+    def of(cls, scores: Tensor, grade: Tensor, mask: Tensor, margin: Tensor | None = None, every: Every | None = None):
         """Of s[B, L], in at least float32."""
-        return cls(scores, torch.zeros_like(grade), torch.ones_like(grade), grade, mask, margin=margin)
+        return cls(scores, torch.zeros_like(grade), torch.ones_like(grade), grade, mask, margin=margin, every=every)
 
 
 def bradley_terry(scores: Judged, margin: float = 0.0) -> Tensor:
@@ -55,6 +64,22 @@ def bce(scores: Judged) -> Tensor:
 def regression(scores: Judged) -> Tensor:
     """(s - g)^2: the mean of a list's candidates, then of the lists."""
     return _mean((scores.policy - _grades(scores)) ** 2, scores)
+
+
+def at_every_token(scores: Judged, counted: Tensor) -> Tensor:
+    """`bce` of the score at every token of a response, as if the response ended there: the mean over its tokens, then over
+    a list's candidates, then over the lists that counted[B] marks.
+
+    Source: the token-level verifiers of Cobbe et al. 2021, arXiv 2110.14168, section 4.2 and appendix B: whether a
+    solution will be right is learnt at each of its tokens, which teaches more than its end alone.
+    """
+    assert scores.every is not None
+    owner, grades = scores.every.owner, _grades(scores).flatten()
+    each = binary_cross_entropy_with_logits(scores.every.score, grades[owner], reduction="none")
+    tokens = torch.zeros_like(grades).index_add(0, owner, torch.ones_like(each)).clamp(min=1)
+    per_candidate = torch.zeros_like(grades).index_add(0, owner, each) / tokens
+    per_list = per_candidate.view_as(scores.mask).sum(1) / scores.mask.sum(1).clamp(min=1)
+    return mean_over_lists(per_list, counted)
 
 
 def _grades(scores: Judged) -> Tensor:

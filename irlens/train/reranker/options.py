@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from irlens.train.losses import Objective
 
 RATES = (1e-3, 1e-5)  # learning rate where none is given: of a model below and from SMALL parameters on
+OPTIMISERS = {"adamw": 1, "muon": 10}  # and what it is multiplied with
 
 
 @dataclass(frozen=True)
 class Training(TrainOptions):
     """What the trainer is told: a policy's options, with an objective over a classifier's scores."""
+
+    every_token: float = 0.0
+    optimiser: str = "adamw"
 
     @property
     def loss(self) -> Objective:
@@ -52,12 +56,17 @@ class RerankerOptions:
     )
     beta: float | None = option(None, "Of the ranking losses, times the score. Default: 1.", panel="Objective")
     objective_args: str | None = option(None, "JSON of other parameters: '{\"weighted\": 1}'.", panel="Objective")
+    every_token: float = option(
+        0.0, "Weight of bce at every token of a response, beside the objective.", panel="Objective", least=0
+    )
     list_size: int = option(8, "Responses of a prompt in training, evenly over their grades.", panel="Lists", least=2)
+    balanced: bool = option(False, "As many responses of each grade in a list.", panel="Lists")
     held_out: float = option(0.1, "Share of the prompts that is held out, and measured.", panel="Measuring")
     epochs: int = option(1, "Times that every list is read.", panel="Trainer", least=1)
     learning_rate: float | None = option(None, "Default: 1e-5; of a small model 1e-3.", panel="Trainer")
     max_length: int | None = option(None, "Tokens; longer lists are left out, and counted.", panel="Trainer")
     batch_lists: int = option(32, "Lists per step, over all processes.", panel="Trainer", least=1)
+    optimiser: str = option("adamw", "Or muon, which learns more where there is much to learn.", panel="Trainer")
     lists_at_once: int | None = option(
         None, "Lists per pass. Default: by the model's size.", panel="Trainer", free=True
     )
@@ -77,14 +86,23 @@ class RerankerOptions:
         at_least(1, max_length=self.max_length, lora_rank=self.lora_rank)
         at_least(2, list_size=self.list_size)
         positive(learning_rate=self.learning_rate)
+        at_least(0, every_token=self.every_token)
         if not 0 <= self.held_out < 1:
             raise UserError(f"--held-out must be 0 or more and below 1, got {self.held_out:g}")
         one_of(DTYPES, save_dtype=self.save_dtype)
         check_adapters(self.lora_rank, None)
         found = self.training()
         check_arguments(found.arguments)
+        self._check_optimiser(found)
         found.parameters  # noqa: B018 - it refuses what the objective does not know
         return found
+
+    def _check_optimiser(self, found: Training) -> None:
+        """Raises UserError for an optimiser that is not known, or that --trainer-args chooses another one beside."""
+        one_of(tuple(OPTIMISERS), optimiser=self.optimiser)
+        other = next((name for name in ("optim", "deepspeed") if name in found.arguments), None)
+        if self.optimiser != "adamw" and other:
+            raise UserError(f"--optimiser {self.optimiser} and --trainer-args {other}: give one of them")
 
     def training(self, parameters: int | None = None, positions: int | None = None) -> Training:
         """What the trainer is told, with what a model of so many parameters and positions decides in the place of what was
@@ -93,7 +111,7 @@ class RerankerOptions:
         from irlens.train.options import _object
 
         shared = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(self)}
-        told = {name: getattr(self, name) for name in shared}
+        told = {name: getattr(self, name) for name in (*shared, "every_token", "optimiser")}
         args = _object(self.objective_args, "--objective-args")
         if self.margin is not None:
             if "margin" in args:
@@ -101,7 +119,7 @@ class RerankerOptions:
             args["margin"] = self.margin
         told["objective_args"] = args or None
         if parameters is not None and self.learning_rate is None:
-            told["learning_rate"] = RATES[parameters >= SMALL]
+            told["learning_rate"] = OPTIMISERS[self.optimiser] * RATES[parameters >= SMALL]
         if self.max_length is None:
             told["max_length"] = positions
         return Training(**told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import pandas as pd
 import torch
@@ -15,7 +16,8 @@ from irlens.rerank.reward import Reader, padded
 @dataclass(frozen=True)
 class Texts:
     """One list: what the classifier reads of each response (`input_ids`, and what else its tokenizer makes), its grade and
-    tier, and by how much the better ones are to lead, where the data say it."""
+    tier, and by how much the better ones are to lead, where the data say it. starts: at which token each response begins,
+    where that was asked for."""
 
     name: str
     query_id: str
@@ -23,6 +25,7 @@ class Texts:
     grades: list[float]
     tiers: list[str]
     margin: float = float("nan")
+    starts: tuple[int, ...] = ()
 
     def blank(self) -> Texts:
         """A list without a candidate, of one token: it fills a pass, and adds nothing."""
@@ -39,9 +42,13 @@ class Texts:
         return max(len(one["input_ids"]) for one in self.texts)
 
 
-def read(lists: pd.DataFrame, reader: Reader) -> list[Texts]:
-    """One `Texts` per list. Raises UserError for a text that ends with the padding token: its end would not be found."""
+def read(lists: pd.DataFrame, reader: Reader, starts: bool = False) -> list[Texts]:
+    """One `Texts` per list. Raises UserError for a text that ends with the padding token: its end would not be found.
+
+    starts: whether it is asked where responses begin.
+    """
     encoded = reader.encode(lists)
+    begins = _begins(lists, encoded, reader) if starts else []
     last = next((i for i, one in enumerate(encoded) if one["input_ids"][-1:] == [reader.pad]), None)
     if last is not None and reader.causal:
         raise UserError(
@@ -54,13 +61,26 @@ def read(lists: pd.DataFrame, reader: Reader) -> list[Texts]:
         texts = [encoded[i] for i in group.index]
         name = f"{query_id}, list {number}"
         grades, tiers = group["grade"].astype(float).tolist(), group["tier"].tolist()
-        out.append(Texts(name, query_id, texts, grades, tiers, float(margins[group.index[0]])))
+        own = tuple(begins[i] for i in group.index) if starts else ()
+        out.append(Texts(name, query_id, texts, grades, tiers, float(margins[group.index[0]]), own))
+    return out
+
+
+def _begins(lists: pd.DataFrame, encoded: list[dict[str, list[int]]], reader: Reader) -> list[int]:
+    """How many tokens each text shares with the same prompt and an empty response: where the response begins."""
+    once = lists.drop_duplicates("query_id").assign(text="")
+    empty = dict(zip(once["query_id"], (one["input_ids"] for one in reader.encode(once))))
+    out = []
+    for query_id, one in zip(lists["query_id"], encoded):
+        pairs = zip(empty[query_id], one["input_ids"])
+        out.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
     return out
 
 
 def collate(some: Sequence[Texts], pad: int) -> dict:
     """A batch: `texts` (rows of all responses, list by list, padded on the right), `names`, `tiers`, [B, L] tensors `grade`
-    and `mask`, and `margin` [B] where a list has one. Blank lists (`Texts.blank`) are left out beside others."""
+    and `mask`, `margin` [B] where a list has one, and `starts` [rows] where they are known. Blank lists (`Texts.blank`) are
+    left out beside others."""
     some = [one for one in some if one.grades] or list(some[:1])
     length = max(1, *(len(one.grades) for one in some))
     batch = {
@@ -70,5 +90,7 @@ def collate(some: Sequence[Texts], pad: int) -> dict:
         "grade": torch.tensor([[*one.grades, *[0.0] * (length - len(one.grades))] for one in some]),
         "mask": torch.tensor([[i < len(one.grades) for i in range(length)] for one in some]),
     }
+    if starts := [start for one in some for start in one.starts]:
+        batch["starts"] = torch.tensor(starts)
     margin = torch.tensor([one.margin for one in some])
     return batch if margin.isnan().all() else batch | {"margin": margin}

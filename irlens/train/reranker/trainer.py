@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,7 +11,8 @@ from transformers import Trainer
 
 from irlens.train import trainer as policies
 from irlens.train.losses.scores import Scores
-from irlens.train.reranker.objectives import Judged
+from irlens.train.muon import Muon
+from irlens.train.reranker.objectives import Every, Judged, at_every_token
 from irlens.train.reranker.options import Training
 from irlens.train.reranker.texts import Texts, collate
 
@@ -18,11 +21,38 @@ class RerankerTrainer(policies.RankingTrainer):
     """A Trainer whose loss is an objective over the scores of a list's texts; its log says how good and bad ones score."""
 
     def _scores(self, model, inputs: dict) -> Judged:
-        more = {"use_cache": False} if self.causal else {}
-        logits = model(**inputs["texts"], **more).logits[:, 0].float()
-        mask = inputs["mask"]
+        more, mask = {"use_cache": False} if self.causal else {}, inputs["mask"]
+        with self._heads(model) as heads:
+            logits = model(**inputs["texts"], **more).logits[:, 0].float()
         scores = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, logits)
-        return Judged.of(scores, inputs["grade"], mask, inputs.get("margin"))
+        every = _every(heads[-1], inputs) if heads and "starts" in inputs else None
+        return Judged.of(scores, inputs["grade"], mask, inputs.get("margin"), every)
+
+    def create_optimizer(self, *args, **kwargs):
+        """Muon, where it was asked for, or as TrainingArguments have it."""
+        if self.optimizer is None and self.options.optimiser == "muon":
+            self.optimizer = Muon(self.model, self.args.learning_rate)
+        return super().create_optimizer(*args, **kwargs)
+
+    @contextmanager
+    def _heads(self, model) -> Iterator[list[torch.Tensor]]:
+        """What the head of a language model gives in passes meanwhile, [rows, tokens, 1] each; nothing where none asks."""
+        found: list[torch.Tensor] = []
+        if not self.options.every_token:
+            yield found
+            return
+        head = self.accelerator.unwrap_model(model).score
+        hook = head.register_forward_hook(lambda module, given, out: found.append(out))
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+    def _loss(self, scores: Judged) -> torch.Tensor:
+        loss, weight = super()._loss(scores), self.options.every_token
+        if not weight or scores.every is None:
+            return loss
+        return loss + weight * at_every_token(scores, self.objective.counts(scores.grade, scores.mask))
 
     def diagnose(self, scores: Scores) -> dict[str, float]:
         """Of a pass, summed over its lists: the share of its pairs of two grades that are in order, and mean scores."""
@@ -47,6 +77,14 @@ class RerankerTrainer(policies.RankingTrainer):
         kept = {name: inputs.pop(name) for name in ("names", "tiers")}
         texts = {name: values.to(self.args.device) for name, values in inputs.pop("texts").items()}
         return {**Trainer._prepare_inputs(self, inputs), **kept, "texts": texts}
+
+
+def _every(head: torch.Tensor, inputs: dict) -> Every:
+    """The scores [rows, tokens, 1] at the tokens of responses, and whose they are."""
+    there, starts, mask = inputs["texts"]["attention_mask"].bool(), inputs["starts"], inputs["mask"]
+    there = there & (torch.arange(there.shape[1], device=there.device) >= starts.unsqueeze(1))
+    owners = mask.flatten().nonzero()  # [rows, 1]: a row for each candidate, list by list
+    return Every(head[..., 0].float()[there], owners.expand_as(there)[there])
 
 
 def train(model, pad: int, examples: list[Texts], options: Training, folder: Path) -> RerankerTrainer:
