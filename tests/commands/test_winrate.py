@@ -306,6 +306,8 @@ def test_wrong_input_is_one_line(contest, refused, serve, tmp_path):
     cases = {
         "winrate: name the outputs": ("winrate",),
         "hold only the baseline, mine": ("winrate", mine, "--baseline", mine, "--judge", "length"),
+        "nowhere.json: no such run, file or folder": ("winrate", tmp_path / "nowhere.json"),
+        "--judge nobody: no such judge; known: ": ("winrate", mine, "--baseline", "nowhere.json", "--judge", "nobody"),
         "name the baseline": ("winrate", mine, "--judge", "length"),
         "no such file, and no system of the outputs": ("winrate", mine, "--baseline", "nobody", "--judge", "length"),
         "holds no preferences; give --judge": contest,
