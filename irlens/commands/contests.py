@@ -77,6 +77,10 @@ def outputs_of(path: str, settings: WinRate, say: Say) -> tuple[pd.DataFrame, bo
     first, rows = _rows(where)
     if annotations.fits(first):
         return annotations.read(rows), True
+    if first.keys() >= set(annotations.PAIR):
+        raise UserError(
+            f"{path}: annotations without a preference; those of `irlens winrate` and of alpaca_eval have one"
+        )
     if "candidates" in first:
         from irlens.tasks import alpaca
 

@@ -322,6 +322,7 @@ def test_wrong_input_is_one_line(contest, refused, serve, tmp_path):
         "not from 1 to 2 (the first, number 3, is 2.5)": (
             "winrate", write(tmp_path / "high.json", [n | {"preference": 2.5 if n["instruction"] == "Q2" else 1} for n in notes]),
         ),
+        "annotations without a preference": ("winrate", write(tmp_path / "none.json", [{k: v for k, v in notes[0].items() if k != "preference"}])),
         "preference must be a number or null": ("winrate", write(tmp_path / "text.json", [notes[0] | {"preference": "2"}])),
         "1 prompts are judged twice": ("winrate", write(tmp_path / "again.json", [*notes, notes[0]])),
         "prompts are joined by their text": (
