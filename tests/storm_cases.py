@@ -53,6 +53,9 @@ CASES = (
         "judges",
         "judges @annotations.json --judge length,mean-likelihood --policy tiny --resamples 50 --store none --out out",
     ),
+    Case("mixeval", "mixeval @responses.json @others.json --dataset @mixeval-2024-06-01 --store none --out out"),
+    Case("arena-hard", "arena-hard @arena-hard/model_judgment --resamples 50 --store none --out out"),
+    Case("mt-bench", "mt-bench @mt-bench/model_judgment --store none --out out"),
     Case("import", "import @draws.jsonl --out out"),
     Case("export", "export @drawn --to every-eval-ever --out out"),
     Case("plot", "plot @drawn/passk.csv --out out"),
@@ -127,6 +130,7 @@ def write_files(folder: Path) -> None:
     ]  # fmt: skip
     (folder / "annotations.json").write_text(json.dumps(annotated))
     (folder / "draws.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _write_benchmarks(folder)
     items = [(f"{i}", subset, 1) for subset in ("Math", "Safety") for i in range(4)]
     items += [(f"{kind}:{i}", "Ties", right) for i in range(3) for kind, right in (("ref", 1), ("tied", 2))]
     rows = [
@@ -140,3 +144,61 @@ def write_files(folder: Path) -> None:
         for name, subset, right in items
     ]
     (folder / "rewardbench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _write_benchmarks(folder: Path) -> None:
+    """MixEval with two systems' responses, and Arena-Hard and MT-Bench with judgements of two systems, all in their layouts."""
+    asked = {f"{i}": {"problem_type": "free-form", "context": None, "prompt": f"{i} plus 1?", "target": [f"{i + 1}"],
+                      "benchmark_name": "GSM8k"} for i in range(6)}  # fmt: skip
+    choice = {
+        "problem_type": "multiple-choice",
+        "context": None,
+        "prompt": "Which?",
+        "options": ["x", "y"],
+        "target": [0],
+        "benchmark_name": "ARC",
+    }
+    shown = "Which?\nA. x\nB. y\nAnswer with the option letter from the given choices directly."
+    for split in ("mixeval", "mixeval-hard"):
+        _dump(folder / "mixeval-2024-06-01" / split / "free-form.json", asked)
+        _dump(folder / "mixeval-2024-06-01" / split / "multiple-choice.json", {"0": choice})
+    for s, name in enumerate(("responses", "others")):
+        rows = [
+            row | {"id": i, "formated_input": f"Question: {row['prompt']}\nAnswer the question. \nLet's think step by step.",
+                   "response": f"It is {int(i) + 1 + s * int(i) % 2}."} for i, row in asked.items()
+        ]  # fmt: skip
+        _dump(folder / f"{name}.json", [*rows, choice | {"id": "0", "formated_input": shown, "response": "A"}])
+    for name in ("base", "a", "b"):
+        said = [
+            {"uid": f"u{i}", "model": name, "messages": [{"role": "assistant", "content": {"answer": name * (i + 1)}}]}
+            for i in range(6)
+        ]
+        _lines(folder / "arena-hard" / "model_answer" / f"{name}.jsonl", said)
+    asked = [{"uid": f"u{i}", "category": "all", "prompt": f"Question {i}?"} for i in range(6)]
+    _lines(folder / "arena-hard" / "question.jsonl", asked)
+    for s, name in enumerate("ab"):
+        games = [
+            [{"score": ("A>B", "B>A", "A=B")[(i + s) % 3]}, {"score": "A>>B" if i % 2 else "B>A"}] for i in range(6)
+        ]
+        judged = [
+            {"uid": f"u{i}", "category": "all", "judge": "j", "model": name, "baseline": "base", "games": g}
+            for i, g in enumerate(games)
+        ]
+        _lines(folder / "arena-hard" / "model_judgment" / "j" / f"{name}.jsonl", judged)
+    turns = [
+        {"question_id": 81 + i, "category": ("math", "stem")[i % 2], "turns": ["Why?", "And then?"]} for i in range(6)
+    ]
+    _lines(folder / "mt-bench" / "question.jsonl", turns)
+    grades = [{"question_id": 81 + i, "model": name, "judge": ["j", "single-v1"], "turn": turn, "score": (i + turn + s) % 10 + 1}
+              for s, name in enumerate("ab") for i in range(6) for turn in (1, 2)]  # fmt: skip
+    _lines(folder / "mt-bench" / "model_judgment" / "j_single.jsonl", grades)
+
+
+def _dump(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def _lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError, did_you_mean
-from irlens.base.options import at_least, identity, one_of
+from irlens.base.options import at_least, identity
 from irlens.commands import asking, contests, finished
 from irlens.commands.chat import ArenaHard, WinRate
 from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
-from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say, concat
 from irlens.tables.formats import arena_hard as layout
 from irlens.tables.formats.rows import benchmark_of, first_of, judged_in
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from irlens.measure.results import Results
     from irlens.rerank.arena_hard import Games, Wording
     from irlens.retrieve.options import EngineOptions
-
-JUDGES = ("own", "authors")
 
 
 @dataclass
@@ -87,22 +84,11 @@ def arena_hard(settings: ArenaHard, say: Say = print) -> tuple[Path, pd.DataFram
 
 def _check(settings: ArenaHard) -> None:
     """Raises UserError for settings that cannot be meant."""
-    if not settings.systems:
-        raise UserError(
-            "arena-hard: name judgements (model_judgment/JUDGE), answers (model_answer/MODEL.jsonl) or runs"
-        )
-    one_of(JUDGES, judge=settings.judge)
+    wanted = "arena-hard: name judgements (model_judgment/JUDGE), answers (model_answer/MODEL.jsonl) or runs"
+    asking.check_benchmark(settings, wanted, settings.checkout, "a checkout of lmarena/arena-hard-auto by --checkout")
     at_least(0, resamples=settings.resamples)
-    at_least(1, judge_tokens=settings.judge_tokens)
-    asking.check(settings)
-    if settings.judge_temperature is not None:
-        heat(judge_temperature=settings.judge_temperature)
     if settings.parity and not settings.resamples:
         raise UserError("--parity: its values are those of resamples, and --resamples is 0")
-    if settings.judge == "authors" and not settings.checkout:
-        raise UserError(
-            "--judge authors: its words are its authors': name a checkout of lmarena/arena-hard-auto by --checkout"
-        )
 
 
 # -- what is named -------------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from irlens.retrieve.options import EngineOptions
 
 
+JUDGES = ("own", "authors")  # of a benchmark: our wording, or its authors'
+
+
 class Limits(Protocol):
     """Settings that say how much may be asked."""
 
@@ -38,6 +41,36 @@ def check(settings: Limits) -> None:
     at_least(0, max_calls=settings.max_calls)
     if settings.price is not None and (len(settings.price) != 2 or not all(0 <= p < 1e9 for p in settings.price)):
         raise UserError("--price: two numbers from 0 on, dollars for a million tokens read, and written: 10,30")
+
+
+class Benchmark(Limits, Protocol):
+    """Settings of a benchmark whose answers a judge is asked about."""
+
+    @property
+    def systems(self) -> list[str] | None: ...
+    @property
+    def judge(self) -> str | None: ...
+    @property
+    def judge_tokens(self) -> int | None: ...
+    @property
+    def judge_temperature(self) -> float | None: ...
+
+
+def check_benchmark(settings: Benchmark, wanted: str, words: str | None, told: str) -> None:
+    """Raises UserError: nothing named (`wanted`: what could be), an unknown judge, numbers out of range, the authors' judge
+    without their words (`told`: what has them)."""
+    from irlens.base.options import at_least, one_of
+    from irlens.commands.settings import heat
+
+    if not settings.systems:
+        raise UserError(wanted)
+    one_of(JUDGES, judge=settings.judge)
+    at_least(1, judge_tokens=settings.judge_tokens)
+    check(settings)
+    if settings.judge_temperature is not None:
+        heat(judge_temperature=settings.judge_temperature)
+    if settings.judge == "authors" and not words:
+        raise UserError(f"--judge authors: its words are its authors': name {told}")
 
 
 def ask(

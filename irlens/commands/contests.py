@@ -68,13 +68,19 @@ def outputs_of(path: str, settings: WinRate, say: Say) -> tuple[pd.DataFrame, bo
     where = Path(path).expanduser()
     if where.is_dir() and (where / JUDGEMENTS).is_file():
         where = where / JUDGEMENTS
-    if where.is_dir() or not where.exists() or (where.suffix == ".parquet" and _is_run(where)):
+    if not where.exists():
+        raise UserError(f"{path}: no such run, file or folder")
+    if where.is_dir() or (where.suffix == ".parquet" and _is_run(where)):
         return _of_run(
             runs.read(path, settings.dataset, settings.split, None, settings.thought, settings.columns), say
         ), False
     first, rows = _rows(where)
     if annotations.fits(first):
         return annotations.read(rows), True
+    if first.keys() >= set(annotations.PAIR):
+        raise UserError(
+            f"{path}: annotations without a preference; those of `irlens winrate` and of alpaca_eval have one"
+        )
     if "candidates" in first:
         from irlens.tasks import alpaca
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from irlens.base import files
 from irlens.base.errors import UserError
 from irlens.base.options import at_least, identity
-from irlens.commands import contests, finished
+from irlens.commands import contests, finished, runs
 from irlens.commands.chat import Judges, WinRate
 from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from irlens.measure.verdicts import Verdicts
     from irlens.rerank.reranker import Scoring
 
+NO_JUDGEMENTS = "holds no judgements (instruction, output_1, output_2, preference); `irlens winrate` makes them"
 TABLES = ("judges", "agreement", "bias", "lengths")
 
 
@@ -81,11 +82,20 @@ def _set(where: Path, say: Say) -> pd.DataFrame:
     if (where / contests.JUDGEMENTS).is_file():
         where = where / contests.JUDGEMENTS
     if where.suffix == ".parquet":
-        return read_parquet(where)
+        found = read_parquet(where)
+        if not {"instruction", "output_1", "output_2", "preference"} <= set(found.columns):
+            raise UserError(f"{where}: {NO_JUDGEMENTS}")
+        return found
     if where.is_dir():
-        some = sorted(where.rglob("annotations*.json")) or sorted(where.glob("*.json"))
+        made_by = runs.command_of(where)
+        own = [] if made_by else sorted(where.glob("*.json"))  # its manifest and facts are no judgements
+        some = sorted(where.rglob("annotations*.json")) or own
         if not some:
-            raise UserError(f"{where}: holds no {contests.JUDGEMENTS} and no annotations.json")
+            what = f"is of `irlens {made_by}` and " if made_by else ""
+            raise UserError(
+                f"{where}: {what}holds no {contests.JUDGEMENTS} and no annotations.json; name a folder of `irlens winrate`, "
+                f"AlpacaEval's annotations.json or lists with a baseline"
+            )
         return concat([_of_file(path, say) for path in some])
     return _of_file(where, say)
 
@@ -93,9 +103,7 @@ def _set(where: Path, say: Say) -> pd.DataFrame:
 def _of_file(path: Path, say: Say) -> pd.DataFrame:
     found, judged = contests.outputs_of(str(path), WinRate(), say)
     if not judged:
-        raise UserError(
-            f"{path}: holds no judgements (instruction, output_1, output_2, preference); `irlens winrate` makes them"
-        )
+        raise UserError(f"{path}: {NO_JUDGEMENTS}")
     return found
 
 

@@ -76,7 +76,7 @@ def mixeval(settings: MixEval, say: Say = print) -> tuple[Path, pd.DataFrame, pd
             return out, finished.table(out / "results.csv"), finished.table(out / "tests.csv")
         verdict, facts = judge(list(found.values()), out, say)
         scored = {name: answers.judged(one, verdict) for name, one in found.items()}
-        results, tests = _written(systems, found, scored, settings, out)
+        results, tests = _written(systems, found, scored, settings, out, say)
         if facts.get("refused"):
             folder.asked = None  # those are asked again at the next start
         data = runs.data_of(str(version), settings.split or "")
@@ -167,7 +167,8 @@ def _responses(folder: Path, version: str, say: Say) -> list[Path]:
 
 
 def _located(run: pd.DataFrame, path: Path, items: Sequence[Item]) -> pd.DataFrame:
-    """A file's rows under the identifiers of the set that it answers: the one with most of its ids and prompts.
+    """A file's rows under the identifiers of the set that it answers: the one with most of its ids and prompts. What was
+    asked of a base model holds the prompt after five examples.
 
     Raises UserError for records that are not that set's.
     """
@@ -175,10 +176,10 @@ def _located(run: pd.DataFrame, path: Path, items: Sequence[Item]) -> pd.DataFra
     for item in items:
         by_split.setdefault(item.split, {})[f"{item.kind}/{item.id}"] = item
     asked = list(zip(run["query_id"], run["query"]))
-    counts = {s: sum(q in some and some[q].prompt == text for q, text in asked) for s, some in by_split.items()}
+    counts = {s: sum(q in some and some[q].prompt in text for q, text in asked) for s, some in by_split.items()}
     split = max(counts, key=lambda name: counts[name])
     known = by_split[split]
-    strange = [q for q, text in asked if q not in known or known[q].prompt != text]
+    strange = [q for q, text in asked if q not in known or known[q].prompt not in text]
     if strange:
         version = items[0].query_id.partition("/")[0]
         raise UserError(
@@ -239,22 +240,14 @@ def _written(
     scored: Mapping[str, pd.DataFrame],
     settings: MixEval,
     out: Path,
+    say: Say,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables in the folder; returns scores and tests."""
-    import pandas as pd
-
     from irlens.measure import mixeval as scoring
-    from irlens.measure.results import compare
     from irlens.rerank.by_name import slug
 
-    each = [scoring.scores(scored[name], one, settings.parity) for name, one in found.items()]
-    results = scoring.together(each)
-    tests = pd.DataFrame(
-        columns=["before", "after", "measure", "difference", "low", "high", "p", "effect", "n", "p_holm"]
-    )
-    if len(found) > 1:
-        common = [title for title in scoring.TITLES.values() if all((one["measure"] == title).any() for one in each)]
-        tests = compare(*each, measures=common, seed=settings.seed) if common else tests
+    results = scoring.together([scoring.scores(scored[name], one, settings.parity) for name, one in found.items()])
+    tests = _tests(found, scored, settings, say)
     files.write_csv(results, out / "results.csv")
     files.write_csv(tests, out / "tests.csv")
     files.write_parquet(results.per_query, out / "per_query.parquet")
@@ -264,6 +257,27 @@ def _written(
         files.write_parquet(system.run, folder / "run.parquet")
         files.write_parquet(scoring.qrels(scored[system.name]), folder / "qrels.parquet")
     return results, tests
+
+
+def _tests(
+    found: Mapping[str, Answered], scored: Mapping[str, pd.DataFrame], settings: MixEval, say: Say
+) -> pd.DataFrame:
+    """Paired tests of every two systems, over the items that all of them answer; how many are left out is said."""
+    import pandas as pd
+
+    from irlens.measure import mixeval as scoring
+    from irlens.measure.results import compare
+
+    columns = ["before", "after", "measure", "difference", "low", "high", "p", "effect", "n", "p_holm"]
+    lacking = {item for one in found.values() for some in one.missing.values() for item in some}
+    rows = {name: some[~some["query_id"].isin(lacking)] for name, some in scored.items()}
+    if len(found) < 2 or any(some.empty for some in rows.values()):
+        return pd.DataFrame(columns=columns)
+    each = [scoring.scores(rows[name], one, settings.parity) for name, one in found.items()]
+    common = [title for title in scoring.TITLES.values() if all((one["measure"] == title).any() for one in each)]
+    if lacking and common:
+        say(f"tests: {len(lacking):,} items that some system lacks are left out")
+    return compare(*each, measures=common, seed=settings.seed) if common else pd.DataFrame(columns=columns)
 
 
 def response_files(run: pd.DataFrame, items: Sequence[Item], name: str, out: Path) -> list[Path]:

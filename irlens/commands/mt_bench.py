@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from irlens.base import files
 from irlens.base.errors import UserError
-from irlens.base.options import at_least, identity, one_of
+from irlens.base.options import identity
 from irlens.commands import asking, contests, finished, runs
 from irlens.commands.chat import MtBench
 from irlens.commands.drawing import store_of
 from irlens.commands.folder import OutputFolder
-from irlens.commands.settings import heat
 from irlens.retrieve.policy import Say, concat
 from irlens.tables.formats import mt_bench as layout
 from irlens.tables.formats.rows import benchmark_of, first_of, judged_in
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from irlens.rerank.mt_bench import Grades, Wording
     from irlens.retrieve.options import EngineOptions
 
-JUDGES = ("own", "authors")
 SECOND = "second-turn.jsonl"
 
 
@@ -47,7 +45,8 @@ def mt_bench(settings: MtBench, say: Say = print) -> tuple[Path, pd.DataFrame]:
     turn), per_query.parquet, model_judgment/ in the authors' layout, and, of a judge at a server, answers.jsonl; or
     second-turn.jsonl. Raises UserError: nothing named, answers without a judge, questions or references that are missing.
     """
-    _check(settings)
+    wanted = "mt-bench: name grades (model_judgment/…jsonl), answers (model_answer/MODEL.jsonl) or runs"
+    asking.check_benchmark(settings, wanted, settings.templates, "FastChat's judge_prompts.jsonl by --templates")
     given = _read(settings, say)
     if settings.second_turn:
         return _second_turn(settings, given, say)
@@ -77,20 +76,6 @@ def mt_bench(settings: MtBench, say: Say = print) -> tuple[Path, pd.DataFrame]:
             folder.asked = None  # those are asked again at the next start
         folder.note(missing=missing, judge=sorted(set(grades["judge"])), **facts)
     return out, results
-
-
-def _check(settings: MtBench) -> None:
-    """Raises UserError for settings that cannot be meant."""
-    if not settings.systems:
-        raise UserError("mt-bench: name grades (model_judgment/…jsonl), answers (model_answer/MODEL.jsonl) or runs")
-    one_of(JUDGES, judge=settings.judge)
-    at_least(1, judge_tokens=settings.judge_tokens)
-    heat(judge_temperature=settings.judge_temperature)
-    asking.check(settings)
-    if settings.judge == "authors" and not settings.templates:
-        raise UserError(
-            "--judge authors: its words are its authors': name FastChat's judge_prompts.jsonl by --templates"
-        )
 
 
 # -- what is named -------------------------------------------------------------------------------------------------
@@ -133,8 +118,12 @@ def _of_run(name: str, given: Given, settings: MtBench, say: Say) -> pd.DataFram
     """
     import pandas as pd
 
+    from irlens.tables import with_queries
+
     source = runs.read(name, thought=settings.thought)
     run = runs.without_thoughts(source, "MT-Bench")
+    if "query" not in run.columns:
+        run = with_queries(run, source.task.topics)
     run = run.assign(tag=run["tag"].astype(str) if "tag" in run.columns else source.name)
     run = run.sort_values("rank", kind="stable").drop_duplicates(["tag", "query_id"]).sort_index()
     assert given.questions is not None

@@ -55,6 +55,14 @@ def choose(settings: WinRate, contest: Contest, say: Say) -> Judge:
     return _reranker(settings, say)
 
 
+def check(name: str | None) -> None:
+    """Raises UserError for a judge that is none by its name, before anything else is looked at."""
+    from irlens.rerank import judge_names
+
+    if name not in (None, STORED):
+        judge_names.check(name)
+
+
 # -- stored --------------------------------------------------------------------------------------------------------
 
 

@@ -157,7 +157,12 @@ def _with_candidates(
     """A data set that comes with candidates."""
     from irlens import tasks
 
-    task = tasks.load(where, split, None, columns)
+    try:
+        task = tasks.load(where, split, None, columns)
+    except UserError as error:
+        if where.is_dir() and (made_by := command_of(where)):
+            raise UserError(f"{path}: is of `irlens {made_by}` and holds no run.parquet ({error})") from error
+        raise
     if task.candidates is None:
         raise UserError(f"{path}: holds no run.parquet, and no lists of candidates")
     data = data_of(path, task.split)
@@ -250,6 +255,15 @@ def without_thoughts(source: Source, what: str) -> pd.DataFrame:
     if source.thought is None:
         return run
     return run.assign(text=[answer_part(text, source.thought) or "" for text in run["text"]])
+
+
+def command_of(folder: Path) -> str | None:
+    """The command whose output a folder is, as its manifest says; None of any other folder."""
+    try:
+        told = checksums.read_signed(folder / "manifest.json")
+    except (OSError, ValueError, RecursionError):
+        return None
+    return str(told["command"]) if "command" in told else None
 
 
 def _manifest(path: Path) -> dict:

@@ -72,13 +72,17 @@ def with_files(settings: WinRate) -> WinRate:
 
 
 def checked(settings: WinRate) -> WinRate:
-    """The settings themselves. Raises UserError for numbers out of range, and options that contradict each other."""
+    """The settings themselves. Raises UserError for numbers out of range, an unknown judge, and options that contradict each
+    other."""
+    from irlens.commands import pair_judges
+
     if not settings.outputs:
         raise UserError("winrate: name the outputs: a run or its folder, model_outputs.json, annotations.json, …")
     at_least(0, resamples=settings.resamples)
     at_least(1, concurrency=settings.concurrency, judge_tokens=settings.judge_tokens)
     positive(timeout=settings.timeout)
     asking.check(settings)
+    pair_judges.check(settings.judge)
     if settings.gamed and not settings.difficulty:
         raise UserError("--gamed needs --difficulty beside it (the file of gamed rows will do for both)")
     if settings.by_row and not settings.difficulty:

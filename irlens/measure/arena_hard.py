@@ -19,7 +19,7 @@ import pandas as pd
 
 from irlens.base.errors import UserError
 from irlens.measure import winrate as rates
-from irlens.measure.repeats import repeated_interval
+from irlens.measure.repeats import linearised, repeated_interval
 from irlens.measure.results import Results, results_of
 from irlens.tables.formats import arena_hard as layout
 
@@ -180,18 +180,18 @@ def outcomes(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plain(pairs: pd.DataFrame, how: How) -> tuple[dict, np.ndarray]:
-    """(value, interval and n of one system, [n] values per question whose mean is that value); NaN of no question."""
+    """(value, interval and n of one system, [n] what each question adds); NaN of no question."""
     if pairs.empty:
         return dict.fromkeys(("value", "low", "high"), float("nan")) | {"n": 0}, np.zeros(0)
     wins, games = outcomes(pairs)
     total, won = games.sum(axis=1), (wins * games).sum(axis=1)
     value, n = float(won.sum() / total.sum()), len(pairs)
-    scaled = won * n / total.sum()
+    each = linearised(won / total, total)
     if not how.parity:
         low, high = repeated_interval(won / total, total)
-        return {"value": value, "low": low, "high": high, "n": n}, scaled
+        return {"value": value, "low": low, "high": high, "n": n}, each
     drawn = np.array([(counts * wins).sum() / counts.sum() for counts in _games_drawn(games, how)] or [value])
-    return {"value": float(drawn.mean()), **_ends(drawn), "n": n}, scaled
+    return {"value": float(drawn.mean()), **_ends(drawn), "n": n}, each
 
 
 def _games_drawn(games: np.ndarray, how: How) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError, did_you_mean
-from irlens.measure.repeats import repeated_interval
+from irlens.measure.repeats import linearised, repeated_interval
 from irlens.measure.results import Results, results_of
 from irlens.rerank import mixeval as answers
 from irlens.tasks.mixeval import KINDS, SPLITS, read, version_of
@@ -66,8 +66,7 @@ def chosen(splits: str | Sequence[str] | None) -> list[str] | None:
 def scores(rows: pd.DataFrame, found: answers.Answered, parity: bool = False) -> Results:
     """The table of judged rows (`rerank.mixeval.judged`). An item's value is the mean over its responses.
 
-    `per_query` holds a distinct item's value times its share of the set, scaled so that their mean is the score: paired
-    tests of it are tests over distinct items.
+    `per_query` holds what each distinct item adds (`repeats.linearised`): paired tests of it are tests over distinct items.
     """
     about = pd.DataFrame(
         [(item.query_id, item.split, item.kind, item.benchmark) for item in found.items],
@@ -104,16 +103,16 @@ def _parts(there: pd.DataFrame, gone: pd.DataFrame, title: str) -> Iterator[tupl
 
 
 def _score(part: pd.DataFrame, parity: bool) -> tuple[dict, pd.DataFrame]:
-    """(value, interval and counts of some items, each distinct one's weighted value)."""
+    """(value, interval and counts of some items, what each distinct one adds)."""
     means = part.groupby("item", sort=False)["value"].agg(["mean", "size"])
     copies = means["size"].to_numpy(dtype=float)
     low, high = repeated_interval(means["mean"].to_numpy(), copies)
-    weighted = means["mean"].to_numpy() * copies * len(copies) / copies.sum()
+    added = linearised(means["mean"].to_numpy(), copies)
     kinds = [some["value"].to_numpy() for _, some in part.groupby("kind", sort=False)]
     rounded = [round(float(np.sum(some)) / len(some), DIGITS) if parity else float(np.mean(some)) for some in kinds]
     value = sum(mean * len(some) for mean, some in zip(rounded, kinds)) / len(part)
     counts = {"n": len(part), "distinct": len(copies), "unread": int(part["unread"].sum())}
-    per_item = pd.DataFrame({"query_id": means.index, "value": weighted})
+    per_item = pd.DataFrame({"query_id": means.index, "value": added})
     return {"value": value, "low": low, "high": high} | counts, per_item
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.measure.repeats import repeated_interval
+from irlens.measure.repeats import linearised, repeated_interval
 from irlens.measure.results import Results, results_of
 from irlens.tables.formats import mt_bench as layout
 
@@ -83,7 +83,7 @@ def _parts(some: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _score(part: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
-    """(value, interval, n and missing of some turns, each question's share of the value)."""
+    """(value, interval, n and missing of some turns, what each question adds)."""
     known = part[part["score"].notna()]
     if known.empty:
         none = dict.fromkeys(("value", "low", "high"), float("nan"))
@@ -92,6 +92,6 @@ def _score(part: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
     turns = means["size"].to_numpy(dtype=float)
     value = float((means["mean"] * turns).sum() / turns.sum())
     low, high = repeated_interval(means["mean"].to_numpy() / layout.MOST, turns)
-    shares = means["mean"].to_numpy() * turns * len(turns) / turns.sum()
+    each = pd.DataFrame({"query_id": means.index, "value": linearised(means["mean"].to_numpy(), turns)})
     row = {"value": value, "low": layout.MOST * low, "high": layout.MOST * high, "n": len(means)}
-    return row | {"missing": len(part) - len(known)}, pd.DataFrame({"query_id": means.index, "value": shares})
+    return row | {"missing": len(part) - len(known)}, each

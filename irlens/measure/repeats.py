@@ -7,6 +7,16 @@ import numpy as np
 from irlens.measure.stats import Numbers, _check_level, _doubt, _finite, _normal, _score
 
 
+def linearised(values: Numbers, copies: Numbers) -> np.ndarray:
+    """[items]: what each item adds to Σ copies·values / Σ copies. Their mean is that ratio and their standard error the
+    ratio's (Cochran 1977, section 6.4): an item that stands in the set more often is by that no better than others."""
+    values, copies = _finite(values, 1), _finite(copies, 1)
+    if np.ptp(values) == 0:
+        return values.copy()  # without the noise of rounding
+    ratio = float((copies * values).sum() / copies.sum())
+    return ratio + (values - ratio) * copies * len(copies) / copies.sum()
+
+
 def repeated_interval(values: Numbers, copies: Numbers, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of Σ copies·values / Σ copies, values[items] from 0 to 1, of distinct items that stand in a set `copies`
     times. NaN twice for one item.

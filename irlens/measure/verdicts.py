@@ -59,7 +59,7 @@ def gathered(sets: Mapping[str, Pairs], order: str = "alpaca-eval") -> Verdicts:
     """
     if order not in ORDERS:
         raise UserError(f"order must be {' or '.join(ORDERS)}, got {order!r}")
-    frames = {name: leaderboard.checked(_numbers(rows, name), once=False) for name, rows in sets.items()}
+    frames = {name: _checked(rows, name) for name, rows in sets.items()}
     frame = pd.concat([_called(found, name, frames) for name, found in frames.items()], ignore_index=True)
     frame["preference"] = rates.read_preferences(frame["preference"].to_numpy())
     at, pairs = _pairs(frame)
@@ -76,6 +76,15 @@ def gathered(sets: Mapping[str, Pairs], order: str = "alpaca-eval") -> Verdicts:
         if np.isnan(values[:, judges.index(name)]).all():
             raise UserError(f"{name}: none of its {missing[name]:,} pairs has a preference")
     return Verdicts(judges, pairs, values, margins, _each(frame, judges, order), missing)
+
+
+def _checked(rows: Pairs, name: str) -> pd.DataFrame:
+    """A set as pairs. Raises UserError, naming the set."""
+    frame = _numbers(rows, name)
+    try:
+        return leaderboard.checked(frame, once=False)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _numbers(rows: Pairs, name: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from irlens.base.errors import UserError, did_you_mean
 from irlens.base.options import settings_from
-from irlens.commands import renamed
+from irlens.commands import pair_judges, renamed
 from irlens.commands.settings import Sample
 from irlens.reproduce.records import STAGES, Done, Recipe, Step
 
@@ -113,7 +113,7 @@ def told(recipe: Recipe, given: Mapping[str, object], limits: Mapping[str, objec
     """`recipe` whose judges are told what a user says of them. given: judge, base_url, price, …, None for what nobody
     said; limits: max_calls and yes.
 
-    Raises UserError for words about a judge where the recipe has none.
+    Raises UserError for words about a judge where the recipe has none, and for a judge that is not known.
     """
     given = {name: value for name, value in given.items() if value is not None}
     if given and not any(step.stage in JUDGES for step in recipe.steps):
@@ -121,6 +121,9 @@ def told(recipe: Recipe, given: Mapping[str, object], limits: Mapping[str, objec
         raise UserError(
             f"{flags}: {recipe.name}, preset {recipe.preset}, asks no judge; preset paper of the tables does"
         )
+
+    if given.get("judge") is not None:
+        pair_judges.check(str(given["judge"]))
 
     def one(step: Step) -> Step:
         if step.stage not in JUDGES:

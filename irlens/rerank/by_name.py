@@ -82,8 +82,19 @@ def build(name: str, given: Given) -> Scoring:
         return _reward(name, chosen, given)
     if plugins.named(name):
         return of_function(plugins.function(name, "--reranker"), name)
+    raise _unknown(name)
+
+
+def check(name: str) -> None:
+    """Raises UserError for a name of no reranker. Nothing is loaded."""
+    base, colon, _ = name.partition(":")
+    if not (name in PLAIN or (colon and base in WITH_ARGUMENT) or catalog.reward(name) or plugins.named(name)):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> UserError:
     known = [*PLAIN, *catalog.REWARDS, *(f"{base}:…" for base in WITH_ARGUMENT)]
-    raise UserError(
+    return UserError(
         f"unknown reranker {name!r}; {did_you_mean(name, known)} (or a reward model's hub id or folder, or module:function)"
     )
 

@@ -26,16 +26,27 @@ def scoring(name: str, given: Given) -> Scoring:
         raise UserError(f"--judge {name}: AlpacaEval's, which `irlens winrate` asks; here {OWN} does, at --base-url")
     if name in SAYS_NOTHING and given.options.verifier is None:
         raise UserError(f"--judge {name}: says nothing about two answers to one prompt")
+    check(name)
     meant = reranker_name(name)
     try:
         return by_name.build(meant, given)
     except UserError as error:
-        if str(error).startswith("unknown reranker"):
-            hint = did_you_mean(name, (*NAMES, *catalog.MODELS, *catalog.REWARDS))
-            raise UserError(
-                f"--judge {name}: {hint}, a chat model, a reward model or another reranker, or a file of annotations"
-            ) from error
         raise UserError(str(error).replace(f"--reranker {meant}", f"--judge {name}")) from error
+
+
+def check(name: str) -> None:
+    """Raises UserError for a name of no judge. Nothing is loaded, read or reached."""
+    from irlens.rerank import by_name
+
+    if name in NAMES or Path(name).expanduser().is_file():
+        return
+    try:
+        by_name.check(reranker_name(name))
+    except UserError as error:
+        hint = did_you_mean(name, (*NAMES, *catalog.REWARDS))
+        raise UserError(
+            f"--judge {name}: no such judge; {hint}, a chat model, a reranker, or a file of annotations"
+        ) from error
 
 
 def reranker_name(name: str) -> str:

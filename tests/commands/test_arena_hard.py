@@ -215,6 +215,9 @@ def test_wrong_input_is_one_line(bench, judged, refused, serve, tmp_path):
         "--resamples is 0": (judged, "--parity", "--resamples", 0),
         "two numbers from 0 on": (judged, "--price", "1"),
         "no such file; Arena-Hard's folder holds": (judged, "--dataset", tmp_path),
+        "Arena-Hard's questions have uid, category, prompt; found: question_id, category, turns": (
+            judged, "--dataset", one("question", {"question_id": 81, "category": "math", "turns": ["a", "b"]}).parent,
+        ),
         "name Arena-Hard's folder by --dataset": (one("away", answer(0, "mine", "x")), *own),
         "two systems are called 'mine'": (mine, mine, *own),
         "baseline nobody: no answers in": (mine, *own, "--baseline", "nobody"),

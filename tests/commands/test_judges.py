@@ -233,7 +233,12 @@ def test_wrong_input_is_one_line(sets, refused, irlens, tmp_path):
         tmp_path / "elsewhere.json",
         [r | {"instruction": r["instruction"] + "!", "annotator": "c"} for r in json.loads(first.read_text())],
     )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"command": "passk", "status": "complete"}))
+    pd.DataFrame({"query_id": ["q"], "text": ["a"]}).to_parquet(tmp_path / "run" / "run.parquet")
     cases = {
+        "run: is of `irlens passk` and holds no judgements.parquet": ("judges", first, tmp_path / "run"),
+        "run.parquet: holds no judgements (instruction,": ("judges", first, tmp_path / "run" / "run.parquet"),
         "judges: name judgements": ("judges",),
         "no such file or folder of judgements": ("judges", tmp_path / "nowhere", first),
         "name each set of judgements once": ("judges", first, first),

@@ -193,6 +193,30 @@ def test_half_of_the_items_can_be_asked_for(irlens, version, answered, tmp_path)
     assert "good, MixEval: 7 items, 6 distinct" in done.stdout and "6 without a response: left out" in done.stdout
 
 
+def test_what_was_asked_of_a_base_model_holds_the_prompt_after_examples(irlens, version, answered, tmp_path):
+    """The authors' code writes all of it, a line break at the end."""
+    good = answered("base", right)
+    for file in good.rglob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [row | {"formated_input": f"Question: an example\n\n{row['formated_input']}\n"} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    irlens("mixeval", good, "--dataset", version, "--out", tmp_path / "out")
+    assert table(tmp_path / "out")["base", "MixEval"].value == 1
+
+
+def test_systems_that_lack_other_items_are_tested_over_those_that_all_have(irlens, version, answered, tmp_path):
+    good = answered("good", right, ["mixeval"])
+    poor = answered("poor", lambda item: "who knows" if item.id == "3" else right(item), ["mixeval"])
+    file = next(good.rglob("good_close_freeform.jsonl"))
+    file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[2:]))
+    told = ("--dataset", version, "--split", "mixeval", "--allow-missing")
+    done = irlens("mixeval", good, poor, *told, "--out", tmp_path / "out")
+    assert "tests: 1 items that some system lacks are left out" in done.stdout  # of the other a copy is answered
+    found, tests = table(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "tests.csv")
+    assert found["good", "MixEval"].missing == 1 and found["poor", "MixEval"].missing == 0
+    assert tests["n"].tolist() == [11] and tests["difference"].abs().iloc[0] == pytest.approx(2 / 12)
+
+
 def test_the_published_version_with_its_gold_answers_scores_one(real_data):
     folder = real_data("mixeval/mixeval-2024-08-11")
     topics = package.load(folder).topics

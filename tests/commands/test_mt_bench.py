@@ -199,6 +199,9 @@ def test_wrong_input_is_one_line(bench, refused, tmp_path):
         "did you mean 'own'": (mine, "--judge", "oww"),
         "name MT-Bench's folder by --dataset": (one("away", answer(0)), *own),
         "no such file; MT-Bench's folder holds": (mine, "--dataset", tmp_path),
+        "MT-Bench's questions have question_id, category, turns; found: uid": (
+            mine, "--dataset", one("question", {"uid": "a", "category": "math", "prompt": "a"}).parent,
+        ),
         "two systems are called 'mine'": (mine, mine, *own),
         "score must be a number from 0 to 10": (one("high", grade(0, 1, 12)),),
         "turn must be 1 or 2": (one("turn", grade(0, 3, 5)),),
@@ -207,7 +210,7 @@ def test_wrong_input_is_one_line(bench, refused, tmp_path):
         "is there twice": (lines(folder / "twice.jsonl", [grade(0, 1, 5)] * 2),),
         "--second-turn: name one run": (mine, "--second-turn"),
         "two numbers from 0 on": (mine, *own, "--price", "1"),
-    }
+    }  # fmt: skip
     for told, args in cases.items():
         assert told in refused("mt-bench", *args, "--out", tmp_path / "out"), told
     shutil.rmtree(bench / "reference_answer")

@@ -131,6 +131,14 @@ def test_what_is_refused_before_anything_is_made(args, message, bench, drawn, re
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_folder_of_another_command_is_named_as_what_it_is(refused, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "manifest.json").write_text(json.dumps({"command": "winrate", "status": "complete"}))
+    (tmp_path / "pairs" / "answers.jsonl").write_text('{"a": 1} {}\n')
+    line = refused("rewardbench", "--reranker", "length", "--run", tmp_path / "pairs", "--out", tmp_path / "out")
+    assert "pairs: is of `irlens winrate` and holds no run.parquet (" in line
+
+
 def test_draws_that_nobody_judged_or_without_texts(drawn, refused, tmp_path):
     run = tables.read_run(drawn)
     run = run[run["temperature"] == 1.0]

@@ -306,6 +306,8 @@ def test_wrong_input_is_one_line(contest, refused, serve, tmp_path):
     cases = {
         "winrate: name the outputs": ("winrate",),
         "hold only the baseline, mine": ("winrate", mine, "--baseline", mine, "--judge", "length"),
+        "nowhere.json: no such run, file or folder": ("winrate", tmp_path / "nowhere.json"),
+        "--judge nobody: no such judge; known: ": ("winrate", mine, "--baseline", "nowhere.json", "--judge", "nobody"),
         "name the baseline": ("winrate", mine, "--judge", "length"),
         "no such file, and no system of the outputs": ("winrate", mine, "--baseline", "nobody", "--judge", "length"),
         "holds no preferences; give --judge": contest,
@@ -320,6 +322,7 @@ def test_wrong_input_is_one_line(contest, refused, serve, tmp_path):
         "not from 1 to 2 (the first, number 3, is 2.5)": (
             "winrate", write(tmp_path / "high.json", [n | {"preference": 2.5 if n["instruction"] == "Q2" else 1} for n in notes]),
         ),
+        "annotations without a preference": ("winrate", write(tmp_path / "none.json", [{k: v for k, v in notes[0].items() if k != "preference"}])),
         "preference must be a number or null": ("winrate", write(tmp_path / "text.json", [notes[0] | {"preference": "2"}])),
         "1 prompts are judged twice": ("winrate", write(tmp_path / "again.json", [*notes, notes[0]])),
         "prompts are joined by their text": (

@@ -43,6 +43,12 @@ def test_much_better_counts_three_games_and_a_tie_half():
     assert found.per_query["value"].mean() == pytest.approx(row["value"])
 
 
+def test_a_question_that_counts_for_more_games_is_no_better_for_it():
+    """Of questions that are all won, all add the same, whether they count for two games or for six."""
+    found = irlens.arena_hard(pairs([(2.0, 2.0), (1.75, 1.75), (2.0, 1.75)])).per_query
+    assert found["value"].tolist() == [1, 1, 1]
+
+
 def test_a_question_without_both_verdicts_is_counted_not_drawn():
     (row,) = irlens.arena_hard(pairs([(2.0, 2.0), (np.nan, 2.0), (1.0, np.nan), (1.5, 1.5)])).to_dict("records")
     assert (row["n"], row["missing"]) == (2, 2) and row["value"] == pytest.approx(7 / 8)

@@ -9,7 +9,7 @@ import pytest
 import irlens
 from irlens.base.errors import UserError
 from irlens.measure import stats
-from irlens.measure.repeats import repeated_interval
+from irlens.measure.repeats import linearised, repeated_interval
 
 FREE = [("who", ["Ann"], "TriviaQA"), ("who", ["Ann"], "TriviaQA"), ("when", ["1900"], "DROP")]
 CHOICE = [("which", ["x", "y"], 1, "ARC"), ("what", ["x", "y"], 0, "AGIEval")]
@@ -125,6 +125,17 @@ def test_runs_of_other_prompts_are_refused(folder):
 
 
 # -- intervals -----------------------------------------------------------------------------------------------------
+
+
+def test_what_items_add_has_the_score_as_mean_and_the_standard_error_of_resampling_them():
+    rng = np.random.default_rng(0)
+    values, copies = (rng.random(300) < 0.7).astype(float), rng.integers(1, 19, 300).astype(float)
+    added = linearised(values, copies)
+    assert added.mean() == pytest.approx((values * copies).sum() / copies.sum())
+    drawn = rng.integers(0, 300, (2000, 300))
+    resampled = (values * copies)[drawn].sum(axis=1) / copies[drawn].sum(axis=1)
+    assert added.std(ddof=1) / 300**0.5 == pytest.approx(resampled.std(), rel=0.06)
+    assert linearised(np.full(3, 0.3), np.array([1, 2, 4])).tolist() == [0.3] * 3
 
 
 def test_repeated_items_make_the_interval_wider_and_as_wide_as_a_bootstrap_of_items():

@@ -149,7 +149,7 @@ def test_a_damaged_entry_is_named(made, old, new, words):
 @pytest.mark.parametrize("judge, more, words", [
     ("pairwise", {}, "winrate: --judge pairwise needs --base-url"),
     ("pairwise", {"base_url": "http://127.0.0.1:9/v1"}, "winrate: .*127.0.0.1:9"),
-    ("pairrmm", {}, "winrate: --judge pairrmm: .*did you mean 'pairrm'"),
+    ("pairwise", {"judge": "pairrmm", "baseline": "nobody.json"}, "winrate: --judge pairrmm: .*did you mean 'pairrm'"),
     (LLAMA3, {"template": "none.txt"}, "winrate: --template none.txt: cannot be read"),
     ("length", {"baseline": "nobody.json"}, "winrate: --baseline nobody.json: no such file"),
 ])  # fmt: skip
@@ -191,6 +191,12 @@ def test_words_about_a_judge_reach_every_step_and_are_refused_where_there_is_non
     assert all((s.judge, s.price, s.yes, s.max_calls) == ("fsfairx", (10.0, 30.0), True, 1000) for s in judging)
     with pytest.raises(UserError, match="--judge: table4, preset tiny, asks no judge"):
         chat.told(recipe.load("table4", "tiny"), {"judge": "fsfairx", "template": None}, {})
+
+
+def test_an_unknown_judge_is_refused_before_anything_else_is_looked_at():
+    """Before the baseline, which is the hub's, and before a rehearsal begins."""
+    with pytest.raises(UserError, match="^--judge nobody: no such judge; known: "):
+        chat.told(recipe.load("table3", "paper"), {"judge": "nobody"}, {})
 
 
 # -- costs ---------------------------------------------------------------------------------------------------------

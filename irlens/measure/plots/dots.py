@@ -39,7 +39,7 @@ def dots_figure(table: "pd.DataFrame", columns: int, title: str | None, style: s
     across = min(columns, len(groups))
     down = -(-len(groups) // across)
     with figure_style.drawing(style) as form:
-        margin = 0.09 * form.points * max(map(len, names))  # for the names, on the left
+        margin = max(map(len, names)) / form.letters(1)  # inches for the names, on the left
         height = down * (0.9 + 0.028 * form.points * len(names)) + (0.4 if title else 0)
         figure = Figure(figsize=(across * PANEL + margin, height), layout="constrained")
         everyone = figure.subplots(down, across, sharey=True, squeeze=False).ravel()

@@ -66,8 +66,8 @@ def panels_figure(
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handlelength": 3.0}
             room = form.letters(0.68 * form.width)
             axes.set_title(textwrap.fill(f"({chr(97 + letter)}) {part.title}", room), fontsize=form.points)
-            axes.set_xlabel(part.x_label)
-            axes.set_ylabel(part.y_label)
+            axes.set_xlabel(textwrap.fill(part.x_label, room))
+            axes.set_ylabel(textwrap.fill(part.y_label, form.letters(0.6 * height)))
             axes.tick_params(labelleft=True)
             axes.legend(lines, labels, ncols=2, **below)
     return figure

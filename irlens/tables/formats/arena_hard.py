@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.tables.formats.rows import jsonl_files, once, rows, text
+from irlens.tables.formats.rows import asked, jsonl_files, once, rows, text
 
 LABELS = {
     "A>>B": 1.0, "B<<A": 1.0, "A>B": 1.25, "B<A": 1.25, "A=B": 1.5, "B=A": 1.5, "B>A": 1.75, "A<B": 1.75, "B>>A": 2.0,
@@ -31,6 +31,7 @@ BASELINES = {
 STYLE = ("length", "headers", "lists", "bolds")  # what metadata counts: tokens, and marks of Markdown
 COUNTED = ("token_len", "header_count", "list_count", "bold_count")  # under these names
 ANSWERS, JUDGEMENTS, QUESTIONS = "model_answer", "model_judgment", "question.jsonl"
+QUESTION = ("uid", "category", "prompt")
 GAMES = ("uid", "category", "annotator", "generator_2", "generator_1", "as_it_is", "switched", "reason")
 NO_GAME = "no verdict"  # why a stored game says nothing
 
@@ -63,8 +64,11 @@ def questions(path: Path) -> pd.DataFrame:
     path = path / QUESTIONS if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; Arena-Hard's folder holds {QUESTIONS} and {ANSWERS}/")
-    found = [{key: text(row, key, where) for key in ("uid", "category", "prompt")} for where, row in rows(path)]
-    frame = pd.DataFrame(found, columns=["uid", "category", "prompt"])
+    found = [
+        {key: text(asked(row, QUESTION, "Arena-Hard", where), key, where) for key in QUESTION}
+        for where, row in rows(path)
+    ]
+    frame = pd.DataFrame(found, columns=list(QUESTION))
     return once(frame, ["uid"], path)
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from irlens.base.errors import UserError
-from irlens.tables.formats.rows import jsonl_files, once, rows, text
+from irlens.tables.formats.rows import asked, jsonl_files, once, rows, text
 
 TURNS = (1, 2)
 QUESTIONS, REFERENCES = "question.jsonl", "reference_answer"
 NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # categories whose judge sees a reference answer
+QUESTION = ("question_id", "category", "turns")
 GRADES = ("run", "judge", "question_id", "turn", "score", "reason")
 MOST = 10.0  # the best grade
 NO_GRADE = "no grade"  # why a stored judgement says nothing
@@ -41,7 +42,7 @@ def questions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file; MT-Bench's folder holds {QUESTIONS}")
     found = [
-        {"question_id": _id(row, where), "category": text(row, "category", where)}
+        {"question_id": _id(asked(row, QUESTION, "MT-Bench", where), where), "category": text(row, "category", where)}
         | _turns(row.get("turns"), "turn", where)
         for where, row in rows(path)
     ]

@@ -118,6 +118,15 @@ def text(row: dict, key: str, where: str) -> str:
     return value
 
 
+def asked(row: dict, keys: Sequence[str], benchmark: str, where: str) -> dict:
+    """A row itself, a benchmark's question. Raises UserError for one that lacks all but one of `keys`: another benchmark's."""
+    if sum(key in row for key in keys) < 2:
+        raise UserError(
+            f"{where}: {benchmark}'s questions have {', '.join(keys)}; found: {', '.join(row) or 'nothing'}"
+        )
+    return row
+
+
 def once(frame: pd.DataFrame, keys: list[str], path: Path) -> pd.DataFrame:
     """`frame` itself. Raises UserError: no rows, or what must be there once is there twice."""
     if frame.empty:

@@ -5,7 +5,7 @@ import pytest
 
 from irlens.base.errors import UserError
 from irlens.measure.plots import curves as plots
-from irlens.measure.plots import dots
+from irlens.measure.plots import dots, panels
 
 TABLE = pd.DataFrame(
     [
@@ -32,8 +32,24 @@ def test_a_panel_per_group_with_a_row_per_bar(tmp_path):
     assert (png.read_bytes(), pdf.read_bytes()) == first
 
 
+def test_names_take_the_room_that_their_letters_need():
+    """Forty letters are three inches or so, not three times the panels."""
+    long = TABLE.assign(bar=TABLE["bar"] + "x" * 36)
+    widths = [dots.dots_figure(plots.bar_table(t), 3, None, "screen").get_figwidth() for t in (TABLE, long)]
+    assert 2.5 < widths[1] - widths[0] < 4 and widths[0] < 8
+
+
 def test_what_cannot_be_drawn():
     with pytest.raises(UserError, match="columns must be at least 1"):
         dots.dots_figure(plots.bar_table(TABLE), 0, None, "screen")
     with pytest.raises(UserError, match="occurs more than once"):
         dots.dots(pd.concat([TABLE, TABLE]), "x")
+
+
+def test_long_words_below_a_panel_are_broken_into_lines():
+    bars = pd.DataFrame({"group": ["a"], "bar": ["b"], "value": [1.0]})
+    below = "a length-controlled win rate (%) over all of the prompts, judge: a_judge_with_a_name_of_its_own"
+    part = panels.Panel(bars, "title", below, "")
+    (axes,) = panels.panels_figure([plots.bar_table(bars)], [part], False, "screen").axes
+    lines = axes.get_xlabel().split("\n")
+    assert len(lines) == 2 and " ".join(lines) == below
