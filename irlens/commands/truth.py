@@ -45,7 +45,12 @@ def judge(task: Task, held_out: Sequence[Task | None], by: Judge | None, say: Sa
     from irlens.rerank import judges as judging
     from irlens.rerank import verifiers
 
-    if by is None or not by.is_reward or task.verifier is None or not all(_answered(part) for part in held_out if part is not None):
+    if (
+        by is None
+        or not by.is_reward
+        or task.verifier is None
+        or not all(_answered(part) for part in held_out if part is not None)
+    ):
         return None
     try:
         verifiers.ready(task.verifier)
