@@ -39,13 +39,18 @@ class Measured:
         return pd.read_parquet(self.out / "evaluation" / str(s) / "per_query.parquet").set_index("query_id")
 
 
-def judge(task: Task, held_out: Sequence[Task | None], by: Judge, say: Say) -> Judge | None:
+def judge(task: Task, held_out: Sequence[Task | None], by: Judge | None, say: Say) -> Judge | None:
     """The task's verifier, where a reward model judges the held-out draws in its place and all their problems have
     answers; else None. Where the verifier's extra is missing, that is said."""
     from irlens.rerank import judges as judging
     from irlens.rerank import verifiers
 
-    if not by.is_reward or task.verifier is None or not all(_answered(part) for part in held_out if part is not None):
+    if (
+        by is None
+        or not by.is_reward
+        or task.verifier is None
+        or not all(_answered(part) for part in held_out if part is not None)
+    ):
         return None
     try:
         verifiers.ready(task.verifier)
