@@ -75,8 +75,8 @@ def prepare(settings: Train, say: Say) -> Job:
     settings = settings.of_model(policy.entry, policy.positions)
     _check_lists(lists, _ids(asked, policy), policy, settings)
     out = default_out(settings, settings.objective, policy.name, Path(settings.list_file).resolve().stem)
-    truth = judge and of_truth.judge(policy.task, (held_out, test), judge, say)
-    return Job(settings, policy.for_task(task), held_out, test, judge, judge, out, say, lists, asked, truth)
+    truth = of_truth.judge(policy.task, (held_out, test), judge, say)
+    return Job(settings, policy.for_task(task), held_out, test, judge, judge, out, say, lists, asked, truth=truth)
 
 
 def _check(settings: Train) -> None:

@@ -70,6 +70,7 @@ def test_only_what_has_a_verifier_and_answers_has_a_truth(monkeypatch):
     assert truth.judge(task, (task, None), by, said.append).name == "the verifier"
     assert truth.judge(task, (task, None), replace(by, is_reward=False), said.append) is None
     assert truth.judge(replace(task, verifier=None), (task,), by, said.append) is None
+    assert truth.judge(task, (None, None), None, said.append) is None  # nothing is measured
     without = replace(task, topics=task.topics.drop(columns="answers"))
     assert truth.judge(task, (task, without), by, said.append) is None and said == []
 

@@ -209,7 +209,7 @@ def test_ones_own_code_works_as_it_stands(code, name, command, tmp_path, irlens,
 def test_ones_own_recipe_is_valid(tmp_path):
     from irlens.reproduce import recipe
 
-    code, hacked, judged = blocks("docs/howto/study.md", "toml")
+    code, _, hacked, judged = blocks("docs/howto/study.md", "toml")
     (tmp_path / "mine.toml").write_text(code)
     mine, base = recipe.load(str(tmp_path / "mine.toml"), "tiny"), recipe.load("fig3b", "tiny")
     assert mine.title != base.title and mine.study == base.study and len(mine.steps) == len(base.steps)
