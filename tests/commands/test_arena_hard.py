@@ -216,7 +216,7 @@ def test_wrong_input_is_one_line(bench, judged, refused, serve, tmp_path):
         "two numbers from 0 on": (judged, "--price", "1"),
         "no such file; Arena-Hard's folder holds": (judged, "--dataset", tmp_path),
         "Arena-Hard's questions have uid, category, prompt; found: question_id, category, turns": (
-            judged, "--dataset", one("question", {"question_id": 81, "category": "math", "turns": ["a", "b"]}).parent,
+            judged, "--dataset", lines(tmp_path / "others" / "question.jsonl", [{"question_id": 81, "category": "math", "turns": ["a", "b"]}]).parent,
         ),
         "name Arena-Hard's folder by --dataset": (one("away", answer(0, "mine", "x")), *own),
         "two systems are called 'mine'": (mine, mine, *own),

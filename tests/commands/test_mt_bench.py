@@ -200,7 +200,7 @@ def test_wrong_input_is_one_line(bench, refused, tmp_path):
         "name MT-Bench's folder by --dataset": (one("away", answer(0)), *own),
         "no such file; MT-Bench's folder holds": (mine, "--dataset", tmp_path),
         "MT-Bench's questions have question_id, category, turns; found: uid": (
-            mine, "--dataset", one("question", {"uid": "a", "category": "math", "prompt": "a"}).parent,
+            mine, "--dataset", lines(tmp_path / "others" / "question.jsonl", [{"uid": "a", "category": "math", "prompt": "a"}]).parent,
         ),
         "two systems are called 'mine'": (mine, mine, *own),
         "score must be a number from 0 to 10": (one("high", grade(0, 1, 12)),),
