@@ -109,8 +109,8 @@ def test_a_reranker_is_audited(tmp_path, irlens, rewardbench_rows):
     page = "docs/howto/audit.md"
     commands = [line.partition("#")[0].strip() for block in blocks(page, "sh") for line in joined(block)]
     (tmp_path / "reward-bench-2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewardbench_rows()))
-    here = [line for line in commands if "fsfairx" not in line]
-    assert len(commands) == 4 and len(here) == 3
+    here = [line for line in commands if "fsfairx" not in line and "reproduce" not in line]
+    assert len(commands) == 5 and len(here) == 3
     small = {
         "--limit 40 -n 100": "--limit 8 -n 10",
         "path/to/model": "length",

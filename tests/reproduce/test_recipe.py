@@ -59,7 +59,8 @@ def test_a_shipped_recipe_is_valid_to_the_last_key(name, preset):
         training._check(step.settings)
         objectives.get(step.settings.objective).resolve(beta=step.settings.beta, nll=step.settings.nll)
         assert {step.settings.reward, step.settings.eval_reward} <= {None, *catalog.REWARDS}
-        assert step.settings.reward or catalog.MODELS[step.settings.model].dataset != "ultrafeedback"
+        dataset = step.settings.dataset or catalog.MODELS[step.settings.model].dataset
+        assert step.settings.reward or dataset != "ultrafeedback"
     assert len({step.settings.model for step in trained}) <= 1  # arms differ in what is studied only
     costs.of_steps(found.steps)
 

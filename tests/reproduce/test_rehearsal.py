@@ -239,7 +239,7 @@ def test_the_models_of_a_step_and_their_places():
 
 def test_a_recipe_survives_the_way_to_the_other_process():
     for name, preset in SHIPPED:
-        loaded = recipe.load(name, preset)
+        loaded = replace(recipe.load(name, preset), tune=None)  # which no rehearsal has
         again, needed = steps._read(json.loads(steps.as_json(loaded, furnish.models(loaded.steps), "out")))
         assert again == loaded and needed == furnish.models(loaded.steps)
 

@@ -48,12 +48,15 @@ class Cut:
 
 
 def recipe(real: Recipe) -> tuple[Recipe, list[Cut]]:
-    """The recipe with every step cut, and each cut.
+    """The recipe with every step cut, and each cut; a grid of learning rates is left out.
 
     Raises UserError for a step that asks a server, which is not at hand in a rehearsal.
     """
     cuts = [step(one) for one in real.steps]
-    return replace(real, steps=tuple(cut.step for cut in cuts)), cuts
+    if real.tune:
+        grid = f"the grid of learning rates ({len(real.tune.learning_rate)} for each arm): one training of each"
+        cuts = [replace(c, not_rehearsed=(*c.not_rehearsed, grid)) if c.step.stage == "train" else c for c in cuts]
+    return replace(real, steps=tuple(cut.step for cut in cuts), tune=None), cuts
 
 
 def step(real: Step) -> Cut:
