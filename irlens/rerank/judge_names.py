@@ -43,7 +43,7 @@ def check(name: str) -> None:
     try:
         by_name.check(reranker_name(name))
     except UserError as error:
-        hint = did_you_mean(name, (*NAMES, *catalog.REWARDS))
+        hint = did_you_mean(name, (*NAMES, *catalog.MODELS, *catalog.REWARDS))
         raise UserError(
             f"--judge {name}: no such judge; {hint}, a chat model, a reranker, or a file of annotations"
         ) from error

@@ -79,7 +79,7 @@ def test_patience_stops_and_the_same_command_says_the_same(tmp_path, monkeypatch
     monkeypatch.setattr(larpo, "iterate", iterate)
     settings, said = Train(iterations=5, patience=1), []
     policy = SimpleNamespace(name="tiny", folder=tmp_path / "start", task=None, devices=HERE)
-    job = held_out.Job(settings, policy, None, None, None, None, tmp_path, said.append)
+    job = held_out.Job(settings, policy, SimpleNamespace(), None, None, None, tmp_path, said.append)
     policies = training._policies(job)
     assert [p.parent.name for p in policies[1:]] == ["iteration-1", "iteration-2"] and made == [1, 2]
     assert "stopped after iteration 2" in said[-1]
