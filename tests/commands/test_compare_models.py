@@ -90,7 +90,7 @@ def test_a_model_beside_a_run_and_a_trained_folder(shaken, tmp_path):
     (["short", "long", "--judge", "tiny", "--measures", "Pass@1"], "gives win rates and no other values"),
     (["short", "long", "--judge", "tiny", "--reward", "fsfairx"], "one judge, not --reward and --judge"),
     (["short", "long", "--judge", "fsfairx"], "scores texts alone; --reward fsfairx"),
-    (["short", "long", "--judge", "tinny"], "--judge tinny: did you mean 'tiny'"),
+    (["short", "long", "--judge", "tinny"], "--judge tinny: no such judge; did you mean 'tiny'"),
     (["short", "long", "--judge", "tiny", "--baseline", "lang"], "the baseline 'lang' is no system here; did you mean 'long'"),
     (["tiny", "short", "--dataset", "prompts.jsonl"], "has no verifier, so the draws of tiny cannot be judged"),
     (["short", "values", "--judge", "tiny"], "holds values and no texts"),
