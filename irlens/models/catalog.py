@@ -39,7 +39,7 @@ def _chat(name: str, repo: str, parameters: int) -> Model:
 MODELS = {
     model.name: model
     for model in (
-        Model("tiny", "", max_tokens=96, learning_rate=2e-4, beta=1.0, parameters=360_960),
+        Model("tiny", "", None, "sums", 96, 2e-4, 1.0, 360_960, schedule="constant", keep_optimiser=True),
         Model("tiny-countdown", "", None, "countdown", 48, 3e-4, 1.0, 359_616),
         Model("mathstral", "mistralai/Mathstral-7B-v0.1", None, "gsm8k", 512, 2e-7, parameters=7_248_023_552),
         _chat("mistral-7b", "mistralai/Mistral-7B-v0.1", 7_241_732_096),

@@ -99,7 +99,9 @@ def test_a_training_pass_takes_what_is_planned(kind, packed, checkpointing):
     model = built(kind, CAUSAL, sizes.LANGUAGE).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    batch = pack([[5] * 40], [[[6 + i] * 120 for i in range(4)]], layout(model, None if packed is None else 10**6 * packed))
+    batch = pack(
+        [[5] * 40], [[[6 + i] * 120 for i in range(4)]], layout(model, None if packed is None else 10**6 * packed)
+    )
     rows, length = batch.input_ids.shape
 
     def work():

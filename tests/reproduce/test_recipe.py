@@ -70,12 +70,13 @@ MEASURED = sorted((Path(__file__).resolve().parents[2] / "figures").glob("*.mani
 
 @pytest.mark.parametrize("manifest", MEASURED, ids=lambda path: path.name.partition(".")[0])
 def test_the_estimate_of_a_tiny_preset_is_what_a_core_took(manifest):
-    """The kept figures are of five seeds, and their manifests have the seconds of all steps; minutes, but for table 3."""
+    """The kept figures are of five seeds, and their manifests have the seconds of all steps; minutes, but for table 3 and
+    the comparisons of many arms."""
     name = manifest.name.partition(".")[0]
     measured = json.loads(manifest.read_text())["wall_seconds_of_steps"] / 60 / 5
     estimate = costs.total(costs.of_steps(recipe.load(name, "tiny").steps)).cpu_minutes
     assert 0.6 < measured / estimate < 2.5
-    assert measured < (45 if name == "table3" else 15)
+    assert measured < (45 if name in ("table3", "schedules", "losses") else 15)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -314,11 +314,18 @@ def draw_bars(axes, table: "pd.DataFrame", horizontal: bool, form: Style, label_
 
 
 def _draw_intervals(axes, where: "pd.Series", own: "pd.DataFrame", horizontal: bool, form: Style) -> None:
-    """Whiskers from low to high, which need not hold the value."""
+    """Whiskers from low to high, which need not hold the value; with a white edge, as a bar may be black."""
+    from matplotlib.patheffects import withStroke
+
     there = own["low"].notna()
     middle, half = (own["high"] + own["low"])[there] / 2, (own["high"] - own["low"])[there] / 2
     place, error = ((middle, where[there]), "xerr") if horizontal else ((where[there], middle), "yerr")
-    axes.errorbar(*place, **{error: half}, fmt="none", ecolor="0.1", elinewidth=1, capsize=0.25 * form.points, zorder=3)
+    edge = {"path_effects": [withStroke(linewidth=2.2, foreground="white")]}
+    drawn = axes.errorbar(
+        *place, **{error: half}, fmt="none", ecolor="0.1", elinewidth=1, capsize=0.25 * form.points, zorder=3
+    )
+    for line in (*drawn.lines[1], *drawn.lines[2]):
+        line.set(**edge)
 
 
 def _temperatures(names: list[str]) -> dict[str, float]:
