@@ -43,6 +43,7 @@ class Job:
     options: Training
     devices: Devices
     out: Path
+    unread: str  # what of the data set's instruction the reranker does not read
 
 
 def fit_reranker(settings: FitReranker, say: Say = print) -> tuple[Path, pd.DataFrame]:
@@ -63,7 +64,7 @@ def fit_reranker(settings: FitReranker, say: Say = print) -> tuple[Path, pd.Data
         lists = job.out / in_folder.LISTS
         if not lists.is_file():
             files.write_parquet(job.learnt.lists, lists)
-        phase = Phase(job.options, job.out, job.name, job.weights, settings.pad_token)
+        phase = Phase(job.options, job.out, job.name, job.weights, settings.pad_token, instruction=job.unread)
         model = in_folder.fit(phase, job.devices, say)
         results, cut = _measured(job, model) if job.held_out else (_nothing(), 0)
         if cut:
@@ -74,6 +75,8 @@ def fit_reranker(settings: FitReranker, say: Say = print) -> tuple[Path, pd.Data
 
 def prepare(settings: FitReranker, say: Say) -> Job:
     """What the training needs, read and checked: objective, data, base, and that its lists fit."""
+    from irlens.train.reranker import base
+
     settings.check()
     found = judged.read(settings, say)
     options = settings.training()
@@ -88,12 +91,13 @@ def prepare(settings: FitReranker, say: Say) -> Job:
     chosen = catalog.model(settings.model)
     weights = catalog.fetch(chosen)
     options = _resolved(settings, learnt, weights)
+    unread = base.unread(weights, learnt.instruction)
     out = Path(
         settings.out or Path("irlens-out") / f"fit-reranker-{options.objective}-{_stem(chosen.name)}-{found.name}"
     )
     if held_out is None:
         say("--held-out 0: the reranker is trained, and measured on nothing")
-    return Job(learnt, held_out, found.digest, chosen.name, weights, options, choose(settings.devices), out)
+    return Job(learnt, held_out, found.digest, chosen.name, weights, options, choose(settings.devices), out, unread)
 
 
 def _check_gains(learnt: Judged, options: Training) -> None:
@@ -112,7 +116,7 @@ def _resolved(settings: FitReranker, learnt: Judged, weights: Path) -> Training:
     from irlens.rerank.reward import LONGEST
     from irlens.train.reranker import base
 
-    tokenizer = base.tokenizer(weights, settings.pad_token)
+    tokenizer = base.tokenizer(weights, settings.pad_token, learnt.instruction)
     limit = base.reader(weights, tokenizer, {}).limit
     options = settings.training(stored(weights)[0], None if limit >= LONGEST else limit)
     if options.max_length is not None and limit < options.max_length:
@@ -144,7 +148,8 @@ def _identity(settings: FitReranker, job: Job) -> dict:
         "save_dtype": saved_as(settings.save_dtype, job.weights),
     }
     gone = dict.fromkeys(("qrels", "dataset", "columns", "split", "objective_args", "margin", "beta"))  # said by these
-    return identity(settings, **gone | resolved)
+    unread = {"instruction_unread": job.unread} if job.unread else {}
+    return identity(settings, **gone | resolved | unread)
 
 
 # -- what it writes ------------------------------------------------------------------------------------------------

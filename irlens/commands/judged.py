@@ -23,12 +23,14 @@ COLUMNS = ["query_id", "query", "doc_id", "text", "grade", "tier", "iteration", 
 
 @dataclass(frozen=True)
 class Judged:
-    """Lists of judged responses, `messages` in each row, and what was left out of them."""
+    """Lists of judged responses, `messages` in each row, what was left out of them, and the `instruction` that their data
+    set adds to a question, the end of such messages."""
 
     lists: pd.DataFrame
     name: str
     where: str  # what messages call it
     left_out: dict[str, int]
+    instruction: str = ""
 
     @property
     def digest(self) -> str:
@@ -47,9 +49,9 @@ def read(settings: FitReranker, say: Say) -> Judged:
 
     given = settings.data
     if isinstance(given, (str, Path)) and _is_run(settings):
-        lists, where, name = _of_run(settings)
+        lists, where, name, instruction = _of_run(settings)
     else:
-        lists, where, name = _of_lists(settings)
+        lists, where, name, instruction = _of_lists(settings)
     empty = lists["text"].map(lambda text: not text.strip()).to_numpy(dtype=bool)
     if empty.all():
         raise UserError(f"{where}: all {len(lists):,} responses are empty")
@@ -57,7 +59,7 @@ def read(settings: FitReranker, say: Say) -> Judged:
         say(f"{where}: left out {int(empty.sum()):,} empty responses of {len(lists):,}")
     kept = [*COLUMNS, *(["margin"] if "margin" in lists.columns else [])]
     lists = pd.DataFrame(lists[~empty][kept]).reset_index(drop=True)
-    return Judged(lists, name, where, {"responses_empty": int(empty.sum())})
+    return Judged(lists, name, where, {"responses_empty": int(empty.sum())}, instruction)
 
 
 # -- of a run ------------------------------------------------------------------------------------------------------
@@ -91,18 +93,19 @@ def _names(path: Path) -> list[str]:
         raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _of_run(settings: FitReranker) -> tuple[pd.DataFrame, str, str]:
-    """(a list of each prompt's responses with their grades, what messages call it, its name)."""
+def _of_run(settings: FitReranker) -> tuple[pd.DataFrame, str, str, str]:
+    """(a list of each prompt's responses with their grades, what messages call it, its name, its task's instruction)."""
     from irlens.rerank.given import Given
     from irlens.rerank.scoring import grades_of, need_texts
 
     source = runs.read(str(settings.data), settings.dataset, settings.split, columns=settings.columns)
     run, (qrels, where) = need_texts(source.run, "a reranker"), runs.qrels_of(source, settings.qrels)
     grades = grades_of(run, qrels, where)
-    talks = Given(lambda: source.task, where=str(source.path)).conversations(run)
+    given = Given(lambda: source.task, where=str(source.path))
+    talks, instruction = given.conversations(run), given.task_of(run).instruction
     queries = run["query"] if "query" in run.columns else [talks[q][-1]["content"] for q in run["query_id"]]
     lists = run[["query_id", "doc_id", "text"]].assign(query=queries, grade=grades, iteration=0, list=0)
-    return _with(lists, talks), where, source.name
+    return _with(lists, talks), where, source.name, instruction
 
 
 def _with(lists: pd.DataFrame, talks: dict[str, list[dict]]) -> pd.DataFrame:
@@ -115,7 +118,7 @@ def _with(lists: pd.DataFrame, talks: dict[str, list[dict]]) -> pd.DataFrame:
 # -- of lists ------------------------------------------------------------------------------------------------------
 
 
-def _of_lists(settings: FitReranker) -> tuple[pd.DataFrame, str, str]:
+def _of_lists(settings: FitReranker) -> tuple[pd.DataFrame, str, str, str]:
     """The same of a file, folder or data set of the hub with lists or pairs, or of what Python hands over."""
     import pandas as pd
 
@@ -134,10 +137,11 @@ def _of_lists(settings: FitReranker) -> tuple[pd.DataFrame, str, str]:
     if "messages" in found.columns:
         known = found[found["messages"].notna()].drop_duplicates("query_id").set_index("query_id")["messages"]
         topics = topics.assign(messages=[known.get(query) for query in topics["query_id"]])
-    talks = conversations(topics, _instruction(settings))
+    instruction = _instruction(settings)
+    talks = conversations(topics, instruction)
     several = found.groupby(["query_id", "iteration", "list"], sort=False).ngroup()
     own = several - several.groupby(found["query_id"]).transform("min")  # one number over all iterations
-    return _with(pd.DataFrame(found).assign(list=own.to_numpy()), talks), where, name
+    return _with(pd.DataFrame(found).assign(list=own.to_numpy()), talks), where, name, instruction
 
 
 def _instruction(settings: FitReranker) -> str:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import irlens as package
+from irlens import tasks
 from irlens.base.errors import UserError
 from irlens.commands import judged
 from irlens.commands.judged import Judged
@@ -175,6 +176,20 @@ def lists_of(grades, query="q"):
     talk = [[{"role": "user", "content": query}]] * len(grades)
     frame = pd.DataFrame({**rows, "grade": grades, "iteration": 0, "list": 0}).assign(messages=talk)
     return frame.assign(text=[f"text {i}" for i in range(len(grades))])
+
+
+def test_a_data_sets_instruction_is_unread_as_the_policy_never_saw_it(tmp_path):
+    """And the folder says so by itself: every reranker that loads it gives the same score with it and without."""
+    more = {"dataset": "countdown", "held_out": 0.0, "list_size": 2, "epochs": 1, "batch_lists": 8}
+    folder, _ = package.fit_reranker(PAIRS, tmp_path / "rm", **more, store="none")
+    added = tasks.load("countdown", None, 1).instruction
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["instruction_unread"] == added
+    rows = pd.DataFrame({"query_id": ["bare", "told"], "text": "#### 3"})
+    asked = {"bare": "What is 2 + 1?", "told": f"What is 2 + 1?\n\n{added}"}
+    found = reward.load(folder / "model", {q: [{"role": "user", "content": text}] for q, text in asked.items()})(rows)
+    assert found["score"].tolist() == pytest.approx([found["score"][0]] * 2, abs=1e-5)
+    kept = pd.read_parquet(folder / "lists.parquet")["messages"]  # where the data set's own words stay
+    assert all(turns[-1]["content"].endswith(added) for turns in kept)
 
 
 def test_a_list_is_cut_evenly_over_its_grades_and_by_the_seed():

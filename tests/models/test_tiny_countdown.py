@@ -60,4 +60,4 @@ def test_the_reranker_tells_right_from_wrong_within_a_prompt(tmp_path):
     found = irlens.reranker("tiny-rm", task=task)(run)
     lists = found.merge(qrels, on=["query_id", "doc_id"]).rename(columns={"relevance": "grade"}).assign(list=0)
     results, _ = held_out(lists.drop(columns="score").rename(columns={"reward": "score"}), "tiny-rm", calibrated=False)
-    assert results.set_index("measure").loc["AUC", "value"] > 0.55  # of .60, an interval's half below
+    assert results.set_index("measure").loc["AUC", "value"] > 0.58  # of .62, an interval's half below

@@ -154,6 +154,28 @@ def test_a_language_model_without_a_template_reads_question_answer_and_the_end()
     assert alone["mask"].tolist() == [[False]] and alone["texts"]["input_ids"].shape == (1, 1)
 
 
+@pytest.mark.parametrize("instruction", ["Say it briefly.", 'End with \\boxed{}, "so" {{ it }} is\nseen.'])
+def test_a_language_model_without_a_template_is_not_told_what_a_data_set_adds(instruction):
+    """As its policy never is: the template that is saved with it takes that off, whoever applies it."""
+    tokenizer = base.tokenizer(TINY, instruction=instruction)
+    told = {q: [{**turn, "content": f"{turn['content']}\n\n{instruction}"} for turn in TALKS[q]] for q in "ab"}
+    found = [base.reader(TINY, tokenizer, talks).encode(LISTS) for talks in (TALKS, told)]
+    plain = base.reader(TINY, base.tokenizer(TINY), TALKS).encode(LISTS)
+    assert found[0] == found[1] == plain
+    other = {q: [{"role": "user", "content": f"{instruction} {q}"}] for q in "ab"}
+    assert base.reader(TINY, tokenizer, other).encode(LISTS) == base.reader(TINY, base.tokenizer(TINY), other).encode(
+        LISTS
+    )
+
+
+def test_a_model_with_a_chat_template_is_told_it(tmp_path):
+    assert base.unread(TINY, "Say it briefly.") == "Say it briefly."
+    folder = save(tmp_path / "m")
+    (folder / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    assert base.unread(folder, "Say it briefly.") == ""
+    assert base.tokenizer(folder, instruction="x").chat_template == "{{ messages[-1]['content'] }}"
+
+
 def test_a_response_begins_where_its_text_leaves_that_of_an_empty_one():
     tokenizer = base.tokenizer(TINY)
     found = texts.read(LISTS, base.reader(TINY, tokenizer, TALKS), starts=True)

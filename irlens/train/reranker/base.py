@@ -15,7 +15,7 @@ from irlens.rerank.reward import Reader
 # What a language model without a chat template reads: the form of `catalog.PLAIN_PROMPT`, the response and its end.
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% else %}"
-    "{{ 'Question: ' + message['content'] + '\\nAnswer:\\n' }}{% endif %}{% endfor %}"
+    "{{ 'Question: ' + CONTENT + '\\nAnswer:\\n' }}{% endif %}{% endfor %}"
 )
 HEADS = ("score", "classifier", "pre_classifier")  # what models call the part that is new
 POOLER = "pooler"
@@ -44,11 +44,11 @@ def is_causal(folder: Path) -> bool:
         raise UserError(f"{folder}: {NO_CLASSIFIER} ({type(config).__name__} has none)") from error
 
 
-def tokenizer(folder: Path, pad_token: str | None = None):
-    """The tokenizer of a base, with a token that pads and, of a language model without a chat template, TEMPLATE.
+def tokenizer(folder: Path, pad_token: str | None = None, instruction: str = ""):
+    """The tokenizer of a base, with a token that pads and, of a language model without a chat template, `template`.
 
-    pad_token: one of its tokens, where it names none that will do. Raises UserError: none at all, one that it does not
-    know or that ends every text.
+    pad_token: one of its tokens, where it names none that will do. instruction: what a data set adds to its questions.
+    Raises UserError: no token that pads at all, one that it does not know or that ends every text.
     """
     causal, found = is_causal(folder), load.tokenizer(folder)
     if pad_token is not None:
@@ -68,7 +68,7 @@ def tokenizer(folder: Path, pad_token: str | None = None):
     if causal and not found.chat_template:
         if found.eos_token_id is None:
             raise UserError(f"{folder}: its tokenizer has neither a chat template nor a token that ends a text")
-        found.chat_template = TEMPLATE
+        found.chat_template = template(instruction)
     return found
 
 
@@ -77,6 +77,20 @@ def reader(folder: Path, found, conversations: dict[str, list[dict]]) -> Reader:
     config = load.config(folder)
     config.get_text_config().pad_token_id = found.pad_token_id
     return Reader(config, found, conversations, is_causal(folder))
+
+
+def template(instruction: str = "") -> str:
+    """The chat template that a language model without one is given: it takes a data set's `instruction` off the end of a
+    question, for such a model has never been told it (`models.chat.prompts`), and its folder then says so itself."""
+    told = "message['content']"
+    if instruction:
+        told += f".removesuffix({json.dumps(chr(10) * 2 + instruction)})"
+    return TEMPLATE.replace("CONTENT", told)
+
+
+def unread(folder: Path, instruction: str) -> str:
+    """What a reranker made of the model in `folder` does not read of a data set's instruction: all of it, or nothing."""
+    return instruction if is_causal(folder) and not load.tokenizer(folder).chat_template else ""
 
 
 @contextmanager

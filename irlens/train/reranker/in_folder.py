@@ -28,7 +28,8 @@ class Phase:
     """One training of a reranker: of the base `weights` on the lists in `out`, into out/model. base: what it is called.
 
     Beside the model lie account.json and log.csv; checkpoints/ is there while it trains. root: the folder whose checksums
-    tell what is there, `out` or one above it. called: in messages. The rest is what `train.launch` asks of a phase.
+    tell what is there, `out` or one above it. called: in messages. instruction: what a data set adds to its questions, which
+    a language model without a chat template does not read. The rest is what `train.launch` asks of a phase.
     """
 
     options: Training
@@ -38,6 +39,7 @@ class Phase:
     pad_token: str | None = None
     root: Path | None = None
     called: str = "the reranker"
+    instruction: str = ""
     process: ClassVar[str] = "irlens.train.reranker.phase"
 
     @property
@@ -49,6 +51,7 @@ class Phase:
         """What its processes read."""
         told = {name: value and str(value) for name, value in self._places().items()}
         told |= {"base": self.base, "pad_token": self.pad_token, "called": self.called}
+        told |= {"instruction": self.instruction}
         return json.dumps(told | {"options": asdict(self.options)})
 
     def _places(self) -> dict[str, Path | None]:
@@ -94,7 +97,7 @@ def train(phase: Phase, say: Say) -> None:
 
     quiet_if_small(phase.weights)
     options, out = phase.options, phase.out
-    tokenizer = base.tokenizer(phase.weights, phase.pad_token)
+    tokenizer = base.tokenizer(phase.weights, phase.pad_token, phase.instruction)
     examples, account = fitting(pd.read_parquet(out / LISTS), phase.weights, tokenizer, options)
     if account["too_long"]:
         say(
