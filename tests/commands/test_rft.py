@@ -11,7 +11,7 @@ from irlens.train.trainer import RankingTrainer
 
 ROWS = [{"prompt": f"What is {i} + {i}?", "solution": f"{i} and {i} are {2 * i}.\n#### {2 * i}"} for i in range(8)]
 QUICK = ["--objective", "rft", "--prompts", "4", "-n", "3", "--iterations", "2", "--epochs", "2", "--batch-lists", "2",
-         "--max-tokens", "40", "--temperature", "0.7", "--store", "none"]  # fmt: skip
+         "--max-tokens", "40", "--temperature", "0.7", "--schedule", "cosine", "--store", "none"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
