@@ -49,9 +49,8 @@ def test_demonstrations_are_enough_and_the_account_knows_the_reward_model(shown,
     assert "written to" in again.stdout
 
 
-@pytest.mark.parametrize(
-    "trainer, last", [(RerankerTrainer, 3), pytest.param(RankingTrainer, 5, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer, last", [(RerankerTrainer, 3), (RankingTrainer, 5)])
 def test_one_that_stops_half_way_continues_to_the_same_bytes(
     shown, unbroken, irlens, files, tmp_path, monkeypatch, trainer, last
 ):
