@@ -44,14 +44,19 @@ SIZES = {
     "mixeval": 4000,
 }  # problems in the split test
 CORPORA = {"nq": (21_015_324, 140), "facts": (2_000, 20)}  # passages, tokens of one
-DRAWS, LIST, CANDIDATE, PASSAGES = 650, 0.005, 0.0075, 400  # tiny on one core: draws/s, s per list and candidate, …/s
+SPEED, LIST, CANDIDATE, PASSAGES = (
+    32_000,
+    0.005,
+    0.0075,
+    400,
+)  # tiny on one core: tokens/s, s per list and candidate, …/s
 JUDGED = 2_000  # draws/s that tiny-rm scores or is audited on, on one core
 FORMULA = (
     "GPU-hours on one H100, 989 TFLOP/s in bfloat16: 2·parameters FLOP for a token generated (10 % of the peak) or read by "
     "the reference, a reward model or an encoder (40 %), 6·parameters for a token trained on (40 %). GPU memory: of one "
     "GPU in the phase that needs most, for the longest lists that the settings allow; drawing, scoring and training take "
     "turns, and --shard divides training. Tokens from above: every prompt gives all its lists. CPU minutes: on one core, from "
-    f"measured rates of the embedded models ({DRAWS} draws/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate; "
+    f"measured rates of the embedded models ({SPEED:,} tokens drawn/s; {LIST:g} s a list and {CANDIDATE:g} s a candidate; "
     f"{JUDGED:,} draws/s scored)."
 )
 
@@ -119,7 +124,7 @@ def of_step(settings, models: dict[str, str] | None = None) -> Cost:
         prompts = settings.limit or SIZES.get(dataset, 1000)
         draws = prompts * settings.n * len(settings.temperature)
         generated = draws * TOKENS.get(dataset, TOKENS["gsm8k"])[1]
-        work = _Work(generated, draws)
+        work = _Work(generated)
         return Cost(prompts, draws, generated=generated, **_machine(policy, work, replace(settings, model=name)))
     if isinstance(settings, (Recall, Index)):
         return total(_encode(name, settings.dataset) for name in settings.retriever.split(","))
@@ -282,7 +287,7 @@ def _of_training(settings: Train, policy: catalog.Model, lists: _Lists, draws: i
         known = (found := catalog.reward(name)) and found.parameters
         scored = None if known is None or scored is None else scored + 2 * known * judged
     often = settings.epochs * lists.count
-    work = _Work(generated, draws + held_out, trained, lists.once, scored, often, lists.size, judged_here)
+    work = _Work(generated, trained, lists.once, scored, often, lists.size, judged_here)
     cost = _machine(policy, work, settings)
     return Cost(lists.prompts, draws + held_out, lists.count, generated, trained, read, **cost)
 
@@ -315,11 +320,10 @@ class _Lists:
 @dataclass(frozen=True)
 class _Work:
     """What a machine does: tokens generated, trained on (over all epochs) and read by the reference; FLOP of scoring (None:
-    not known); draws, and lists trained on (over all epochs) of so many candidates; draws that an embedded reward model
+    not known); lists trained on (over all epochs) of so many candidates; draws that an embedded reward model
     scores."""
 
     generated: int
-    draws: int
     trained: int = 0
     reference: int = 0
     scored: float | None = 0.0
@@ -331,7 +335,7 @@ class _Work:
 def _machine(policy: catalog.Model, work: _Work, settings: Train | PassK | Sample) -> dict[str, float | None]:
     """gpu_hours, gpu_gib and cpu_minutes of this work."""
     if policy.name in catalog.EMBEDDED:
-        seconds = work.draws / DRAWS + work.lists * (LIST + work.size * CANDIDATE) + work.judged / JUDGED
+        seconds = work.generated / SPEED + work.lists * (LIST + work.size * CANDIDATE) + work.judged / JUDGED
         return {"cpu_minutes": None if work.scored is None or work.scored else seconds / 60}
     n, needs = policy.parameters, list(memory.needs(settings, ask=False))
     if n is None or work.scored is None or not needs:

@@ -20,7 +20,7 @@ def test_training_tokens_by_hand():
     assert cost.draws == 2 * 10 * 4 + 3 * 5 * 2  # two iterations, three policies measured
     assert cost.generated == 110 * 49
     assert cost.read == 60 * (37 + 4 * 49) and cost.trained == 2 * cost.read
-    assert cost.cpu_minutes == pytest.approx((110 / 650 + 2 * 60 * (0.005 + 4 * 0.0075)) / 60)
+    assert cost.cpu_minutes == pytest.approx((110 * 49 / 32_000 + 2 * 60 * (0.005 + 4 * 0.0075)) / 60)
     assert cost.gpu_hours == 0 and cost.gpu_gib == 0
 
 

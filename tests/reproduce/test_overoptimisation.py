@@ -215,7 +215,9 @@ def test_what_an_audit_and_a_reward_cost():
     drawn, audit, trained = costs.of_steps(steps)
     assert drawn.draws == 100_000 and audit.cpu_minutes == pytest.approx(100_000 / costs.JUDGED / 60)
     held_out = 8 * 200 * 8
-    seconds = (14_000 + held_out) / costs.DRAWS + 1750 * (costs.LIST + 4 * costs.CANDIDATE)
+    seconds = (14_000 + held_out) * costs.TOKENS["countdown"][1] / costs.SPEED + 1750 * (
+        costs.LIST + 4 * costs.CANDIDATE
+    )
     assert trained.cpu_minutes == pytest.approx((seconds + (14_000 + held_out) / costs.JUDGED) / 60)
     _, audit, _ = costs.of_steps(recipe.load("overoptimisation", "paper").steps)
     assert audit.read == 200 * 1000 * 300
