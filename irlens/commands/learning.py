@@ -26,12 +26,12 @@ def judges(settings: Train, policy: Policy, say: Say) -> tuple[judging.Judge, ju
     """(the reward that is to be learned, who judges held-out draws: --eval-reward, else the verifier, else nobody)."""
     from irlens.models.weights import digest, digest_of_files
     from irlens.rerank import verifiers
+    from irlens.train.reranker.base import unread
 
     task, name = policy.task, settings.eval_reward
     weights = _start(settings, policy)[1]
-    learned = judging.Judge(
-        "the learned reward", _not_yet, True, identity=f"{digest(weights)} {digest_of_files(weights)}"
-    )
+    files = f"{digest(weights)} {digest_of_files(weights)} {unread(weights, task.instruction)}".rstrip()
+    learned = judging.Judge("the learned reward", _not_yet, True, identity=files)
     if name:
         return learned, judging.of_reward(name, task.instruction, "--eval-reward", say, policy.devices)
     if task.verifier is None:
@@ -60,7 +60,7 @@ def unmeasured(settings: Train, policy: Policy, say: Say) -> Train:
 
 def base(settings: Train, policy: Policy) -> Base:
     """What the first reward model starts from: that of --reward-args, else the policy. Raises UserError for one that will not do."""
-    return Base.of(*_start(settings, policy), settings.learning.pad_token)
+    return Base.of(*_start(settings, policy), settings.learning.pad_token, policy.task.instruction)
 
 
 def _start(settings: Train, policy: Policy) -> tuple[str, Path]:

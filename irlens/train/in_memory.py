@@ -295,7 +295,7 @@ def learned(policies: list[Policy], task: Task, options: LarpoOptions, kept: Kep
         return now - before
 
     rft.forget_unrewarded(where)
-    base = rft.Base.of(name, weights, options.learning.pad_token)
+    base = rft.Base.of(name, weights, options.learning.pad_token, task.instruction)
     return rft.LearnedReward(options, task, base, ratio, lambda s: where / f"iteration-{s}", kept.out, say=kept.say)
 
 

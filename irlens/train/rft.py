@@ -60,20 +60,22 @@ SHARED = ("batch_lists", "lists_at_once", "lora_rank", "save_dtype", "report_to"
 
 @dataclass(frozen=True)
 class Base:
-    """What the first reward model starts from: its name, its weights, and the tokens that it reads at most."""
+    """What the first reward model starts from: its name, its weights, the tokens that it reads at most, and what it does not
+    read of the data set's instruction (`base.unread`): a policy without a chat template was never told it either."""
 
     name: str
     weights: Path
     limit: int | None = None
+    unread: str = ""
 
     @classmethod
-    def of(cls, name: str, weights: Path, pad_token: str | None) -> Base:
+    def of(cls, name: str, weights: Path, pad_token: str | None, instruction: str = "") -> Base:
         """Raises UserError for a model of which no reward model can be made, or whose tokenizer cannot pad."""
         from irlens.rerank.reward import LONGEST
         from irlens.train.reranker import base
 
         limit = base.reader(weights, base.tokenizer(weights, pad_token), {}).limit
-        return cls(name, weights, None if limit >= LONGEST else limit)
+        return cls(name, weights, None if limit >= LONGEST else limit, base.unread(weights, instruction))
 
 
 def start_of(name: str) -> tuple[str, Path]:
@@ -141,6 +143,7 @@ class LearnedReward:
             self.options.learning.pad_token,
             self.root,
             f"the reward of iteration {s}",
+            self.base.unread,
         )
         return in_folder.fit(phase, self.devices, self.say)
 

@@ -125,7 +125,8 @@ def test_a_policy_that_says_what_the_demonstrations_say_leaves_nothing_to_learn(
 def looped(tmp_path_factory):
     """Two turns in a folder, the reward learning next to nothing after the first: (folder, policies, task)."""
     task, out = irlens.load("sums", "train", 6), tmp_path_factory.mktemp("rft") / "out"
-    task = Task(task.name, task.split, task.topics.drop(columns="answers"))  # demonstrations, and no verifier
+    kept = task.topics.drop(columns="answers")  # demonstrations, and no verifier
+    task = Task(task.name, task.split, kept, instruction="Say it briefly.")
     told = {"objective": "rft", "learning_rate": 1e-3, "reward_args": {"learning_rate": 1e-12}}
     return out, irlens.larpo("tiny", task, out=out, **told, **QUICK), task
 
@@ -141,6 +142,16 @@ def test_the_reward_of_a_turn_goes_on_from_that_of_the_turn_before(looped):
     first, second = (weights(looped[0] / f"iteration-{s}" / "reward" / "model") for s in (1, 2))
     assert first["score.weight"].abs().max() > 0.01
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+def test_the_reward_reads_what_the_policy_reads_in_every_turn(looped):
+    """`tiny` was never told the data set's instruction, so the models made of it, by which turns go on, are not either."""
+    from irlens.models import load
+
+    for s in (1, 2):
+        reads = load.tokenizer(looped[0] / f"iteration-{s}" / "reward" / "model")
+        asked = [{"role": "user", "content": f"1+1?\n\n{looped[2].instruction}"}]
+        assert looped[2].instruction and reads.apply_chat_template(asked, tokenize=False) == "Question: 1+1?\nAnswer:\n"
 
 
 def test_what_a_turn_keeps_is_what_can_be_computed_anew(looped):
