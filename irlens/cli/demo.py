@@ -24,7 +24,7 @@ from irlens.commands.train import train
 TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 1.0)
 CUTOFFS = (1, 2, 5, 10, 20, 50)
 RERANKERS = ("likelihood", "majority", "tiny-rm")
-NULL = picking.SHOWN["random per text"]
+NULL, DRAW = picking.SHOWN["random per text"], picking.SHOWN["random"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,13 @@ def _crossing(passed: pd.DataFrame) -> str:
 def _gap(picked: pd.DataFrame) -> str:
     most = CUTOFFS[-1]
     share = {run: f"{100 * _value(picked, run, most):.0f} %" for run in picked["run"].unique()}
+    fewer = _value(picked, NULL, most) < _value(picked, DRAW, most)
+    less = " (right answers are fewer among the texts than among the draws)" if fewer else ""
     return (
         f"With {most} draws a right answer is among them for {share['oracle (Pass@N)']} of the problems. Likelihood finds it for "
         f"{share['likelihood']}, voting for {share['majority vote']}, the learned tiny-rm for {share['tiny-rm']}; a random number "
-        f"per distinct text, which knows nothing, for {share[NULL]}, less than one draw's {share['random (one draw)']} because right "
-        "answers are few texts that are drawn often. The rest is what a better reranker, or training on its rankings, could win."
+        f"per distinct text, which knows nothing, for {share[NULL]}{less}; one draw is right for {share[DRAW]}. "
+        "The rest is what a better reranker, or training on its rankings, could win."
     )
 
 
