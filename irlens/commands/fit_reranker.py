@@ -164,16 +164,16 @@ def _nothing() -> pd.DataFrame:
 def _measured(job: Job, model: Path) -> tuple[pd.DataFrame, int]:
     """The measures of the scores of held-out responses, as `rerank` gives them; how many texts were read cut."""
     from irlens.measure.learned import held_out
-    from irlens.rerank.scoring import ALONE, reranked, score_in_shards
+    from irlens.rerank.scoring import ALONE, MadeBy, reranked, score_in_shards
 
     assert job.held_out is not None
     lists, where = job.held_out.lists, job.out / HELD_OUT
     talks, name = in_folder.conversations(lists), f"{job.options.objective} on {job.name}"
     run = lists.rename(columns={"grade": "relevance"}).assign(score=0.0)
     run["rank"] = run.groupby("query_id", sort=False).cumcount()
-    told = {"made_by": {"kind": "reward", "model_digest": files.digest(model)}, "asked": talks, "stored": ALONE}
+    told = MadeBy({"kind": "reward", "model_digest": files.digest(model)}, talks, ALONE)
     load = partial(_scorer, model, talks)
-    found = score_in_shards(run, load, job.out / "shards", "the reranker", 512, **told, devices=job.devices)
+    found = score_in_shards(run, load, job.out / "shards", "the reranker", told, 512, devices=job.devices)
     ordered = reranked(run.drop(columns=["tier", "iteration"]), found["score"].to_numpy(), "reranker")
     files.write_parquet(ordered.drop(columns=["relevance", "list"]), where / "run.parquet")
     files.write_parquet(ordered[["query_id", "doc_id", "relevance"]], where / "qrels.parquet")

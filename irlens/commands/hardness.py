@@ -49,13 +49,13 @@ def policy_scorer(policy: Policy, out: Path) -> Scorer | None:
         return {"kind": "likelihood", "policy": digest(policy.folder)}
 
     def score(task: Task, rows: pd.DataFrame, what: str) -> pd.DataFrame:
-        from irlens.rerank.scoring import ALONE, score_in_shards
+        from irlens.rerank.scoring import ALONE, MadeBy, score_in_shards
 
         asked = {prompt.query_id: prompt.text for prompt in policy.prompts(task)}
-        told = {"made_by": made_by(), "asked": asked, "stored": ALONE}
+        told = MadeBy(made_by(), asked, ALONE)
         load = functools.partial(_likelihood, policy.folder, policy.prompt_ids(task))
         shards, name = out / "scores" / what, f"likelihood of the {what}"
-        found = score_in_shards(rows, load, shards, name, **told, devices=policy.devices)
+        found = score_in_shards(rows, load, shards, name, told, devices=policy.devices)
         return found.rename(columns={"score": "logprob"})
 
     return score

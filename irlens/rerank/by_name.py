@@ -203,18 +203,18 @@ def _scored(
     stored: str | None = None,
 ) -> Scoring:
     """A reranker whose scorer works shard by shard; facts: the sums of what else it counts. stored: see
-    `score_in_shards`."""
+    `scoring.MadeBy`."""
 
     def prepare(run: pd.DataFrame, given: Given) -> Prepared:
-        from irlens.rerank.scoring import REFUSED, need_texts, score_in_shards
+        from irlens.rerank.scoring import REFUSED, MadeBy, need_texts, score_in_shards
 
         need_texts(run, name)
         asked = given.conversations(run)
 
         def score() -> Scores:
             shards = given.folder and given.folder / slug(name)
-            told = {"made_by": made_by, "asked": asked, "stored": stored, "devices": given.devices}
-            found = score_in_shards(run, loader(run, given), shards, name, rows, **told)
+            told = MadeBy(made_by, asked, stored)
+            found = score_in_shards(run, loader(run, given), shards, name, told, rows, devices=given.devices)
             counted = [c for c in ("truncated", "asked", "nonsense", "comparisons") if c in found.columns]
             facts = {c: int(found[c].sum()) for c in counted} | {"reward_calls": len(found)}
             cut = found["truncated"].to_numpy(dtype=bool) if "truncated" in found.columns else None
@@ -241,7 +241,7 @@ def _likelihood(name: str, given: Given) -> Scoring:
 
 def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Prepared:
     """The likelihood under a policy's own weights, nats, computed anew."""
-    from irlens.rerank.scoring import ALONE, need_texts, score_in_shards
+    from irlens.rerank.scoring import ALONE, MadeBy, need_texts, score_in_shards
 
     if not (policy := given.options.policy or given.policy):
         raise UserError(f"{given.where}: {name}: the run records no log-probabilities; name its model with --policy")
@@ -253,10 +253,10 @@ def _computed(name: str, run: pd.DataFrame, given: Given, per_token: bool) -> Pr
 
     def score() -> Scores:
         shards = given.folder and given.folder / "likelihood"
-        told = {"made_by": made_by, "asked": asked, "stored": None if given.messages_as else ALONE}
+        told = MadeBy(made_by, asked, None if given.messages_as else ALONE)
         task, batch = given.task_of(run), given.options.batch_size
         load = partial(_policy_scorer, files, task.topics, task.instruction, given.messages_as, batch)
-        found = score_in_shards(run, load, shards, chosen.name, **told, devices=given.devices)
+        found = score_in_shards(run, load, shards, chosen.name, told, devices=given.devices)
         total = found["score"].to_numpy()
         scores = total / found["n_tokens"].to_numpy() if per_token else total
         drawn = {"as_drawn": int(found["as_drawn"].sum())} if "as_drawn" in found.columns else {}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from irlens import tables
 from irlens.base.errors import UserError
-from irlens.rerank.scoring import ALONE, Scorer, score_in_shards
+from irlens.rerank.scoring import ALONE, MadeBy, Scorer, score_in_shards
 
 PAIRS = 2048  # pairs in one shard, about; what a kill can cost
 LONGEST = 1_000_000  # a tokenizer without a limit names an astronomical one
@@ -81,12 +81,9 @@ def rerank(
         lambda: scorer(load_model(), topics, batch_size),
         shards,
         tag,
+        MadeBy(made_by, asked, ALONE),
         PAIRS,
-        "pairs",
-        made_by=made_by,
-        asked=asked,
         say=say,
-        stored=ALONE,
     )
     truncated = int(found["truncated"].sum())
     new = top.assign(score=found["score"].to_numpy())

@@ -169,7 +169,7 @@ def of_reward(
     """
     from irlens.models.chat import conversations
     from irlens.rerank.reward_files import reward_model
-    from irlens.rerank.scoring import ALONE, TOGETHER, score_in_shards
+    from irlens.rerank.scoring import ALONE, TOGETHER, MadeBy, score_in_shards
 
     if plugins.named(name):
         return _own(name, option)
@@ -181,8 +181,9 @@ def of_reward(
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:
         asked = conversations(topics, instruction)
-        told = {"made_by": model.made_by, "asked": asked, "say": say, "stored": TOGETHER if model.pairs else ALONE}
-        found = score_in_shards(run, partial(model.load, asked), shards, chosen.name, ROWS, **told, devices=devices)
+        told = MadeBy(model.made_by, asked, TOGETHER if model.pairs else ALONE)
+        load = partial(model.load, asked)
+        found = score_in_shards(run, load, shards, chosen.name, told, ROWS, say=say, devices=devices)
         if cut := int(found["truncated"].sum()):
             say(cut_in_words(cut, len(found), chosen.name))
         scores = found["score"].to_numpy(dtype=float)

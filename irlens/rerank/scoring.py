@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,39 +36,46 @@ REFUSED = "refused"  # column of a scorer's rows: what a server said that would 
 Scorer = Callable[[pd.DataFrame], "np.ndarray | pd.DataFrame"]  # rows → a score each, or a frame with a column `score`
 
 
+@dataclass(frozen=True)
+class MadeBy:
+    """What scores depend on beside the rows: by its content a shard is found again.
+
+    scorer: what makes its scores what they are, such as the digest of its weights. asked: query_id → prompt or conversation.
+    stored: whether a score is of its row ALONE or of its query's rows TOGETHER, by which the store in use (`base.store`) is
+    asked; None for a scorer whose content cannot be named.
+    """
+
+    scorer: Mapping[str, object]
+    asked: Mapping[str, object] | None = None
+    stored: str | None = None
+
+
 def score_in_shards(
     run: pd.DataFrame,
     load: Callable[[], Scorer],
     shards: Path | None,
     name: str,
+    made_by: MadeBy,
     rows: int = ROWS,
-    unit: str = "responses",
     *,
-    made_by: Mapping[str, object],
-    asked: Mapping[str, object] | None = None,
     say: Callable[[str], None] = print,
-    stored: str | None = None,
     devices: Devices = HERE,
 ) -> pd.DataFrame:
     """`query_id, doc_id, score` of each row of `run`, in its order, and what else the scorer says of a row.
 
-    Whole queries go to the scorer, about `rows` rows at a time, fewer where texts are long (CHARACTERS); each such shard is written to `shards` by rename, named
-    by its content: the scorer (`made_by`: what makes its scores what they are, such as the digest of its weights), the
-    rows with their texts, and what each query asked (`asked`: query_id → prompt or conversation). Shards of this content
-    that are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread.
-    Without a folder nothing is kept. stored: whether a score is of its row ALONE or of its query's rows TOGETHER, which
-    the store in use (`base.store`) is asked by; None for a scorer whose content cannot be named. devices: whole shards go
-    to their workers, which call `load`: it is to be picklable then. A shard that cannot be read or holds other rows is scored again, with a line, as is, without one, a
-    shard with rows that a server REFUSED to judge. Raises UserError for a score that is not finite.
+    Whole queries go to the scorer, about `rows` rows at a time, fewer where texts are long (CHARACTERS); each such shard is
+    written to `shards` by rename, named by its content: `made_by` and the rows with their texts. Shards of this content that
+    are there are kept, and without a missing one the scorer is not even loaded; others stay where they are, unread. Without
+    a folder nothing is kept. devices: whole shards go to their workers, which call `load`: it is to be picklable then. A
+    shard that cannot be read or holds other rows is scored again, with a line, as is, without one, a shard with rows that a
+    server REFUSED to judge. Raises UserError for a score that is not finite.
     """
     run = run.reset_index(drop=True)
     place = _places(run, rows)
     shard_of = run["query_id"].map(place).to_numpy()
     cut = [run[shard_of == number] for number in range(max(place.values()) + 1)]
-    paths = [shards and shards / f"{i:06d}-{content_key(part, made_by, asked)}.parquet" for i, part in enumerate(cut)]
-    if shards and (other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}):
-        say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
-    kept = _store(stored if shards else None, made_by, asked, name)
+    paths = _paths(shards, cut, made_by, say)
+    kept = _store(made_by if shards else MadeBy({}), name)
     found: dict[int, pd.DataFrame] = {}
     with Spread(load, devices) as scorer, progress_bar() as progress:
         bar = progress.add_task(f"reranking by {name}", total=len(run), rate="")
@@ -76,7 +84,7 @@ def score_in_shards(
             started = time.monotonic()
             shard = _scored(scorer(rows), rows, name)
             rate = scorer.at_once * len(rows) / (time.monotonic() - started)
-            progress.update(bar, rate=f"{rate:,.0f} {unit}/s")
+            progress.update(bar, rate=f"{rate:,.0f} texts/s")
             return shard
 
         def keep(number: int) -> None:
@@ -90,6 +98,18 @@ def score_in_shards(
             if len(found) == before:  # another process makes what is left
                 kept.store.wait()
     return pd.concat([found[number] for number in range(len(cut))]).sort_index()
+
+
+def _paths(
+    shards: Path | None, cut: list[pd.DataFrame], made_by: MadeBy, say: Callable[[str], None]
+) -> list[Path | None]:
+    """Where the scores of each part are kept; a line says how many files there are no part's."""
+    if shards is None:
+        return [None] * len(cut)
+    paths = [shards / f"{i:06d}-{content_key(part, made_by)}.parquet" for i, part in enumerate(cut)]
+    if other := {path.name for path in shards.glob("*.parquet")} - {path.name for path in paths}:
+        say(f"{shards}: {len(other):,} files hold scores of other texts or by another scorer; kept, and not read")
+    return paths
 
 
 class Spread:
@@ -154,14 +174,14 @@ def _shard(
     return _read(path, part)
 
 
-def _store(keyed: str | None, made_by: Mapping, asked: Mapping | None, name: str) -> Stored:
+def _store(made_by: MadeBy, name: str) -> Stored:
     """The store in use; one that holds nothing for a scorer that is not to be kept."""
-    if keyed is None or not stores.current().on:
+    if made_by.stored is None or not stores.current().on:
         return Stored(stores.NONE, "", {}, TOGETHER, name)
     from irlens.models.weights import runs_with
 
-    told = json.dumps([made_by, runs_with()], sort_keys=True, default=repr)
-    return Stored(stores.current(), told, asked or {}, keyed, name)
+    told = json.dumps([made_by.scorer, runs_with()], sort_keys=True, default=repr)
+    return Stored(stores.current(), told, made_by.asked or {}, made_by.stored, name)
 
 
 def _places(run: pd.DataFrame, rows: int) -> dict[str, int]:
@@ -179,14 +199,14 @@ def _places(run: pd.DataFrame, rows: int) -> dict[str, int]:
     return found
 
 
-def content_key(part: pd.DataFrame, made_by: Mapping[str, object], asked: Mapping[str, object] | None = None) -> str:
+def content_key(part: pd.DataFrame, made_by: MadeBy) -> str:
     """A short SHA-256 of what scores depend on: the scorer, each row as it reads it, and what each query asked."""
-    sha = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
+    sha = hashlib.sha256(json.dumps(made_by.scorer, sort_keys=True, default=str).encode())
     columns = [column for column in READ if column in part.columns]
     for row in zip(*(part[column] for column in columns)):
         sha.update(repr((columns, [plain(value) for value in row])).encode("utf-8", "backslashreplace"))
-    for query_id in dict.fromkeys(part["query_id"]) if asked else ():
-        sha.update(repr((query_id, asked.get(query_id))).encode("utf-8", "backslashreplace"))
+    for query_id in dict.fromkeys(part["query_id"]) if made_by.asked else ():
+        sha.update(repr((query_id, made_by.asked.get(query_id))).encode("utf-8", "backslashreplace"))
     return sha.hexdigest()[:16]
 
 

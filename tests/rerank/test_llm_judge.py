@@ -7,7 +7,7 @@ import pytest
 
 from irlens.base.errors import UserError
 from irlens.rerank.llm_judge import Judge, Refusal, pairings, read_pair, read_point
-from irlens.rerank.scoring import score_in_shards
+from irlens.rerank.scoring import MadeBy, score_in_shards
 
 TALK = {"q": [{"role": "user", "content": "how many"}]}
 ROWS = pd.DataFrame({"query_id": "q", "doc_id": list("abcd"), "text": ["xx", "x", "xxx", "xx"]})
@@ -128,7 +128,7 @@ def test_lists_of_one_and_shards_close_the_judge(tmp_path):
     closed = []
     rows = pd.DataFrame({"query_id": ["q"], "doc_id": ["a"], "text": ["x"]})
     judge = Judge(lambda *_: pytest.fail("asked"), TALK, close=lambda: closed.append(1))
-    assert score_in_shards(rows, lambda: judge, tmp_path, "judge", made_by={})["score"].tolist() == [0.5]
+    assert score_in_shards(rows, lambda: judge, tmp_path, "judge", MadeBy({}))["score"].tolist() == [0.5]
     assert closed == [1]
 
 

@@ -7,7 +7,7 @@ import pytest
 from irlens.base.errors import UserError
 from irlens.rerank import baselines as plain
 from irlens.rerank import scoring
-from irlens.rerank.scoring import batches, conversations, need_texts, reranked, score_in_shards
+from irlens.rerank.scoring import MadeBy, batches, conversations, need_texts, reranked, score_in_shards
 
 RUN = pd.DataFrame(
     [(q, f"{q}/{d}", -float(d), d, "x" * (d + 1), "m") for q in ("a", "b", "c") for d in range(4)],
@@ -15,6 +15,7 @@ RUN = pd.DataFrame(
 )
 
 BY = {"kind": "length"}
+ASKED = {"a": [{"role": "user", "content": "1+1?"}]}
 
 
 def lengths(rows):
@@ -28,18 +29,18 @@ def test_whole_queries_make_shards_and_those_there_are_kept(tmp_path):
         seen.append(rows["query_id"].unique().tolist())
         return pd.DataFrame({"score": lengths(rows), "truncated": False})
 
-    found = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=BY)
+    found = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=MadeBy(BY))
     assert seen == [["a", "b"], ["c"]] and found["score"].tolist() == [1, 2, 3, 4] * 3
     assert len(list(tmp_path.iterdir())) == 2
     next(tmp_path.glob("000001-*")).unlink()
-    again = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=BY)
+    again = score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=8, made_by=MadeBy(BY))
     assert seen[2:] == [["c"]] and again.equals(found)
-    score_in_shards(RUN, lambda: pytest.fail("loaded"), tmp_path, "x", rows=8, made_by=BY)
+    score_in_shards(RUN, lambda: pytest.fail("loaded"), tmp_path, "x", rows=8, made_by=MadeBy(BY))
 
 
 def test_rows_come_back_in_the_runs_order_when_queries_are_mixed(tmp_path):
     mixed = RUN.sample(frac=1, random_state=0)
-    found = score_in_shards(mixed, lambda: lengths, tmp_path, "x", rows=4, made_by=BY)
+    found = score_in_shards(mixed, lambda: lengths, tmp_path, "x", rows=4, made_by=MadeBy(BY))
     assert found["doc_id"].tolist() == mixed["doc_id"].tolist()
     assert found["score"].tolist() == mixed["text"].str.len().tolist()
 
@@ -49,7 +50,7 @@ def test_a_score_that_is_not_finite_costs_only_its_shard(tmp_path):
         return np.where(rows["doc_id"] == "b/2", np.nan, 1.0)
 
     with pytest.raises(UserError, match="x: score not finite for query_id=b, doc_id=b/2"):
-        score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=4, made_by=BY)
+        score_in_shards(RUN, lambda: scorer, tmp_path, "x", rows=4, made_by=MadeBy(BY))
     assert [path.name[:7] for path in tmp_path.iterdir()] == ["000000-"]
 
 
@@ -66,20 +67,20 @@ def length_and_model(weights):
         {"run": RUN.assign(title="t")},
         {"run": RUN.assign(finish_reason="length")},
         {"run": RUN.assign(tokens=[np.array([i]) for i in range(len(RUN))])},
-        {"made_by": BY | {"model": "other weights"}},
-        {"asked": {"a": [{"role": "user", "content": "2+2?"}]}},
+        {"made_by": MadeBy(BY | {"model": "other weights"}, ASKED)},
+        {"made_by": MadeBy(BY, {"a": [{"role": "user", "content": "2+2?"}]})},
     ],
     ids=["texts", "order", "names", "titles", "endings", "tokens", "weights", "question"],
 )
 def test_a_folder_never_answers_for_other_texts_or_another_scorer(tmp_path, change):
     told = []
-    asked = {"a": [{"role": "user", "content": "1+1?"}]}
-    first = {"run": RUN, "made_by": BY, "asked": asked, "say": told.append, "rows": 4}
+    first = {"run": RUN, "made_by": MadeBy(BY, ASKED), "say": told.append, "rows": 4}
     old = score_in_shards(first.pop("run"), length_and_model(1), tmp_path, "x", **first)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     new = {"run": RUN, **first, **change}
     found = score_in_shards(new.pop("run"), length_and_model(10), tmp_path, "x", **new)
-    changed = found["query_id"] == "a" if "asked" in change else slice(None)  # only what asks otherwise is scored anew
+    asked = change.get("made_by", first["made_by"]).asked
+    changed = found["query_id"] == "a" if asked != ASKED else slice(None)  # only what asks otherwise is scored anew
     assert (found["score"] >= 10)[changed].all()
     assert len(told) == 1 and "hold scores of other texts or by another scorer; kept, and not read" in told[0]
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
@@ -91,27 +92,31 @@ def test_a_run_read_back_from_disk_is_the_same_content(tmp_path):
     tokens = [None if i == 3 else [i, np.int64(2)] for i in range(len(RUN))]
     run = RUN.assign(tokens=tokens, finish_reason=[None, "stop"] * 6)
     run.to_parquet(tmp_path / "run.parquet")
-    found = score_in_shards(run, lambda: lengths, tmp_path / "s", "x", made_by=BY)
+    found = score_in_shards(run, lambda: lengths, tmp_path / "s", "x", made_by=MadeBy(BY))
     run = pd.read_parquet(tmp_path / "run.parquet")
-    again = score_in_shards(run, lambda: pytest.fail("loaded"), tmp_path / "s", "x", made_by=BY)
+    again = score_in_shards(run, lambda: pytest.fail("loaded"), tmp_path / "s", "x", made_by=MadeBy(BY))
     assert again["score"].tolist() == found["score"].tolist()
 
 
 def test_files_without_a_content_in_their_name_are_not_read(tmp_path):
     RUN[["query_id", "doc_id"]].assign(score=99.0).to_parquet(tmp_path / "000000.parquet")
     told = []
-    found = score_in_shards(RUN, lambda: lengths, tmp_path, "x", made_by=BY, say=told.append)
+    found = score_in_shards(RUN, lambda: lengths, tmp_path, "x", made_by=MadeBy(BY), say=told.append)
     assert found["score"].tolist() == [1, 2, 3, 4] * 3 and "1 files hold scores of other texts" in told[0]
 
 
 def test_a_broken_shard_is_scored_again_with_a_line(tmp_path):
-    whole, said = score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY), []
+    whole, said = score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=MadeBy(BY)), []
     first, second, _ = sorted(tmp_path.iterdir())
     first.write_bytes(second.read_bytes())
-    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY, say=said.append).equals(whole)
+    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=MadeBy(BY), say=said.append).equals(
+        whole
+    )
     assert len(said) == 1 and "holds scores of other rows: deleted" in said[0]
     first.write_bytes(b"PAR1")
-    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=BY, say=said.append).equals(whole)
+    assert score_in_shards(RUN, lambda: lengths, tmp_path, "x", rows=4, made_by=MadeBy(BY), say=said.append).equals(
+        whole
+    )
     assert len(said) == 2 and "a shard that cannot be read" in said[1]
 
 
@@ -171,12 +176,12 @@ def test_long_texts_make_smaller_shards_of_whole_queries(tmp_path, monkeypatch):
         seen.append("".join(rows["query_id"].unique()))
         return lengths(rows)
 
-    found = score_in_shards(long, lambda: scorer, tmp_path, "x", made_by=BY)
+    found = score_in_shards(long, lambda: scorer, tmp_path, "x", made_by=MadeBy(BY))
     assert seen == ["a", "b", "c"] and found["score"].tolist() == long["text"].str.len().tolist()
     seen.clear()
-    score_in_shards(RUN, lambda: scorer, tmp_path / "short", "x", rows=8, made_by=BY)
+    score_in_shards(RUN, lambda: scorer, tmp_path / "short", "x", rows=8, made_by=MadeBy(BY))
     assert seen == ["ab", "c"]
     monkeypatch.setattr(scoring, "CHARACTERS", 800)
     seen.clear()
-    score_in_shards(long[long["query_id"] != "b"], lambda: scorer, None, "x", made_by=BY)
+    score_in_shards(long[long["query_id"] != "b"], lambda: scorer, None, "x", made_by=MadeBy(BY))
     assert seen == ["ac"], "exactly as many characters fit"

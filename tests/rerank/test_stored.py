@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from irlens.base import store as stores
 from irlens.models.weights import runs_with
-from irlens.rerank.scoring import ALONE, TOGETHER, score_in_shards
+from irlens.rerank.scoring import ALONE, TOGETHER, MadeBy, score_in_shards
 from irlens.rerank.stored import Stored
 
 RUN = pd.DataFrame(
@@ -35,8 +35,7 @@ def score(tmp_path):
 
         folder = tmp_path / f"out-{next(number)}"
         with stores.use(tmp_path / "store" if store else None, say):
-            told = {"made_by": made_by, "asked": asked, "stored": keyed}
-            found = score_in_shards(table, lambda: scorer, folder, "x", rows, **told)
+            found = score_in_shards(table, lambda: scorer, folder, "x", MadeBy(made_by, asked, keyed), rows)
         return found, seen, folder
 
     return run
@@ -151,7 +150,6 @@ def test_one_of_two_scores_what_both_need(score, tmp_path):
     """While another process scores a query, the others are scored, and that one is awaited."""
     with stores.Store(tmp_path / "store") as other:
         with stores.use(tmp_path / "store") as mine:
-            told = {"made_by": BY, "asked": ASKED, "stored": ALONE}
             keys = Stored(mine, name_of(BY), ASKED, ALONE, "x").keys(RUN[:4])
             assert other.claim(sorted({(k, n, n + 1) for k, n in keys}))
             seen, waited = [], []
@@ -165,6 +163,6 @@ def test_one_of_two_scores_what_both_need(score, tmp_path):
                 other.release([(k, n, n + 1) for k, n in keys])
 
             mine.wait = wait
-            found = score_in_shards(RUN, lambda: scorer, tmp_path / "out", "x", 4, **told)
+            found = score_in_shards(RUN, lambda: scorer, tmp_path / "out", "x", MadeBy(BY, ASKED, ALONE), 4)
     assert waited == [[f"{q}/{d}" for q in "bc" for d in range(4)]] and seen[-4:] == [f"a/{d}" for d in range(4)]
     assert found["doc_id"].tolist() == RUN["doc_id"].tolist()
