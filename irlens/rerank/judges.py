@@ -175,8 +175,10 @@ def of_reward(
         return _own(name, option)
     chosen = catalog.reward(name)
     if chosen is None:
-        known = f"{', '.join(catalog.REWARDS)}, a hub id owner/name, a folder, or module:function"
-        raise UserError(f"{option} {name!r}: {known}")
+        known = ", ".join(catalog.REWARDS)
+        raise UserError(
+            f"{option} {name!r}: no such reward model; known: {known}, a hub id owner/name, a folder, or module:function"
+        )
     model = reward_model(chosen, name)
 
     def grade(run: pd.DataFrame, topics: pd.DataFrame, shards: Path) -> pd.DataFrame:

@@ -126,7 +126,8 @@ def test_other_code_of_a_reward_is_another_result(prompts, tmp_path):
     (tmp_path / "short_is_good.py").write_text((tmp_path / "short_is_good.py").read_text() + "# changed\n")
     assert judges.of_reward("short_is_good:score", "").identity != before
     with pytest.raises(
-        UserError, match="--reward 'nobody': tiny-rm, fsfairx, pairrm, a hub id owner/name, a folder, or module"
+        UserError,
+        match="'nobody': no such reward model; known: tiny-rm, fsfairx, pairrm, a hub id owner/name, a folder, or",
     ):
         judges.of_reward("nobody", "")
 

@@ -119,7 +119,7 @@ def test_a_list_relative_judge_sees_both_in_one_list(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--reward", "fsfair"], "--reward 'fsfair': tiny-rm, fsfairx, pairrm"),
+    (["--reward", "fsfair"], "--reward 'fsfair': no such reward model; known: tiny-rm, fsfairx, pairrm"),
     (["--reward", "CLASSIFIER", "--tier", "easy"], "--tier easy needs a verifier"),
     (["--reward", "CLASSIFIER", "--positives-from", "gold"], "has no solutions; use own"),
     ([], "has no verifier"),
