@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,16 +60,39 @@ def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: 
     return plots.curves(ours.table, path, title=title, style=style, **labels)
 
 
+def draw_gains(recipe: Recipe, tests: Mapping[str, pd.DataFrame], path: Path, style: str) -> list[Path]:
+    """Draws what each arm gains over the start, in points, with the intervals of the paired `tests` (a label → the table
+    that `study.judge` gives), a panel per label. Writes `path` + .png, .pdf and .csv."""
+    import pandas as pd
+
+    from irlens.measure.plots import dots
+
+    parts = []
+    for label, table in tests.items():
+        own = table[table["before"] == "start"]
+        points = 100 * own[["difference", "low", "high"]].set_axis(["value", "low", "high"], axis=1)
+        parts.append(points.assign(group=f"{label}, points above the start", bar=own["after"], n=own["n"]))
+    shown = pd.concat(parts, ignore_index=True)[["group", "bar", "value", "low", "high", "n"]]
+    title = f"{recipe.title} ({_trained(recipe)})"
+    return dots.dots(shown, path, columns=2, title=title, style=style, zero=True)
+
+
+def _trained(recipe: Recipe) -> str:
+    """Which model was trained on what."""
+    from irlens.models import catalog
+
+    trained = next(step.settings for step in recipe.steps if step.stage == "train")
+    return f"{trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
+
+
 def _ours(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None) -> Panel:
     """Our panel; its title says which model was trained on what."""
     from irlens.measure.plots.panels import Panel
-    from irlens.models import catalog
 
     study = recipe.study
     chosen = table[table["measure"] == study.measure]
     heat = [f"T = {t:g}" for t in chosen["temperature"]]
-    trained = next(step.settings for step in recipe.steps if step.stage == "train")
-    title = f"{trained.model} on {trained.dataset or catalog.model(trained.model).dataset}"
+    title = _trained(recipe)
     if study.measure in chat.MEASURES:
         return _judged(recipe, table, title)
     judge = "".join(chosen["judge"].unique()) if "judge" in chosen.columns else ""

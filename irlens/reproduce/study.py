@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 DOMINANT = 0.5  # the share of a mean's variance from which on seeds are said to dominate
-KINDS = ("bars", "axis", "iterations", "budget", OVER)
+KINDS = ("bars", "gains", "axis", "iterations", "budget", OVER)
 
 
 def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
@@ -40,6 +40,8 @@ def check_study(study: Study, steps: Sequence[Step], where: str) -> None:
             raise UserError(f"{where}: no arm {arm!r} is tested; {did_you_mean(arm, arms)}")
     if (study.x is None) != (study.kind != "axis"):
         raise UserError(f'{where}: x and kind = "axis" need each other')
+    if study.beside and study.kind == "gains":
+        raise UserError(f'{where}: beside: the paper has no gains of its own; kind "gains" stands alone')
     if study.x is not None and len(study.x) != len(arms) - 1:
         raise UserError(f"{where}: x has {len(study.x)} places for {len(arms) - 1} arms")
     tested = any(step.name.startswith("test ") for step in steps)
@@ -104,12 +106,13 @@ def report(
             first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
-    seen = [smallest(tests, label)]
+    seen, every = [smallest(tests, label)], {label: tests}
     for measure in study.also:
         more, said = judge(replace(study, gain=None), _cell(values, measure, study.temperature), measure)
         files.write_csv(more, out / f"tests-{measure}.csv")
         sentences += said
         seen.append(smallest(more, measure))
+        every[measure] = more
     gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     files.write_csv(table, out / "arms.csv")
     files.write_csv(tests.assign(**_told(study.measure, judges)), out / "tests.csv")
@@ -120,7 +123,10 @@ def report(
         f"{measure}: {count:,} prompts are left out of all arms, since the judge has no answer about one of them."
         for measure, count in of_kept.without(kept).items()
     ]
-    study_figures.draw(recipe, table, curves, out / recipe.name, style)
+    if study.kind == "gains":
+        study_figures.draw_gains(recipe, every, out / recipe.name, style)
+    else:
+        study_figures.draw(recipe, table, curves, out / recipe.name, style)
     few = few_seeds(gains)
     return conclude(recipe, study.claim, [*first, *sentences, *without, *seen, *few], cell["start"].shape, out, say)
 

@@ -139,6 +139,17 @@ def test_bars_stand_beside_the_papers(tmp_path):
         assert (tmp_path / "r.png").stat().st_size > 5000 and (tmp_path / "r.pdf").stat().st_size > 3000
 
 
+def test_gains_over_the_start_are_those_of_the_tests_in_points(tmp_path):
+    values = {"a": 0.5, "b": 0.3}
+    found = [{arm: train_folder(tmp_path / arm, [0.4, values[arm]]) for arm in "ab"}]
+    study = Study("c", "gains", temperature=0.7, better=("a > b",))
+    report(a_recipe(study, "a", "b"), found, tmp_path)
+    drawn, tests = pd.read_csv(tmp_path / "r.csv"), pd.read_csv(tmp_path / "tests.csv").head(2)
+    assert drawn["group"].unique().tolist() == ["Pass@1 at T = 0.7, points above the start"]
+    assert drawn["bar"].tolist() == ["a", "b"] and drawn["value"].tolist() == pytest.approx([10, -10])
+    assert drawn[["low", "high"]].to_numpy() == pytest.approx(100 * tests[["low", "high"]].to_numpy())
+
+
 def test_arms_on_an_axis(tmp_path):
     study = Study("c", "axis", temperature=0.7, x=(4.0, 8.0), x_label="candidates", beside="3c")
     found = [{"c4": train_folder(tmp_path / "a", [0.4, 0.5]), "c8": train_folder(tmp_path / "b", [0.4, 0.6])}]
@@ -193,7 +204,7 @@ def test_a_budget_study_with_one_arm_left_compares_it_with_the_start(tmp_path):
     assert pd.read_csv(tmp_path / "tests.csv")["after"].tolist() == ["b"]
 
 
-@pytest.mark.parametrize("kind", ["bars", "iterations", "budget"])
+@pytest.mark.parametrize("kind", ["bars", "gains", "iterations", "budget"])
 def test_everything_is_drawn_again_from_the_small_table_alone(tmp_path, kind):
     study = Study("c", kind, temperature=0.7, order=("a", "b", "c"), better=("c > a",))
     shares = {"a": 0.45, "b": 0.5, "c": 0.6}

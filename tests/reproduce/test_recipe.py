@@ -185,6 +185,7 @@ def test_fig2b_has_the_papers_settings():
     (STUDY + "kind = 'axis'\nx = [1, 2]", "x has 2 places for 1 arms"),
     (STUDY + "better = ['a > c']", "no arm 'c' is tested"),
     (STUDY + "measure = 'Pass@2'", "not measured by Pass@2 at T = 1; they are by Pass@1 at T = 1, Pass@16"),
+    (STUDY + "kind = 'gains'\nbeside = '3b'", 'the paper has no gains of its own; kind "gains" stands alone'),
     (STUDY + "beside = '3d'", "unknown figure of the paper '3d'"),
     (STUDY + "beside = 'table3'\ncolumn = 'wr'", "table3 of the paper has no column 'wr'"),
 ])  # fmt: skip

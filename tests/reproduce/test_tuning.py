@@ -11,7 +11,7 @@ from irlens.commands.settings import Train
 from irlens.reproduce import recipe, run, tuning
 from irlens.reproduce.records import Done, Recipe, Step, Study, Tune
 
-HEAD = 'title = "t"\n[study]\nclaim = "c"\nbetter = ["b > a"]\nalso = ["Pass@2"]\n'
+HEAD = 'title = "t"\n[study]\nkind = "gains"\nclaim = "c"\nbetter = ["b > a"]\nalso = ["Pass@2"]\n'
 ARMS = """
 [shared.tiny]
 stage = "train"
@@ -135,7 +135,7 @@ def test_tuned_trained_tested_and_read_again(tmp_path):
         manifest = json.loads((out / "seed-0" / f"{number}-{arm}" / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["settings"]["learning_rate"] == best[arm]
     assert set(pd.read_csv(out / "tests.csv")["detectable"] > 0) <= {True, False}
-    assert (out / "tests-Pass@2.csv").is_file() and set(pd.read_csv(out / "mine.csv")["panel"]) == {"a", "b"}
+    assert (out / "tests-Pass@2.csv").is_file() and pd.read_csv(out / "mine.csv")["group"].nunique() == 2
     before, said = (out / "tuned.csv").read_bytes(), []
     run.run(found, out, said.append, seeds=[0], jobs=1)
     assert (out / "tuned.csv").read_bytes() == before and any(line.startswith("b above a") for line in said)

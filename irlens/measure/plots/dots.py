@@ -18,18 +18,24 @@ WIDE = 20  # values further apart than this many times are drawn on a logarithmi
 
 
 def dots(
-    table: "pd.DataFrame", path: Path, *, columns: int = 4, title: str | None = None, style: str = "screen"
+    table: "pd.DataFrame",
+    path: Path,
+    *,
+    columns: int = 4,
+    title: str | None = None,
+    style: str = "screen",
+    zero: bool = False,
 ) -> list[Path]:
     """Draws `group, bar, value, low, high`: a panel per group, a row per bar, its interval a line through the dot.
 
     `columns` panels stand beside each other, each on its own axis, which is logarithmic (linear near 0) where the
-    values differ much. Writes `path` + .png, .pdf and .csv; `irlens plot` draws the CSV as bars.
+    values differ much. zero: the axis is linear, with a line at 0, which else is drawn where values lie on both sides. Writes `path` + .png, .pdf and .csv; `irlens plot` draws the CSV as bars.
     """
     table = plots.bar_table(table)
-    return figure_style.write(dots_figure(table, columns, title, style), table, path, style)
+    return figure_style.write(dots_figure(table, columns, title, style, zero), table, path, style)
 
 
-def dots_figure(table: "pd.DataFrame", columns: int, title: str | None, style: str) -> "Figure":
+def dots_figure(table: "pd.DataFrame", columns: int, title: str | None, style: str, zero: bool = False) -> "Figure":
     """The Figure that `dots` writes; `table` as `plots.bar_table` returns it."""
     from matplotlib.figure import Figure
 
@@ -44,7 +50,7 @@ def dots_figure(table: "pd.DataFrame", columns: int, title: str | None, style: s
         figure = Figure(figsize=(across * PANEL + margin, height), layout="constrained")
         everyone = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
         for axes, group in zip(everyone, groups):
-            _draw(axes, table[table["group"] == group], names, form)
+            _draw(axes, table[table["group"] == group], names, form, zero)
             axes.set_title(textwrap.fill(group, form.letters(0.9 * PANEL)), fontsize=0.95 * form.points)
         for axes in everyone[len(groups) :]:
             axes.set_visible(False)
@@ -53,7 +59,7 @@ def dots_figure(table: "pd.DataFrame", columns: int, title: str | None, style: s
     return figure
 
 
-def _draw(axes, rows: "pd.DataFrame", names: list[str], form: figure_style.Style) -> None:
+def _draw(axes, rows: "pd.DataFrame", names: list[str], form: figure_style.Style, zero: bool) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 
     for row in rows.to_dict("records"):
@@ -65,7 +71,7 @@ def _draw(axes, rows: "pd.DataFrame", names: list[str], form: figure_style.Style
     axes.set_yticks(range(len(names)), labels=names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     sizes = [abs(v) for v in rows["value"] if v]
-    if sizes and max(sizes) > WIDE * min(sizes) and max(sizes) > 1:
+    if not zero and sizes and max(sizes) > WIDE * min(sizes) and max(sizes) > 1:
         axes.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(min(sizes))))
         axes.xaxis.set_major_locator(SymmetricalLogLocator(axes.xaxis.get_transform()))
         axes.xaxis.get_major_locator().set_params(numticks=5)
@@ -73,5 +79,5 @@ def _draw(axes, rows: "pd.DataFrame", names: list[str], form: figure_style.Style
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.margins(x=0.12)
-    if (rows["value"] < 0).any() and (rows["value"] >= 0).any():
+    if zero or ((rows["value"] < 0).any() and (rows["value"] >= 0).any()):
         axes.axvline(0, color="black", linewidth=0.8)

@@ -32,6 +32,13 @@ def test_a_panel_per_group_with_a_row_per_bar(tmp_path):
     assert (png.read_bytes(), pdf.read_bytes()) == first
 
 
+def test_gains_have_a_line_at_nothing_on_an_even_axis():
+    figure = dots.dots_figure(plots.bar_table(TABLE), 2, "title", "screen", zero=True)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_xscale() for axes in panels] == ["linear"] * 3
+    assert [sum(list(line.get_xdata()) == [0, 0] for line in axes.lines) for axes in panels] == [1, 1, 1]
+
+
 def test_names_take_the_room_that_their_letters_need():
     """Forty letters are three inches or so, not three times the panels."""
     long = TABLE.assign(bar=TABLE["bar"] + "x" * 36)
