@@ -216,7 +216,7 @@ def test_scores_that_are_not_finite_lose_nothing(drawn, tmp_path, monkeypatch):
         return lambda rows: np.where(rows["doc_id"] == broken, np.inf, 1.0)
 
     monkeypatch.setattr(rerankers, "_policy_scorer", load)
-    monkeypatch.setattr(scoring.score_in_shards, "__defaults__", (12, "responses"))
+    monkeypatch.setattr(scoring.score_in_shards, "__defaults__", (12,))
     asked = settings.Rerank(run=str(drawn), reranker="likelihood", policy="tiny", out=str(tmp_path / "r"))
     with pytest.raises(UserError, match=f"score not finite for query_id=.*, doc_id={broken}"):
         run_rerank(asked, str)
