@@ -37,14 +37,25 @@ def curves_along(values: dict[str, list[np.ndarray]], places: dict[str, np.ndarr
     return pd.DataFrame(rows, columns=["curve", "x", "value", "low", "high", "n"])
 
 
-def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: Path, style: str) -> list[Path]:
-    """Draws the arms' `table` (or the curves `along` iterations or tokens); the paper's, where the study names them, in a
-    panel of their own, since their units differ. Writes `path` + .png, .pdf and .csv."""
+def draw(
+    recipe: Recipe,
+    table: pd.DataFrame,
+    along: pd.DataFrame | None,
+    tests: Mapping[str, pd.DataFrame],
+    path: Path,
+    style: str,
+) -> list[Path]:
+    """Draws the arms' `table` (or the curves `along` iterations or tokens, or gains by the `tests` of each label); the
+    paper's, where the study names them, in a panel of their own, since their units differ. Writes `path` + .png, .pdf and
+    .csv."""
     from irlens.measure.plots import curves as plots
     from irlens.measure.plots import panels
     from irlens.reproduce import paper
 
-    study, ours = recipe.study, _ours(recipe, table, along)
+    study = recipe.study
+    if study.kind == "gains":
+        return _gains(recipe, tests, path, style)
+    ours = _ours(recipe, table, along)
     if study.beside:
         there = paper.beside(study.beside, study.column)
         left = replace(ours, table=ours.table.assign(origin="measured"), title=f"ours, {ours.title}")
@@ -60,9 +71,9 @@ def draw(recipe: Recipe, table: pd.DataFrame, along: pd.DataFrame | None, path: 
     return plots.curves(ours.table, path, title=title, style=style, **labels)
 
 
-def draw_gains(recipe: Recipe, tests: Mapping[str, pd.DataFrame], path: Path, style: str) -> list[Path]:
-    """Draws what each arm gains over the start, in points, with the intervals of the paired `tests` (a label → the table
-    that `study.judge` gives), a panel per label. Writes `path` + .png, .pdf and .csv."""
+def _gains(recipe: Recipe, tests: Mapping[str, pd.DataFrame], path: Path, style: str) -> list[Path]:
+    """What each arm gains over the start, in points, with the intervals of the paired tests (a label → the table that
+    `study.judge` gives), a panel per label."""
     import pandas as pd
 
     from irlens.measure.plots import dots

@@ -65,13 +65,14 @@ class Claim:
 class Study:
     """What the arms (the names of a recipe's train stages) are to show.
 
-    claim: the paper's words. order: arms from worst to best as claimed, for a trend test. better: pairs
-    "better > worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain
-    over the start. kind: a figure of `bars` (one per arm), of what arms gain over the start (`gains`), of arms on an `axis` (x, x_label: their places, in their
-    order), of values after each of the `iterations`, against the `budget` of tokens generated, where the arms are
-    compared at equal tokens, or of a reward beside the truth (OVER). beside: the paper's figure (3a) or table (table3, its
-    `column`) that is drawn beside ours; group: the models of those of the table's rows that ours stand for. also: other
-    measures at that temperature that are tested and drawn too, which decide nothing.
+    claim: the paper's words. order: arms from worst to best as claimed, for a trend test. better: pairs "better >
+    worse", each a paired test. measure and temperature: what decides. gain: points that every arm is to gain over the
+    start. kind: a figure of `bars` (one per arm), of what arms gain over the start (`gains`), of arms on an `axis` (x,
+    x_label: their places, in their order), of values after each of the `iterations`, against the `budget` of tokens
+    generated, where the arms are compared at equal tokens, or of a reward beside the truth (OVER). beside: the paper's
+    figure (3a) or table (table3, its `column`) that is drawn beside ours; group: the models of those of the table's
+    rows that ours stand for. also: other measures at that temperature that are tested and drawn too, which decide
+    nothing.
     """
 
     claim: str

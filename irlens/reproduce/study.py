@@ -106,12 +106,11 @@ def report(
             first = [_ahead({arm: cell[arm] for arm in along}, label)] if len(along) > 1 else []
         curves = study_figures.curves_along(along, places)
     tests, sentences = judge(study, cell, label)
-    seen, every = [smallest(tests, label)], {label: tests}
+    every = {label: tests}
     for measure in study.also:
         more, said = judge(replace(study, gain=None), _cell(values, measure, study.temperature), measure)
         files.write_csv(more, out / f"tests-{measure}.csv")
         sentences += said
-        seen.append(smallest(more, measure))
         every[measure] = more
     gains = {arm: values - cell["start"] for arm, values in cell.items() if arm != "start"}
     files.write_csv(table, out / "arms.csv")
@@ -123,11 +122,8 @@ def report(
         f"{measure}: {count:,} prompts are left out of all arms, since the judge has no answer about one of them."
         for measure, count in of_kept.without(kept).items()
     ]
-    if study.kind == "gains":
-        study_figures.draw_gains(recipe, every, out / recipe.name, style)
-    else:
-        study_figures.draw(recipe, table, curves, out / recipe.name, style)
-    few = few_seeds(gains)
+    study_figures.draw(recipe, table, curves, every, out / recipe.name, style)
+    seen, few = [smallest(some, name) for name, some in every.items()], few_seeds(gains)
     return conclude(recipe, study.claim, [*first, *sentences, *without, *seen, *few], cell["start"].shape, out, say)
 
 

@@ -309,7 +309,7 @@ def test_figures_name_the_judge_on_their_axes(tmp_path, monkeypatch):
     axis = Study("c", "axis", "LCWinRate", 0.7, x=(4.0,), x_label="candidates", beside="3c")
     bars = Study("c", "bars", "LCWinRate", 0.7, beside="table3", column="alpacaeval2_gpt4_lc_wr")
     for study in (axis, bars):
-        figures.draw(Recipe("r", "R", None, "tiny", (train,), study), table, None, tmp_path / "r", "screen")
+        figures.draw(Recipe("r", "R", None, "tiny", (train,), study), table, None, {}, tmp_path / "r", "screen")
     ours, theirs, bar, paper = drawn
     assert "judge: J" in ours.y_label and "judge: J" in bar.x_label
     assert ours.table["curve"].tolist() == ["LC win rate", "win rate"] and ours.table["value"].tolist() == [50.0, 40.0]

@@ -29,7 +29,8 @@ def dots(
     """Draws `group, bar, value, low, high`: a panel per group, a row per bar, its interval a line through the dot.
 
     `columns` panels stand beside each other, each on its own axis, which is logarithmic (linear near 0) where the
-    values differ much. zero: the axis is linear, with a line at 0, which else is drawn where values lie on both sides. Writes `path` + .png, .pdf and .csv; `irlens plot` draws the CSV as bars.
+    values differ much. zero: the axis is linear, with a line at 0, which else is drawn where values lie on both sides.
+    Writes `path` + .png, .pdf and .csv; `irlens plot` draws the CSV as bars.
     """
     table = plots.bar_table(table)
     return figure_style.write(dots_figure(table, columns, title, style, zero), table, path, style)
