@@ -67,6 +67,7 @@ def read(settings: FitReranker, say: Say) -> Judged:
 
 def _is_run(settings: FitReranker) -> bool:
     """Whether the data are a run, which other judgements may be beside. Raises UserError for nothing at all."""
+    from irlens import tables
     from irlens.tasks import contract, datasets_library
     from irlens.train import list_files
 
@@ -79,18 +80,8 @@ def _is_run(settings: FitReranker) -> bool:
     if settings.qrels or (path / "run.parquet").is_file() or path.suffix == ".run":
         return True
     if path.suffix == ".parquet":
-        return {"doc_id", "rank"} <= set(_names(path))
+        return {"doc_id", "rank"} <= set(tables.parquet_columns(path))
     return bool(contract.SUFFIX.search(path.name)) and "candidates" in list_files.columns(path)
-
-
-def _names(path: Path) -> list[str]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _of_run(settings: FitReranker) -> tuple[pd.DataFrame, str, str, str]:

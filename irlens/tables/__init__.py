@@ -22,6 +22,7 @@ from irlens.tables.contracts import passage_texts as passage_texts
 from irlens.tables.contracts import ranked as ranked
 from irlens.tables.contracts import with_queries as with_queries
 from irlens.tables.files import no_spaces as no_spaces
+from irlens.tables.files import parquet_columns as parquet_columns
 from irlens.tables.files import read_lists as read_lists
 from irlens.tables.files import read_qrels as read_qrels
 from irlens.tables.files import read_run as read_run

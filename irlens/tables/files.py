@@ -185,6 +185,17 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a readable Parquet file ({why})") from error
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a Parquet file's columns. Raises UserError, naming it, for one that cannot be read or was changed."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(checksums.trusted(path)).names
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
 def write_trec_run(run: pd.DataFrame, path: Path, tag: str = "irlens") -> None:
     """Writes a run as trec_eval reads it, best first. Raises UserError for an identifier with white space."""
     no_spaces(run, path)

@@ -26,18 +26,10 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> pd.DataF
     """
     path = _there(path)
     own = path / OWN if path.is_dir() else path
-    if own.suffix == ".parquet" and own.is_file():
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        try:
-            names = set(parquet.read_schema(own).names)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{own}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
-        if are_own(names):
-            if columns:
-                raise UserError(f"--columns: {own} holds irlens' own lists, which have names of their own")
-            return as_lists(tables.read_lists(own))
+    if own.suffix == ".parquet" and own.is_file() and are_own(set(tables.parquet_columns(own))):
+        if columns:
+            raise UserError(f"--columns: {own} holds irlens' own lists, which have names of their own")
+        return as_lists(tables.read_lists(own))
     return _of_rows(_placed(path), path, dict(columns or {}))
 
 

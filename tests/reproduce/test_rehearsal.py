@@ -54,7 +54,7 @@ def check_training(made, settings):
     assert (run.groupby(["query_id", "temperature"]).size() == settings.n).all()
     lists = pd.read_parquet(made / "iteration-1" / "lists.parquet")
     sizes = lists.groupby(["query_id", "list"]).size() if "list" in lists.columns else lists.groupby("query_id").size()
-    assert 2 <= sizes.max() <= max(sum(settings.shape), 2)
+    assert 1 + settings.loss.needs_negative <= sizes.max() <= max(settings.size, 2)
     assert (made / f"iteration-{min(settings.iterations, 2)}" / "model" / "model.safetensors").is_file()
 
 
