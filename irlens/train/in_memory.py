@@ -260,11 +260,11 @@ def trained_copy(policy: Policy, lists: pd.DataFrame, part: Task, options: Train
     from irlens.train import adapters
 
     path = None if kept.out is None else kept.folder(s) / "model"
+    options = options.of_model(policy.entry, policy.positions)  # the optimiser may be kept by the model's own course
     if path is not None and kept.trained(s, options):
         kept.forget(s)
         kept.say(f"iteration {s}: reused the model in {path}")
         return policy.at(path)
-    options = options.of_model(policy.entry, policy.positions)
     dtype = saved_as(options.save_dtype, policy.folder, policy.model)
     model = _adapted(copy.deepcopy(policy.model).float(), options)
     model = train(model, policy.tokenizer, lists, policy.prompt_ids(part), options, s, kept.state(s, options))

@@ -129,7 +129,7 @@ def test_a_loop_with_a_kept_optimiser_continues_to_the_byte(tmp_path, monkeypatc
     run(tmp_path / "broken", keep_optimiser=True, schedule="constant")
     assert weights(tmp_path / "broken") == whole and not state.exists()
     with pytest.raises(UserError, match="schedule = 'constant', now 'cosine'"):
-        run(tmp_path / "broken", keep_optimiser=True)
+        run(tmp_path / "broken", keep_optimiser=True, schedule="cosine")
 
 
 @pytest.mark.slow
